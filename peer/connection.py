@@ -1,0 +1,234 @@
+"""One connection to another peer: bytes in and out of a non-blocking socket, as lean as they can be.
+
+Received bytes go straight into the memory of the piece; sent pieces go from the file to the socket by `sendfile`.
+Messages overtake the rest of a piece that is being sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from peer import wire
+from shoal.messages import InvalidMessage
+
+_MIN_CHUNK, _MAX_CHUNK = 32 << 10, 1 << 20
+"""Bytes that may lie unsent in the kernel, and so of one chunk: a few, else "in service" means nothing."""
+_CHUNK_SECONDS = 0.02
+"""A chunk is what the connection sends in this time."""
+_MAX_BACKLOG = 8 << 20
+"""Bytes of messages that may wait for a neighbour that does not read."""
+_READS_PER_WAKE = 8
+_KEEPALIVE_IDLE, _KEEPALIVE_INTERVAL, _KEEPALIVE_PROBES = 15, 5, 3
+_USER_TIMEOUT_MS = 20_000
+
+
+@dataclass(slots=True)
+class Span:
+    """Bytes of a file that are to be sent as a piece; `release` is called once, whether they were sent or not."""
+
+    message: wire.Piece
+    fd: int
+    offset: int
+    release: Callable[[bool], None]
+    sent: int = 0
+
+
+class Handler(Protocol):
+    """Who is told what comes."""
+
+    def accept(self, connection: Connection, piece: wire.Piece) -> bytearray | None:
+        """Memory for a piece that begins, or None to drop it."""
+
+    def received(self, connection: Connection, event: wire.Event) -> None:
+        """A message or a whole piece; raises `InvalidMessage` to end the connection."""
+
+    def closed(self, connection: Connection, reason: str) -> None:
+        """The connection is over; called once."""
+
+
+class Connection:
+    """A connected socket. Takes it over: `close` closes it."""
+
+    def __init__(self, sock: socket.socket, handler: Handler) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._socket = sock
+        self._fd = sock.fileno()
+        self._handler = handler
+        self._decoder = wire.Decoder(lambda piece: handler.accept(self, piece))
+        self._messages: deque[bytes] = deque()
+        self._out = b""
+        self._backlog = 0
+        self._spans: deque[Span] = deque()
+        self._chunk_left = 0
+        self._chunk = 128 << 10
+        self._span_began = 0.0
+        self._blocked = False
+        self._pumping = False
+        self._reading_at = time.monotonic()
+        self.closed = False
+        sock.setblocking(False)
+        _tune(sock)
+        self._set_unsent_limit(self._chunk)
+        self._loop.add_reader(self._fd, self._readable)
+
+    @property
+    def receiving(self) -> wire.Piece | None:
+        """The piece whose bytes are coming now."""
+        return self._decoder.piece
+
+    @property
+    def heard_at(self) -> float:
+        """When bytes came last, in seconds of the monotonic clock."""
+        return self._reading_at
+
+    def send(self, message: wire.Kinds) -> None:
+        """Send a message as soon as the socket takes it."""
+        self.send_raw(wire.frame(message))
+
+    def send_raw(self, data: bytes) -> None:
+        """Send an encoded frame."""
+        if self.closed:
+            return
+        self._messages.append(data)
+        self._backlog += len(data)
+        if self._backlog > _MAX_BACKLOG:
+            self.close("it does not read")
+        else:
+            self._pump_unless_underway()
+
+    def send_piece(self, span: Span) -> None:
+        """Send a piece behind those that were given before."""
+        if self.closed:
+            span.release(False)
+            return
+        self._spans.append(span)
+        self._pump_unless_underway()
+
+    def close(self, reason: str) -> None:
+        """End the connection at once."""
+        if self.closed:
+            return
+        self.closed = True
+        self._loop.remove_reader(self._fd)
+        if self._blocked:
+            self._loop.remove_writer(self._fd)
+        self._socket.close()
+        spans, self._spans = list(self._spans), deque()
+        for span in spans:
+            span.release(False)
+        self._handler.closed(self, reason)
+
+    # --- receiving ------------------------------------------------------------------------------------------------
+
+    def _readable(self) -> None:
+        self._reading_at = time.monotonic()
+        try:
+            for _ in range(_READS_PER_WAKE):
+                buffer = self._decoder.buffer()
+                count = self._socket.recv_into(buffer)
+                if count == 0:
+                    self.close("closed by the other side")
+                    return
+                full = count == len(buffer)
+                for event in self._decoder.received(count):
+                    self._handler.received(self, event)
+                    if self.closed:
+                        return
+                if not full:
+                    return
+        except (BlockingIOError, InterruptedError):
+            return
+        except InvalidMessage as error:
+            self.close(f"invalid message: {error}")
+        except OSError as error:
+            self.close(str(error))
+
+    # --- sending --------------------------------------------------------------------------------------------------
+
+    def _pump_unless_underway(self) -> None:
+        if not self._blocked and not self._pumping:
+            self._pump()
+
+    def _pump(self) -> None:
+        self._pumping = True
+        try:
+            while not self.closed and self._step():
+                pass
+        except (BlockingIOError, InterruptedError):
+            if not self._blocked:
+                self._blocked = True
+                self._loop.add_writer(self._fd, self._pump)
+            return
+        except OSError as error:
+            self.close(str(error))
+            return
+        finally:
+            self._pumping = False
+        if self._blocked and not self.closed:
+            self._blocked = False
+            self._loop.remove_writer(self._fd)
+
+    def _step(self) -> bool:
+        """Send a bit; False where nothing is left. Raises `BlockingIOError` where the socket takes no more."""
+        if self._out:
+            self._out = self._out[self._socket.send(self._out) :]
+        elif self._chunk_left:
+            self._send_chunk()
+        elif self._messages:
+            self._out = self._messages[0] if len(self._messages) == 1 else b"".join(self._messages)
+            self._messages.clear()
+            self._backlog = 0
+        elif self._spans:
+            self._begin_chunk()
+        else:
+            return False
+        return True
+
+    def _begin_chunk(self) -> None:
+        span = self._spans[0]
+        if span.sent == 0:
+            self._out = wire.frame(span.message)
+            self._span_began = self._loop.time()
+        self._chunk_left = min(self._chunk, span.message.length - span.sent)
+        if self._chunk_left:
+            self._out += wire.chunk_prefix(self._chunk_left)
+        else:
+            self._span_done()
+
+    def _send_chunk(self) -> None:
+        span = self._spans[0]
+        sent = os.sendfile(self._fd, span.fd, span.offset + span.sent, self._chunk_left)
+        if sent == 0:
+            raise OSError("the file of a piece is shorter than the piece")
+        span.sent += sent
+        self._chunk_left -= sent
+        if span.sent == span.message.length:
+            self._span_done()
+
+    def _span_done(self) -> None:
+        span = self._spans.popleft()
+        elapsed = max(self._loop.time() - self._span_began, 1e-6)
+        chunk = int(min(max(span.message.length / elapsed * _CHUNK_SECONDS, _MIN_CHUNK), _MAX_CHUNK))
+        if not self._chunk / 2 < chunk < self._chunk * 2:
+            self._chunk = chunk
+            self._set_unsent_limit(chunk)
+        span.release(True)
+
+    def _set_unsent_limit(self, size: int) -> None:
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
+
+
+def _tune(sock: socket.socket) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)

@@ -1,0 +1,133 @@
+"""Files that survive a crash: whole writes, syncs in the right order, and the store's errors."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+FILE_MODE = 0o644
+FOLDER_MODE = 0o755
+TEMPORARY_SUFFIX = ".tmp"
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_temporary_number = itertools.count()
+
+
+class StoreError(Exception):
+    """The store cannot do what was asked, or its disk failed."""
+
+
+class StoreBusy(StoreError):
+    """Another process has the store open."""
+
+
+class StoreFull(StoreError):
+    """No space, or no quota, is left on the store's disk."""
+
+
+@contextmanager
+def failing_to(action: str) -> Iterator[None]:
+    """Turns an `OSError` into a `StoreError` that says what could not be done, `StoreFull` where space ran out."""
+    try:
+        yield
+    except OSError as error:
+        kind = StoreFull if error.errno in _FULL else StoreError
+        raise kind(f"cannot {action}: {error.strerror or error}") from error
+
+
+class SharedFile:
+    """A file descriptor that several threads use, each inside `with file as fd`.
+
+    `close` takes effect when the last of them has left: none ever meets a number that another file got meanwhile.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._users = 0
+        self._closed = False
+        self._guard = threading.Lock()
+
+    @property
+    def fd(self) -> int:
+        """The bare number, which the caller must not use after `close`; raises `StoreError` once it is closed."""
+        if self._closed:
+            raise StoreError("the file is closed")
+        return self._fd
+
+    def close(self) -> None:
+        with self._guard:
+            if self._closed:
+                return
+            self._closed = True
+            if self._users == 0:
+                os.close(self._fd)
+
+    def __enter__(self) -> int:
+        with self._guard:
+            fd = self.fd
+            self._users += 1
+            return fd
+
+    def __exit__(self, *_: object) -> None:
+        with self._guard:
+            self._users -= 1
+            if self._closed and self._users == 0:
+                os.close(self._fd)
+
+
+def write_all(fd: int, content: bytes | bytearray | memoryview, offset: int) -> None:
+    """Write all of `content` at `offset`, in as many system calls as it takes; raises `OSError`."""
+    rest = memoryview(content).cast("B")
+    while rest:
+        written = os.pwrite(fd, rest, offset)
+        rest, offset = rest[written:], offset + written
+
+
+def read_all(fd: int, offset: int, length: int) -> bytes:
+    """Exactly `length` bytes from `offset` on; raises `OSError`, also where the file ends before."""
+    content = os.pread(fd, length, offset)
+    while len(content) < length:
+        more = os.pread(fd, length - len(content), offset + len(content))
+        if not more:
+            raise OSError(errno.EIO, f"the file ends at {offset + len(content)} instead of {offset + length}")
+        content += more
+    return content
+
+
+def sync_data(fd: int) -> None:
+    """Return when the file's bytes, and its length, are on the disk; raises `OSError`."""
+    os.fdatasync(fd)
+
+
+def sync_folder(folder: Path) -> None:
+    """Return when the folder's entries (created, renamed, removed) are on the disk; raises `OSError`."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_durably(target: Path, content: bytes, by_way_of: Path) -> None:
+    """Put a file in place at once and for good: after a crash it is whole, or it is what was there before.
+
+    The temporary file lies in the folder `by_way_of`, on the same file system. Raises `OSError`.
+    """
+    temporary = by_way_of / f"{target.name}.{next(_temporary_number)}{TEMPORARY_SUFFIX}"
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
+        try:
+            write_all(fd, content, 0)
+            sync_data(fd)
+        finally:
+            os.close(fd)
+        temporary.rename(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(target.parent)

@@ -1,0 +1,38 @@
+"""What a peer tells Prometheus."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class PeerMetrics:
+    """A peer's metrics, in a registry of their own.
+
+    `bytes`: `in` is what came from the origin or from peers, `out` what went to peers or, from the store, to clients.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.bytes = Counter(
+            "shoal_bytes", "Bytes of blobs by where they came from", ["source", "direction"], registry=registry
+        )
+        for source, direction in (("origin", "in"), ("peer", "in"), ("peer", "out"), ("store", "out")):
+            self.bytes.labels(source, direction)
+        self.pieces = Counter("shoal_pieces", "Pieces received by outcome", ["outcome"], registry=registry)
+        for outcome in ("verified", "corrupt", "duplicate"):
+            self.pieces.labels(outcome)
+        self.requests = Counter(
+            "shoal_piece_requests", "Requests by neighbours by answer", ["answer"], registry=registry
+        )
+        for answer in ("served", "busy", "absent"):
+            self.requests.labels(answer)
+        self.piece_seconds = Histogram(
+            "shoal_piece_seconds",
+            "From a request for a piece to its last byte",
+            registry=registry,
+            buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),
+        )
+        self.downloads = Gauge("shoal_downloads", "Blobs on their way", registry=registry)
+        self.neighbours = Gauge("shoal_neighbours", "Connected peers", registry=registry)
+        self.leases = Gauge("shoal_leases", "Streams from the origin now", registry=registry)
+        self.blobs = Gauge("shoal_stored_blobs", "Complete blobs in the store", registry=registry)
+        self.ended = Counter("shoal_downloads_ended", "Downloads by outcome", ["outcome"], registry=registry)

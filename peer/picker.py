@@ -1,0 +1,149 @@
+"""Which piece to ask whom for: rarest first inside a window ahead of the readers, rarest first beyond. No I/O.
+
+The simulator in `bench/` runs these same classes.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+
+from shoal.digest import Digest
+from shoal.pieces import PieceIndex, PieceLayout, PieceSet, iterate, pick, run_of
+from supernode.protocol import PeerId
+
+WINDOW = 32
+"""Pieces ahead of a reader that come before all others."""
+
+
+@dataclass(slots=True)
+class BlobBook:
+    """What is known about one blob: which pieces are missing, underway, checkable, and which neighbour has which.
+
+    `levels[k]` are the pieces that exactly `k` neighbours have.
+    """
+
+    layout: PieceLayout
+    missing: PieceSet
+    pending: PieceSet = 0
+    known: PieceSet = 0
+    readers: dict[int, int] = field(default_factory=dict)
+    """The piece at which each reader stands."""
+    holders: dict[PeerId, PieceSet] = field(default_factory=dict)
+    levels: list[PieceSet] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.levels = [self.layout.all]
+
+    @property
+    def wanted(self) -> PieceSet:
+        return self.missing & ~self.pending & self.known
+
+    def held(self, peer: PeerId, pieces: PieceSet) -> None:
+        """A neighbour tells all that it has."""
+        before = self.holders.get(peer, 0)
+        self.holders[peer] = pieces
+        self._shift(pieces & ~before, 1)
+        self._shift(before & ~pieces, -1)
+
+    def gained(self, peer: PeerId, pieces: PieceSet) -> None:
+        """A neighbour has more pieces."""
+        before = self.holders.get(peer, 0)
+        self.holders[peer] = before | pieces
+        self._shift(pieces & ~before, 1)
+
+    def parted(self, peer: PeerId) -> None:
+        """A neighbour has left the swarm."""
+        self._shift(self.holders.pop(peer, 0), -1)
+
+    def window(self) -> PieceSet:
+        """Pieces that readers need next."""
+        ahead = 0
+        for piece in self.readers.values():
+            ahead |= run_of(piece, WINDOW)
+        return ahead
+
+    def rarity(self, pieces: PieceSet) -> tuple[int, PieceSet]:
+        """The lowest count of holders among `pieces` (not empty) and those that have it."""
+        for level, members in enumerate(self.levels):
+            rarest = members & pieces
+            if rarest:
+                return level, rarest
+        raise AssertionError("a piece on no level")
+
+    def _shift(self, pieces: PieceSet, step: int) -> None:
+        """Move pieces one level up or down, each from where it is."""
+        order = range(len(self.levels)) if step < 0 else range(len(self.levels) - 1, -1, -1)
+        if step > 0 and pieces & self.levels[-1]:
+            self.levels.append(0)
+        for level in order:
+            moved = self.levels[level] & pieces
+            if moved:
+                self.levels[level] &= ~moved
+                self.levels[level + step] |= moved
+        while len(self.levels) > 1 and not self.levels[-1]:
+            self.levels.pop()
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A decision: ask this neighbour for this piece."""
+
+    peer: PeerId
+    digest: Digest
+    piece: PieceIndex
+
+
+class Picker:
+    """The books of all open blobs of a peer, in the order in which they were opened."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self.books: dict[Digest, BlobBook] = {}
+
+    def choose(self, idle: Collection[PeerId], load: Callable[[PeerId], int]) -> Choice | None:
+        """The next request among neighbours that take one; `load` counts what is outstanding at each."""
+        if not idle:
+            return None
+        best: tuple[int, Digest, PieceSet] | None = None
+        for ahead in (True, False):
+            for digest, book in self.books.items():
+                wanted = book.wanted & (book.window() if ahead else -1)
+                wanted &= self._offered(book, idle) if wanted else 0
+                if wanted:
+                    level, rarest = book.rarity(wanted)
+                    if best is None or level < best[0]:
+                        best = (level, digest, rarest)
+            if best is not None:
+                _, digest, rarest = best
+                return self._ask(digest, pick(rarest, self._rng), idle, load)
+        return None
+
+    def choose_again(
+        self, idle: Collection[PeerId], load: Callable[[PeerId], int], asked: Callable[[Digest, int], Iterable[PeerId]]
+    ) -> Choice | None:
+        """Endgame: a piece that is underway already, from one more neighbour; `asked` tells whom it was asked of."""
+        for digest, book in self.books.items():
+            for piece in iterate(book.missing & book.pending & book.known):
+                before = set(asked(digest, piece))
+                if len(before) == 1:
+                    fresh = [peer for peer in idle if peer not in before]
+                    if any(book.holders.get(peer, 0) >> piece & 1 for peer in fresh):
+                        return self._ask(digest, piece, fresh, load)
+        return None
+
+    @staticmethod
+    def _offered(book: BlobBook, idle: Collection[PeerId]) -> PieceSet:
+        offered = 0
+        for peer, pieces in book.holders.items():
+            if peer in idle:
+                offered |= pieces
+        return offered
+
+    def _ask(
+        self, digest: Digest, piece: PieceIndex, idle: Collection[PeerId], load: Callable[[PeerId], int]
+    ) -> Choice:
+        holders = self.books[digest].holders
+        able = [peer for peer in idle if holders.get(peer, 0) >> piece & 1]
+        return Choice(min(able, key=lambda peer: (load(peer), self._rng.random())), digest, piece)

@@ -1,0 +1,90 @@
+"""Who is served when: four upload slots, a short queue behind them, and "busy" for the rest. No I/O."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
+
+from shoal.digest import Digest
+from supernode.protocol import PeerId
+
+UPLOAD_SLOTS = 4
+QUEUED_REQUESTS = 4
+"""Requests that wait behind the slots: the next transfer starts at once, instead of after a round trip."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A request for a piece by a neighbour."""
+
+    peer: PeerId
+    digest: Digest
+    piece: int
+
+
+class UploadSlots:
+    """The books of uploads. An upload is in service until its bytes have left the socket."""
+
+    def __init__(self, slots: int = UPLOAD_SLOTS, queued: int = QUEUED_REQUESTS) -> None:
+        self._slots = slots
+        self._limit = queued
+        self._serving: dict[Upload, None] = {}
+        self._per_peer: Counter[PeerId] = Counter()
+        self._queue: OrderedDict[Upload, None] = OrderedDict()
+        self._turned_away: OrderedDict[PeerId, None] = OrderedDict()
+
+    @property
+    def serving(self) -> int:
+        return len(self._serving)
+
+    def request(self, upload: Upload) -> bool | None:
+        """True: serve it now. None: it waits and comes from `finished` later. False: tell the asker to go elsewhere."""
+        if upload in self._serving or upload in self._queue:
+            return None
+        if len(self._serving) < self._slots:
+            self._serve(upload)
+            return True
+        if len(self._queue) < self._limit and not any(waiting.peer == upload.peer for waiting in self._queue):
+            self._queue[upload] = None
+            return None
+        self._turned_away[upload.peer] = None
+        return False
+
+    def finished(self, upload: Upload) -> tuple[Upload | None, PeerId | None]:
+        """An upload is over (or failed): the one to serve next, and the one neighbour to be told that there is room."""
+        if upload in self._serving:
+            del self._serving[upload]
+            self._per_peer[upload.peer] -= 1
+        return self._next()
+
+    def cancel(self, upload: Upload) -> None:
+        """The asker does not want it any more; what is in service goes on."""
+        self._queue.pop(upload, None)
+
+    def drop(self, peer: PeerId) -> list[Upload]:
+        """A neighbour is gone. Returns what is to be served in the places that it leaves."""
+        self._turned_away.pop(peer, None)
+        for upload in [upload for upload in self._queue if upload.peer == peer]:
+            del self._queue[upload]
+        started = []
+        for upload in [upload for upload in self._serving if upload.peer == peer]:
+            following, _ = self.finished(upload)
+            if following is not None:
+                started.append(following)
+        del self._per_peer[peer]
+        return started
+
+    def _serve(self, upload: Upload) -> None:
+        self._serving[upload] = None
+        self._per_peer[upload.peer] += 1
+
+    def _next(self) -> tuple[Upload | None, PeerId | None]:
+        following: Upload | None = None
+        if self._queue and len(self._serving) < self._slots:
+            following = min(self._queue, key=lambda upload: self._per_peer[upload.peer])
+            del self._queue[following]
+            self._serve(following)
+        invited: PeerId | None = None
+        if self._turned_away and len(self._queue) < self._limit:
+            invited, _ = self._turned_away.popitem(last=False)
+        return following, invited

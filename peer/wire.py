@@ -1,0 +1,242 @@
+"""The protocol between two peers, without any socket: frames and messages.
+
+A frame is a length in four bytes, big-endian, and that many bytes. With the top bit clear they are a msgpack message;
+with it set they are the next chunk of the piece that the last `Piece` message began. So a piece's bytes travel raw, and
+other messages may stand between its chunks instead of waiting behind megabytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
+
+from shoal.messages import Codec, InvalidMessage, Message
+from shoal.pieces import MAX_PIECE_SIZE
+
+VERSION = 1
+MAX_MESSAGE_SIZE = 1 << 20
+"""Bytes of one message, the chunks of pieces aside."""
+
+MAX_JOINED = 1024
+"""Blobs in one `Join`."""
+
+_PREFIX = struct.Struct(">I")
+_CHUNK_FLAG = 1 << 31
+_SCRATCH_SIZE = 64 << 10
+
+_Text = Annotated[str, msgspec.Meta(max_length=160)]
+_Index = Annotated[int, msgspec.Meta(ge=0, le=1 << 24)]
+_Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+
+
+class Hello(Message, frozen=True):
+    """First message in both directions."""
+
+    version: int
+    peer: _Text
+
+
+class Joined(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A blob that the sender has pieces of; `have` is empty where it has all of them."""
+
+    digest: _Text
+    size: _Size
+    have: bytes = b""
+
+
+class Join(Message, frozen=True):
+    """The sender is in these swarms; answered in kind, or with `Part` for those that the receiver is not in."""
+
+    blobs: Annotated[list[Joined], msgspec.Meta(max_length=MAX_JOINED)]
+
+
+class Part(Message, frozen=True):
+    """The sender is not (any more) in these swarms."""
+
+    digests: Annotated[list[_Text], msgspec.Meta(max_length=MAX_JOINED)]
+
+
+class Have(Message, frozen=True):
+    """The sender has more pieces of a blob."""
+
+    digest: _Text
+    pieces: list[_Index]
+
+
+class Request(Message, frozen=True):
+    """Asks for a piece; answered with `Piece`, `Busy` or `Absent`."""
+
+    digest: _Text
+    piece: _Index
+
+
+class Cancel(Message, frozen=True):
+    """A request is void, if it is not being served already."""
+
+    digest: _Text
+    piece: _Index
+
+
+class Busy(Message, frozen=True):
+    """All upload slots are taken: ask somebody else. `Ready` follows when one is free for the asker."""
+
+    digest: _Text
+    piece: _Index
+
+
+class Absent(Message, frozen=True):
+    """The sender does not have that piece."""
+
+    digest: _Text
+    piece: _Index
+
+
+class Ready(Message, frozen=True):
+    """An upload slot is free for the receiver."""
+
+
+class Piece(Message, frozen=True):
+    """The chunks that follow are this piece, `length` bytes in all."""
+
+    digest: _Text
+    piece: _Index
+    length: Annotated[int, msgspec.Meta(ge=0, le=MAX_PIECE_SIZE)]
+
+
+Kinds = Hello | Join | Part | Have | Request | Cancel | Busy | Absent | Ready | Piece
+codec: Codec[Kinds] = Codec(Kinds, MAX_MESSAGE_SIZE)
+
+
+@dataclass(slots=True)
+class PieceReceived:
+    """An event: all bytes of a piece are there. `buffer` is None where the piece was not wanted and was dropped."""
+
+    digest: str
+    piece: int
+    buffer: bytearray | None
+
+
+Event = Kinds | PieceReceived
+
+
+def frame(message: Kinds) -> bytes:
+    """A message with its length in front."""
+    data = codec.encode(message)
+    return _PREFIX.pack(len(data)) + data
+
+
+def chunk_prefix(length: int) -> bytes:
+    """What stands in front of a chunk of `length` bytes."""
+    return _PREFIX.pack(_CHUNK_FLAG | length)
+
+
+class Decoder:
+    """Turns received bytes into events: receive into `buffer()`, then call `received(count)`.
+
+    `accept` is asked at the start of each piece for the memory to put it in (of just its length), or None to drop it.
+    """
+
+    def __init__(self, accept: Callable[[Piece], bytearray | None]) -> None:
+        self._accept = accept
+        self._scratch = bytearray(_SCRATCH_SIZE)
+        self._view = memoryview(self._scratch)
+        self._start = self._end = 0
+        self._piece: Piece | None = None
+        self._target: bytearray | None = None
+        self._target_view = memoryview(b"")
+        self._filled = 0
+        self._chunk = 0
+
+    @property
+    def piece(self) -> Piece | None:
+        """The piece whose bytes are coming now."""
+        return self._piece
+
+    def buffer(self) -> memoryview:
+        """Where the next bytes go: straight into the piece inside a long chunk, otherwise into the scratch buffer."""
+        if self._chunk and self._target is not None and self._start == self._end:
+            return self._target_view[self._filled : self._filled + self._chunk]
+        if self._end == len(self._scratch):
+            self._compact()
+        return self._view[self._end :]
+
+    def received(self, count: int) -> list[Event]:
+        """Take note of `count` bytes put into `buffer()`; raises `InvalidMessage`, after which nothing may follow."""
+        events: list[Event] = []
+        if self._chunk and self._target is not None and self._start == self._end:
+            self._advance(count, events)
+            return events
+        self._end += count
+        while self._parse(events):
+            pass
+        if self._start == self._end:
+            self._start = self._end = 0
+        return events
+
+    def _compact(self) -> None:
+        rest = self._end - self._start
+        if self._start == 0:
+            larger = bytearray(min(2 * len(self._scratch), MAX_MESSAGE_SIZE + _PREFIX.size))
+            larger[:rest] = self._view[: self._end]
+            self._view = memoryview(larger)
+            self._scratch = larger
+        else:
+            self._scratch[:rest] = bytes(self._view[self._start : self._end])
+        self._start, self._end = 0, rest
+
+    def _parse(self, events: list[Event]) -> bool:
+        available = self._end - self._start
+        if self._chunk:
+            taken = min(available, self._chunk)
+            if taken and self._target is not None:
+                self._target_view[self._filled : self._filled + taken] = self._view[self._start : self._start + taken]
+            self._start += taken
+            if taken:
+                self._advance(taken, events)
+            return taken > 0
+        if available < _PREFIX.size:
+            return False
+        (length,) = _PREFIX.unpack_from(self._scratch, self._start)
+        if length & _CHUNK_FLAG:
+            self._begin_chunk(length & ~_CHUNK_FLAG)
+            self._start += _PREFIX.size
+            return True
+        if length > MAX_MESSAGE_SIZE:
+            raise InvalidMessage(f"a message of {length} bytes is over the limit of {MAX_MESSAGE_SIZE}")
+        if available < _PREFIX.size + length:
+            return False
+        begin = self._start + _PREFIX.size
+        message = codec.decode(self._view[begin : begin + length])
+        self._start = begin + length
+        if isinstance(message, Piece):
+            self._begin_piece(message, events)
+        else:
+            events.append(message)
+        return True
+
+    def _begin_piece(self, message: Piece, events: list[Event]) -> None:
+        if self._piece is not None:
+            raise InvalidMessage("a piece inside a piece")
+        self._piece, self._filled = message, 0
+        self._target = self._accept(message)
+        self._target_view = memoryview(self._target) if self._target is not None else memoryview(b"")
+        if message.length == 0:
+            self._advance(0, events)
+
+    def _begin_chunk(self, length: int) -> None:
+        if self._piece is None or not 0 < length <= self._piece.length - self._filled:
+            raise InvalidMessage(f"a chunk of {length} bytes that belongs to no piece")
+        self._chunk = length
+
+    def _advance(self, count: int, events: list[Event]) -> None:
+        assert self._piece is not None
+        self._filled += count
+        self._chunk -= count
+        if self._filled == self._piece.length:
+            events.append(PieceReceived(self._piece.digest, self._piece.piece, self._target))
+            self._piece = self._target = None
+            self._target_view = memoryview(b"")

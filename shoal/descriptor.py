@@ -1,0 +1,124 @@
+"""Descriptors and manifests (OCI image specification, "Content Descriptors", "Image Manifest", "Image Index")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+
+from shoal.digest import Digest, InvalidDigest
+
+MAX_MANIFEST_SIZE = 4 << 20
+"""Bytes; the distribution specification asks registries to take manifests up to this size."""
+
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+MANIFEST_TYPES = (OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST)
+_MAX_ENTRIES = 4096
+
+
+class InvalidManifest(ValueError):
+    """Content that is not a manifest or an index."""
+
+
+class BlobKind(StrEnum):
+    """Where a registry keeps a blob: below `/blobs/` or below `/manifests/`."""
+
+    BLOB = "blob"
+    MANIFEST = "manifest"
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """A blob's identity: its digest, its length in bytes and its media type (may be empty)."""
+
+    digest: Digest
+    size: int
+    media_type: str = ""
+    kind: BlobKind = BlobKind.BLOB
+
+
+class _RawPlatform(msgspec.Struct):
+    architecture: str = ""
+    os: str = ""
+    variant: str = ""
+
+
+class _RawDescriptor(msgspec.Struct):
+    digest: str
+    size: int
+    mediaType: str = ""  # noqa: N815 - the specification's name
+    platform: _RawPlatform | None = None
+    urls: list[str] | None = None
+
+
+class _RawManifest(msgspec.Struct):
+    schemaVersion: int = 0  # noqa: N815 - the specification's name
+    mediaType: str = ""  # noqa: N815 - the specification's name
+    config: _RawDescriptor | None = None
+    layers: list[_RawDescriptor] | None = None
+    manifests: list[_RawDescriptor] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """An index entry's platform, as Go names operating systems and processors."""
+
+    os: str
+    architecture: str
+    variant: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a manifest or an index points to. `blobs` is the configuration, then the layers, in order."""
+
+    media_type: str
+    blobs: tuple[Descriptor, ...] = ()
+    children: tuple[tuple[Descriptor, Platform | None], ...] = ()
+
+    @classmethod
+    def parse(cls, content: bytes) -> Manifest:
+        """Parse a manifest or an index of any known kind; raises `InvalidManifest`."""
+        if len(content) > MAX_MANIFEST_SIZE:
+            raise InvalidManifest(f"a manifest of {len(content)} bytes is over the limit of {MAX_MANIFEST_SIZE}")
+        try:
+            raw = msgspec.json.decode(content, type=_RawManifest)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise InvalidManifest(f"not a manifest: {error}") from None
+        if raw.manifests is not None:
+            children = tuple(
+                (_descriptor(d, BlobKind.MANIFEST), _platform(d.platform)) for d in _bounded(raw.manifests)
+            )
+            return cls(raw.mediaType or OCI_INDEX, children=children)
+        if raw.config is not None:
+            layers = [d for d in _bounded(raw.layers or []) if not d.urls]
+            blobs = tuple(_descriptor(d, BlobKind.BLOB) for d in [raw.config, *layers])
+            return cls(raw.mediaType or OCI_MANIFEST, blobs=blobs)
+        if raw.schemaVersion == 1:
+            return cls(DOCKER_SCHEMA1)
+        raise InvalidManifest("not a manifest: it has neither `config` nor `manifests`")
+
+
+def _bounded(entries: list[_RawDescriptor]) -> list[_RawDescriptor]:
+    if len(entries) > _MAX_ENTRIES:
+        raise InvalidManifest(f"{len(entries)} entries, over the limit of {_MAX_ENTRIES}")
+    return entries
+
+
+def _descriptor(raw: _RawDescriptor, kind: BlobKind) -> Descriptor:
+    try:
+        digest = Digest(raw.digest)
+    except InvalidDigest as error:
+        raise InvalidManifest(str(error)) from None
+    if raw.size < 0:
+        raise InvalidManifest(f"a negative size: {raw.size}")
+    return Descriptor(digest, raw.size, raw.mediaType, kind)
+
+
+def _platform(raw: _RawPlatform | None) -> Platform | None:
+    return None if raw is None else Platform(raw.os, raw.architecture, raw.variant)

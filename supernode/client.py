@@ -1,0 +1,158 @@
+"""A peer's half of the control connection: kept alive, opened again with backoff, and the questions asked over it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from typing import Protocol
+
+import aiohttp
+import structlog
+import tenacity
+
+from shoal.descriptor import BlobKind, Descriptor
+from shoal.digest import Digest
+from shoal.messages import InvalidMessage
+from shoal.reference import Location, Tag
+from supernode import protocol
+
+log = structlog.get_logger()
+
+_CONNECT_SECONDS = 5.0
+_HEARTBEAT_SECONDS = 10.0
+_BACKOFF = tenacity.wait_random_exponential(multiplier=0.2, max=5.0)
+
+
+class Listener(Protocol):
+    """Who is told what comes over the control connection."""
+
+    def hello(self) -> protocol.Hello:
+        """The first message of each new connection."""
+
+    def welcomed(self, announce_interval: float) -> None:
+        """The supernode knows this peer now and nothing of its blobs."""
+
+    def receive(self, message: protocol.FromSupernode) -> None:
+        """A message that is no answer to a question of this client."""
+
+    def lost(self) -> None:
+        """The connection is gone; another one is tried for."""
+
+
+class ControlClient:
+    """The control connection to the supernode at `url` (`http://host:port`)."""
+
+    def __init__(self, url: str, *, wait: float = 2.0) -> None:
+        """`wait`: the longest time in seconds that a question waits for its answer."""
+        self._url = url.rstrip("/") + protocol.PATH
+        self._wait = wait
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
+        self._outgoing: asyncio.Queue[bytes] = asyncio.Queue()
+        self._queries = itertools.count(1)
+        self._answers: dict[int, asyncio.Future[protocol.Resolved]] = {}
+        self.connected = False
+
+    async def run(self, listener: Listener) -> None:
+        """Keep the connection until cancelled."""
+        async with aiohttp.ClientSession() as session:
+            while True:
+                retrying = tenacity.AsyncRetrying(
+                    wait=_BACKOFF,
+                    retry=tenacity.retry_if_exception_type((aiohttp.ClientError, OSError, TimeoutError)),
+                    before_sleep=self._log_failure,
+                )
+                socket: aiohttp.ClientWebSocketResponse = await retrying(self._connect, session, listener)
+                try:
+                    await self._converse(socket, listener)
+                finally:
+                    self._disconnected(listener)
+                    await socket.close()
+
+    def send(self, message: protocol.FromPeer) -> None:
+        """Send a message, or drop it where there is no connection: after the next `welcomed` all is told anew."""
+        if self.connected:
+            self._outgoing.put_nowait(protocol.from_peer.encode(message))
+
+    async def resolve(self, location: Location, reference: Tag | Digest, kind: BlobKind) -> protocol.Resolved | None:
+        """Ask what `reference` stands for. None: no supernode, or no answer in time; then ask the origin."""
+        if not self.connected:
+            return None
+        query = next(self._queries)
+        answer = self._answers[query] = asyncio.get_running_loop().create_future()
+        self.send(protocol.Resolve(query, location.registry, location.repository, reference, kind))
+        try:
+            return await asyncio.wait_for(answer, self._wait)
+        except TimeoutError:
+            return None
+        finally:
+            self._answers.pop(query, None)
+
+    def publish(
+        self, location: Location, reference: Tag | Digest, kind: BlobKind, descriptor: Descriptor | None
+    ) -> None:
+        """Tell what the origin said; None where it could not be asked or refused."""
+        found = (descriptor.digest, descriptor.size, descriptor.media_type) if descriptor is not None else ()
+        self.send(protocol.Publish(location.registry, location.repository, reference, kind, *found))
+
+    async def _connect(self, session: aiohttp.ClientSession, listener: Listener) -> aiohttp.ClientWebSocketResponse:
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            socket = await session.ws_connect(
+                self._url, max_msg_size=protocol.MAX_MESSAGE_SIZE, compress=0, heartbeat=_HEARTBEAT_SECONDS
+            )
+            await socket.send_bytes(protocol.from_peer.encode(listener.hello()))
+            return socket
+
+    def _log_failure(self, state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome is not None else None
+        log.warning("supernode.unreachable", url=self._url, attempt=state.attempt_number, error=repr(error))
+
+    async def _converse(self, socket: aiohttp.ClientWebSocketResponse, listener: Listener) -> None:
+        self._outgoing = asyncio.Queue()
+        async with asyncio.TaskGroup() as group:
+            writing = group.create_task(self._write(socket, self._outgoing))
+            try:
+                await self._read(socket, listener)
+            finally:
+                writing.cancel()
+
+    @staticmethod
+    async def _write(socket: aiohttp.ClientWebSocketResponse, outgoing: asyncio.Queue[bytes]) -> None:
+        with contextlib.suppress(ConnectionError, aiohttp.ClientError):
+            while True:
+                await socket.send_bytes(await outgoing.get())
+
+    async def _read(self, socket: aiohttp.ClientWebSocketResponse, listener: Listener) -> None:
+        async for frame in socket:
+            if frame.type is not aiohttp.WSMsgType.BINARY:
+                break
+            try:
+                message = protocol.from_supernode.decode(frame.data)
+            except InvalidMessage as error:
+                log.warning("supernode.invalid_message", error=str(error))
+                break
+            match message:
+                case protocol.Welcome():
+                    self.connected = True
+                    log.info("supernode.joined", url=self._url)
+                    listener.welcomed(message.announce_interval)
+                case protocol.Refused():
+                    log.warning("supernode.refused", reason=message.reason)
+                    await asyncio.sleep(1.0)
+                    break
+                case protocol.Resolved():
+                    answer = self._answers.pop(message.query, None)
+                    if answer is not None and not answer.done():
+                        answer.set_result(message)
+                case _:
+                    listener.receive(message)
+
+    def _disconnected(self, listener: Listener) -> None:
+        was, self.connected = self.connected, False
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_result(protocol.Resolved(0, "failed"))
+        self._answers.clear()
+        if was:
+            log.warning("supernode.lost", url=self._url)
+            listener.lost()

@@ -1,0 +1,297 @@
+"""Origin leases: each piece leaves the origin once, and the origin counts as one more seed with four upload slots.
+
+Plain classes without I/O, clock or randomness of their own; the simulator in `bench/` runs the same ones. The rule and
+its figures are in `docs/architecture.md`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from shoal.digest import Digest
+from shoal.pieces import MIB, PieceSet, leading_run, lowest, run_of
+from shoal.reference import Location
+from supernode.protocol import LeaseId, PeerId
+from supernode.swarm import Swarm
+
+ORIGIN_SLOTS = 4
+"""Leases at a time over all blobs of an origin: two cost 1.55 of the bound, four 1.05 to 1.08, more than that 1.2."""
+
+_RUN_SECONDS = 0.5
+_MIN_RUN, _MAX_RUN = 1 * MIB, 16 * MIB
+_OVERLAP = 0.25
+"""The next lease is granted when this share of the last piece's expected time has passed."""
+_MIN_PATIENCE = 4.0
+"""Seconds without progress after which a lease is revoked at the earliest."""
+_PATIENCE_PIECES = 6
+"""A lease is revoked after this many times the expected time of one piece."""
+_RATE_WEIGHT = 0.25
+_CANDIDATES = 8
+
+
+@dataclass(slots=True)
+class Lease:
+    """The right to fetch pieces `next` to `end - 1`; `next` moves with the holder's reports. Times in seconds."""
+
+    id: LeaseId
+    holder: PeerId
+    swarm: Swarm
+    next: int
+    end: int
+    moved_at: float
+    lone: bool
+    counted: bool = True
+    """Whether it takes one of the origin's slots; in its last piece it leaves its slot to the next lease."""
+
+    @property
+    def rest(self) -> PieceSet:
+        return run_of(self.next, self.end - self.next)
+
+
+@dataclass(slots=True)
+class Granted:
+    """A decision: a new lease."""
+
+    lease: Lease
+
+
+@dataclass(slots=True)
+class Trimmed:
+    """A decision: a lease ends earlier than it was granted."""
+
+    lease: Lease
+
+
+@dataclass(slots=True)
+class Revoked:
+    """A decision: a lease is over."""
+
+    lease: Lease
+
+
+Decision = Granted | Trimmed | Revoked
+
+
+@dataclass
+class _Queue:
+    """The peers that want blobs of one repository, each with its blobs in the order in which it opened them."""
+
+    wants: dict[PeerId, dict[Digest, Swarm]] = field(default_factory=dict)
+    order: list[PeerId] = field(default_factory=list)
+    swarms: dict[Digest, Swarm] = field(default_factory=dict)
+    counts: Counter[Digest] = field(default_factory=Counter)
+
+    def add(self, peer: PeerId, swarm: Swarm) -> None:
+        if peer not in self.wants:
+            self.wants[peer] = {}
+            self.order.append(peer)
+        if swarm.digest not in self.wants[peer]:
+            self.wants[peer][swarm.digest] = swarm
+            self.swarms[swarm.digest] = swarm
+            self.counts[swarm.digest] += 1
+
+    def remove(self, peer: PeerId, digest: Digest) -> None:
+        blobs = self.wants.get(peer)
+        if blobs is None or blobs.pop(digest, None) is None:
+            return
+        self.counts[digest] -= 1
+        if not self.counts[digest]:
+            del self.swarms[digest], self.counts[digest]
+        if not blobs:
+            del self.wants[peer]
+            self.order.remove(peer)
+
+    @property
+    def anything_free(self) -> bool:
+        return any(swarm.free for swarm in self.swarms.values())
+
+    def first_free(self, peer: PeerId, now: float, ranges: bool) -> Swarm | None:
+        for swarm in self.wants[peer].values():
+            free = swarm.free if ranges or not swarm.leased else 0
+            if free and swarm.members[peer].origin and swarm.banned.get(peer, 0.0) <= now:
+                return swarm
+        return None
+
+
+class OriginLeases:
+    """The leases of one origin. Every method that changes something is followed by `decide`."""
+
+    def __init__(self, rng: random.Random, ids: Iterator[int] | None = None, slots: int = ORIGIN_SLOTS) -> None:
+        self._rng = rng
+        self._ids = ids if ids is not None else itertools.count(1)
+        self._slots = slots
+        self._queues: dict[Location, _Queue] = {}
+        self._held: dict[PeerId, list[Lease]] = {}
+        self._rate = 0.0
+        self._turn = 0
+        self.ranges = True
+        """Whether the origin answers range requests; if not, a lease goes to the end of its blob."""
+        self.leases: dict[LeaseId, Lease] = {}
+
+    # --- what happens ---------------------------------------------------------------------------------------------
+
+    def want(self, peer: PeerId, location: Location, swarm: Swarm) -> None:
+        """A peer opened a blob and lacks pieces of it."""
+        self._queues.setdefault(location, _Queue()).add(peer, swarm)
+
+    def unwant(self, peer: PeerId, swarm: Swarm) -> None:
+        """A peer has the blob, or does not want it any more."""
+        for location, queue in list(self._queues.items()):
+            queue.remove(peer, swarm.digest)
+            if not queue.wants:
+                del self._queues[location]
+
+    def progress(self, lease_id: LeaseId, holder: PeerId, first: int, count: int, now: float) -> Lease | None:
+        """The holder fetched `count` pieces from `first` on. None where it does not hold that lease (any more)."""
+        lease = self.leases.get(lease_id)
+        if lease is None or lease.holder != holder or first < lease.next:
+            return None
+        reached = min(first + count, lease.end)
+        if reached <= lease.next:
+            return lease
+        layout = lease.swarm.layout
+        fetched = layout.bytes_of(run_of(lease.next, reached - lease.next))
+        rate = fetched / max(now - lease.moved_at, 1e-3)
+        self._rate = rate if self._rate == 0.0 else self._rate + _RATE_WEIGHT * (rate - self._rate)
+        lease.swarm.leased &= ~run_of(lease.next, reached - lease.next)
+        lease.next, lease.moved_at = reached, now
+        if lease.next >= lease.end:
+            self._end(lease)
+        return lease
+
+    def release(self, lease_id: LeaseId, holder: PeerId) -> Lease | None:
+        """The holder gives a lease back; what it has not fetched is free again."""
+        lease = self.leases.get(lease_id)
+        if lease is None or lease.holder != holder:
+            return None
+        self._end(lease)
+        return lease
+
+    def drop(self, peer: PeerId) -> None:
+        """A peer is gone, and its leases with it."""
+        for lease in list(self._held.get(peer, ())):
+            self._end(lease)
+
+    def held_by(self, peer: PeerId, swarm: Swarm) -> list[Lease]:
+        """The leases of one peer over one blob."""
+        return [lease for lease in self._held.get(peer, ()) if lease.swarm is swarm]
+
+    # --- what follows ---------------------------------------------------------------------------------------------
+
+    def decide(self, now: float) -> list[Decision]:
+        """Revoke what does not move, split lone leases when others have come, and fill the origin's slots."""
+        decisions: list[Decision] = []
+        for lease in list(self.leases.values()):
+            if now - lease.moved_at > self._patience(lease):
+                self._end(lease)
+                decisions.append(Revoked(lease))
+            elif lease.counted and self._ends_soon(lease, now):
+                lease.counted = False
+        if not self._is_lone:
+            self._split(decisions)
+        active = sum(lease.counted for lease in self.leases.values())
+        while active < self._slots:
+            granted = self._grant(now)
+            if granted is None:
+                break
+            decisions.append(Granted(granted))
+            active += 1
+        return decisions
+
+    @property
+    def idle(self) -> bool:
+        return not self._queues and not self.leases
+
+    @property
+    def _is_lone(self) -> bool:
+        """Whether one peer alone wants anything of this origin."""
+        peers: set[PeerId] = set()
+        for queue in self._queues.values():
+            if len(queue.wants) > 1:
+                return False
+            peers.update(queue.wants)
+        return len(peers) <= 1
+
+    def _expected(self, lease: Lease) -> float:
+        return lease.swarm.layout.length(lease.next) / self._rate if self._rate else float("inf")
+
+    def _ends_soon(self, lease: Lease, now: float) -> bool:
+        return lease.end - lease.next == 1 and now - lease.moved_at >= _OVERLAP * self._expected(lease)
+
+    def _patience(self, lease: Lease) -> float:
+        expected = lease.swarm.layout.length(lease.next) / self._rate if self._rate else 0.0
+        return max(_MIN_PATIENCE, _PATIENCE_PIECES * expected)
+
+    def _run(self, swarm: Swarm) -> int:
+        size = min(max(self._rate * _RUN_SECONDS, _MIN_RUN), _MAX_RUN)
+        return max(1, int(size // swarm.layout.piece_size))
+
+    def _split(self, decisions: list[Decision]) -> None:
+        """Lone leases end soon, and of several that one peer holds only those that have begun stay."""
+        kept: set[PeerId] = set()
+        lone = [lease for lease in self.leases.values() if lease.lone]
+        for lease in lone:
+            lease.lone = False
+            begun = lease.swarm.members[lease.holder].have if lease.holder in lease.swarm.members else 0
+            if lease.holder in kept and not begun:
+                self._end(lease)
+                decisions.append(Revoked(lease))
+                continue
+            kept.add(lease.holder)
+            end = min(lease.end, lease.next + self._run(lease.swarm))
+            if end < lease.end:
+                given_up = run_of(end, lease.end - end)
+                lease.end = end
+                lease.swarm.leased &= ~given_up
+                lease.swarm.recount()
+                decisions.append(Trimmed(lease))
+
+    def _grant(self, now: float) -> Lease | None:
+        locations = list(self._queues)
+        for step in range(len(locations)):
+            queue = self._queues[locations[(self._turn + step) % len(locations)]]
+            found = self._candidate(queue, now)
+            if found is not None:
+                self._turn += step + 1
+                return self._lease(*found, now)
+        return None
+
+    def _candidate(self, queue: _Queue, now: float) -> tuple[PeerId, Swarm] | None:
+        """A peer with few leases among some drawn at random, or else any that may fetch a free piece."""
+        if not queue.anything_free:
+            return None
+        drawn = self._rng.sample(queue.order, min(_CANDIDATES, len(queue.order)))
+        drawn.sort(key=lambda peer: len(self._held.get(peer, ())))
+        for peer in itertools.chain(drawn, queue.order):
+            swarm = queue.first_free(peer, now, self.ranges)
+            if swarm is not None:
+                return peer, swarm
+        return None
+
+    def _lease(self, peer: PeerId, swarm: Swarm, now: float) -> Lease:
+        first = lowest(swarm.free)
+        available = leading_run(swarm.free, first)
+        lone = self._is_lone and self.ranges
+        count = available if lone else min(available, self._run(swarm))
+        if not self.ranges:
+            count = swarm.layout.count - first
+        lease = Lease(LeaseId(next(self._ids)), peer, swarm, first, first + count, now, lone)
+        swarm.leased |= lease.rest
+        swarm.free &= ~lease.rest
+        self.leases[lease.id] = lease
+        self._held.setdefault(peer, []).append(lease)
+        return lease
+
+    def _end(self, lease: Lease) -> None:
+        del self.leases[lease.id]
+        held = self._held[lease.holder]
+        held.remove(lease)
+        if not held:
+            del self._held[lease.holder]
+        if lease.next < lease.end:
+            lease.swarm.leased &= ~lease.rest
+            lease.swarm.recount()

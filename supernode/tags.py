@@ -1,0 +1,94 @@
+"""Cluster-wide resolution of tags: one peer asks the origin, all others are told."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from supernode.protocol import PeerId, Publish, Resolve, Resolved
+
+_MAX_ENTRIES = 100_000
+_ASK_SECONDS = 5.0
+"""How long the peer that asks the origin may take before the others ask for themselves."""
+
+Key = tuple[str, str, str, str]
+Reply = tuple[PeerId, Resolved]
+
+
+@dataclass(slots=True)
+class _Question:
+    """A reference that one peer is asking the origin about, and who waits for the answer."""
+
+    asker: PeerId
+    deadline: float
+    waiting: list[tuple[PeerId, int]] = field(default_factory=list)
+
+
+class TagTable:
+    """What references stand for, each fresh for `freshness` seconds; digests stay what they are. Time is passed in."""
+
+    def __init__(self, freshness: float) -> None:
+        self._freshness = freshness
+        self._entries: OrderedDict[Key, tuple[Publish, float]] = OrderedDict()
+        self._questions: dict[Key, _Question] = {}
+
+    def resolve(self, peer: PeerId, message: Resolve, now: float) -> list[Reply]:
+        """A peer asks; the answer may come later, from `publish`, `leave` or `expire`."""
+        key = _key(message)
+        entry = self._entries.get(key)
+        if entry is not None and entry[1] > now:
+            return [(peer, _fresh(message.query, entry[0]))]
+        question = self._questions.get(key)
+        if question is None or question.asker == peer:
+            waiting = question.waiting if question is not None else []
+            self._questions[key] = _Question(peer, now + _ASK_SECONDS, waiting)
+            return [(peer, Resolved(message.query, "ask"))]
+        question.waiting.append((peer, message.query))
+        return []
+
+    def publish(self, peer: PeerId, message: Publish, now: float) -> list[Reply]:
+        """The peer that was told to ask publishes the origin's answer; what others publish is ignored."""
+        key = _key(message)
+        question = self._questions.get(key)
+        if question is None or question.asker != peer:
+            return []
+        del self._questions[key]
+        if not message.digest:
+            return [(waiter, Resolved(query, "failed")) for waiter, query in question.waiting]
+        lasting = message.reference == message.digest
+        self._entries[key] = (message, float("inf") if lasting else now + self._freshness)
+        self._entries.move_to_end(key)
+        if len(self._entries) > _MAX_ENTRIES:
+            self._entries.popitem(last=False)
+        return [(waiter, _fresh(query, message)) for waiter, query in question.waiting]
+
+    def leave(self, peer: PeerId, now: float) -> list[Reply]:
+        """A peer is gone: the next one that waits is to ask instead of it."""
+        replies: list[Reply] = []
+        for key, question in list(self._questions.items()):
+            question.waiting = [entry for entry in question.waiting if entry[0] != peer]
+            if question.asker != peer:
+                continue
+            del self._questions[key]
+            if question.waiting:
+                (heir, query), *rest = question.waiting
+                self._questions[key] = _Question(heir, now + _ASK_SECONDS, rest)
+                replies.append((heir, Resolved(query, "ask")))
+        return replies
+
+    def expire(self, now: float) -> list[Reply]:
+        """Questions that took too long: everybody asks for themselves."""
+        replies: list[Reply] = []
+        for key, question in list(self._questions.items()):
+            if question.deadline <= now:
+                del self._questions[key]
+                replies += [(waiter, Resolved(query, "failed")) for waiter, query in question.waiting]
+        return replies
+
+
+def _key(message: Resolve | Publish) -> Key:
+    return message.registry, message.repository, message.reference, message.kind
+
+
+def _fresh(query: int, found: Publish) -> Resolved:
+    return Resolved(query, "fresh", found.digest, found.size, found.media_type)
