@@ -67,6 +67,9 @@ class Download:
         self.error: Exception | None = None
         self.demanded = False
         self.finished = asyncio.Event()
+        self.users = 0
+        self.unused = asyncio.Event()
+        self.unused.set()
         self._workers = workers
         self._gained = gained
         self._ended = ended
@@ -219,6 +222,14 @@ class Download:
         if growing is not None and index != self.layout.last:
             return max(0, min(growing.filled - (offset - self.layout.span(index).start), _READ_SIZE))
         return 0
+
+    def use(self, step: int) -> None:
+        """Somebody begins (1) or stops (-1) to hold this download: its file stays open while anybody does."""
+        self.users += step
+        if self.users:
+            self.unused.clear()
+        else:
+            self.unused.set()
 
     async def wait(self, offset: int) -> int:
         """Wait until bytes at `offset` may be read, and say how many; raises what the download failed with."""

@@ -44,12 +44,15 @@ class OpenBlob:
         self.descriptor = descriptor
         self.stored = stored
         self.download = download
+        if download is not None:
+            download.use(1)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        return None
+        if self.download is not None:
+            self.download.use(-1)
 
     async def ready(self, start: int) -> None:
         """Wait until a byte at `start` can be given; raises `OriginError` or `DownloadFailed`."""
@@ -148,11 +151,11 @@ class Engine:
 
     async def open(self, blob: Descriptor, location: Location) -> OpenBlob:
         """The blob from the store, or its download, which is begun where there is none. Raises `DownloadFailed`."""
-        if blob.digest in self._closing:
-            await asyncio.wait([self._closing[blob.digest]])
         size = self.store.size(blob.digest)
         if size is not None:
             return OpenBlob(Descriptor(blob.digest, size), self.store.path(blob.digest), None)
+        if blob.digest in self._closing:
+            await asyncio.wait([self._closing[blob.digest]])
         download = self._downloads.get(blob.digest)
         if download is None:
             if self._stopping:
@@ -221,13 +224,17 @@ class Engine:
         self.exchange.restart(download)
 
     async def _put_away(self, download: Download) -> None:
-        if isinstance(download.error, DigestMismatch):
-            await self.workers.run(download.partial.abort)
-        elif download.error is not None and download.have:
-            with contextlib.suppress(OSError):
+        try:
+            if isinstance(download.error, DigestMismatch):
+                await self.workers.run(download.partial.abort)
+            elif download.error is not None and download.have:
                 await self.workers.run(download.partial.checkpoint)
-        download.partial.close()
-        del self._closing[download.blob.digest]
+        except StoreError as error:
+            log.warning("blob.not_saved", digest=download.blob.digest, error=str(error))
+        finally:
+            await download.unused.wait()
+            download.partial.close()
+            del self._closing[download.blob.digest]
 
     def _own(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(coroutine)

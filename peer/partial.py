@@ -1,8 +1,8 @@
 """A blob on its way into the store: a sparse file beside the finished blobs, and the checkpoint that a restart reads.
 
 Two orders make it safe. Data is synced before a checkpoint claims it; and where a piece that a checkpoint may claim was
-discarded, a new checkpoint is written before the piece's place is. What is in `have` is never written to: what was hashed
-is what gets its name.
+discarded, a new checkpoint is written before the piece's place is. What is in `have` is never written to: the bytes
+that were hashed are the ones that get the name.
 """
 
 from __future__ import annotations

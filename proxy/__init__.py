@@ -1,4 +1,4 @@
-"""The registry front end
+"""The registry front end: the distribution API, upstream registries and their authentication, tags.
 
- the distribution API, upstream registries and their authentication, tags.:May import `peer`, `supernode.protocol`, `supernode.client` and `shoal` (never `shoal.cli`).
+May import `peer`, `supernode.protocol`, `supernode.client` and `shoal` (never `shoal.cli`).
 """

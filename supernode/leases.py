@@ -23,8 +23,10 @@ ORIGIN_SLOTS = 4
 
 _RUN_SECONDS = 0.5
 _MIN_RUN, _MAX_RUN = 1 * MIB, 16 * MIB
-_OVERLAP = 0.25
-"""The next lease is granted when this share of the last piece's expected time has passed."""
+_LEAD_SECONDS = 0.15
+"""So long before the expected end of a lease the next one is granted: what a request costs on links that are full."""
+_MAX_OVERLAP = 2
+"""The next leases that may have begun before their predecessors ended, as the slots' part: a half."""
 _MIN_PATIENCE = 4.0
 """Seconds without progress after which a lease is revoked at the earliest."""
 _PATIENCE_PIECES = 6
@@ -189,7 +191,7 @@ class OriginLeases:
             if now - lease.moved_at > self._patience(lease):
                 self._end(lease)
                 decisions.append(Revoked(lease))
-            elif lease.counted and self._ends_soon(lease, now):
+            elif lease.counted and self._ends_soon(lease, now) and self._ending < self._slots // _MAX_OVERLAP:
                 lease.counted = False
         if not self._is_lone:
             self._split(decisions)
@@ -217,13 +219,17 @@ class OriginLeases:
         return len(peers) <= 1
 
     def _expected(self, lease: Lease) -> float:
-        return lease.swarm.layout.length(lease.next) / self._rate if self._rate else float("inf")
+        return lease.swarm.layout.length(lease.next) / self._rate
 
     def _ends_soon(self, lease: Lease, now: float) -> bool:
-        return lease.end - lease.next == 1 and now - lease.moved_at >= _OVERLAP * self._expected(lease)
+        return self._rate > 0 and lease.end - lease.next == 1 and now - lease.moved_at >= self._expected(lease) - _LEAD_SECONDS
+
+    @property
+    def _ending(self) -> int:
+        return sum(not lease.counted for lease in self.leases.values())
 
     def _patience(self, lease: Lease) -> float:
-        expected = lease.swarm.layout.length(lease.next) / self._rate if self._rate else 0.0
+        expected = self._expected(lease) if self._rate else 0.0
         return max(_MIN_PATIENCE, _PATIENCE_PIECES * expected)
 
     def _run(self, swarm: Swarm) -> int:

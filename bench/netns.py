@@ -1,0 +1,151 @@
+"""A network of namespaces: hosts behind one bridge, each with a link shaped both ways by `tc tbf`. Needs root."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+BURST = "128kb"
+"""A smaller burst makes the kernel cut its large segments, which eats a core."""
+QUEUE = "50ms"
+_SUBNET = "10.77.0"
+_RATE_PROBE_BYTES = 12 << 20
+
+
+class NotPossible(Exception):
+    """The machine lacks what a shaped network needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A namespace with one address. `rate` is its link's in bit/s each way; 0: not shaped."""
+
+    namespace: str
+    address: str
+    rate: int
+
+    def command(self, command: Sequence[str]) -> list[str]:
+        """The command line that runs `command` on this host."""
+        return ["ip", "netns", "exec", self.namespace, *command]
+
+    def counters(self) -> tuple[int, int]:
+        """Bytes received and sent on the host's link, with all headers."""
+        found = [
+            int(_run("ip", "netns", "exec", self.namespace, "cat", f"/sys/class/net/eth0/statistics/{name}"))
+            for name in ("rx_bytes", "tx_bytes")
+        ]
+        return found[0], found[1]
+
+
+class Network:
+    """Hosts on a bridge, as a context manager that leaves nothing behind."""
+
+    def __init__(self, rates: Sequence[int], congestion: str) -> None:
+        """One host for each of `rates` (bit/s); `congestion` is set in every namespace."""
+        self._prefix = f"shoal{os.getpid()}"
+        self._congestion = congestion
+        self._stack = ExitStack()
+        self.hosts = [
+            Host(f"{self._prefix}-{place}", f"{_SUBNET}.{place + 1}", rate) for place, rate in enumerate(rates)
+        ]
+
+    def __enter__(self) -> Self:
+        if os.geteuid() != 0:
+            raise NotPossible("network namespaces and traffic shaping need root")
+        if shutil.which("ip") is None or shutil.which("tc") is None:
+            raise NotPossible("network namespaces need `ip` and `tc` (Debian package iproute2)")
+        with ExitStack() as stack:
+            switch = self._namespace(stack, f"{self._prefix}-sw")
+            _run("ip", "-n", switch, "link", "add", "br0", "type", "bridge")
+            _run("ip", "-n", switch, "link", "set", "br0", "up")
+            for place, host in enumerate(self.hosts):
+                self._namespace(stack, host.namespace)
+                self._attach(switch, f"p{place}", host)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _namespace(self, stack: ExitStack, name: str) -> str:
+        _run("ip", "netns", "add", name)
+        stack.callback(_run, "ip", "netns", "del", name)
+        _run("ip", "-n", name, "link", "set", "lo", "up")
+        _run("ip", "netns", "exec", name, "sysctl", "-qw", f"net.ipv4.tcp_congestion_control={self._congestion}")
+        return name
+
+    @staticmethod
+    def _attach(switch: str, port: str, host: Host) -> None:
+        _run("ip", "-n", switch, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", host.namespace)
+        _run("ip", "-n", switch, "link", "set", port, "master", "br0", "up")
+        _run("ip", "-n", host.namespace, "addr", "add", f"{host.address}/24", "dev", "eth0")
+        _run("ip", "-n", host.namespace, "link", "set", "eth0", "up")
+        if host.rate:
+            for namespace, device in ((host.namespace, "eth0"), (switch, port)):
+                shape = ("tbf", "rate", f"{host.rate}bit", "burst", BURST, "latency", QUEUE)
+                _run("tc", "-n", namespace, "qdisc", "add", "dev", device, "root", *shape)
+
+    def measure(self, sender: Host, receiver: Host, size: int = _RATE_PROBE_BYTES) -> float:
+        """Bytes per second of a plain TCP transfer of `size` bytes between two hosts."""
+        listener = _socket_in(receiver)
+        listener.bind((receiver.address, 0))
+        listener.listen(1)
+        source = _socket_in(sender)
+        source.connect(listener.getsockname())
+        sink, _ = listener.accept()
+        sending = threading.Thread(target=_send_zeros, args=(source, size))
+        with listener, source, sink:
+            sending.start()
+            buffer = bytearray(1 << 20)
+            received = sink.recv_into(buffer)
+            began, first = time.monotonic(), received
+            while received < size:
+                received += sink.recv_into(buffer)
+            seconds = time.monotonic() - began
+            sending.join()
+        return (received - first) / seconds
+
+
+def _send_zeros(sock: socket.socket, size: int) -> None:
+    block = bytes(1 << 18)
+    for start in range(0, size, len(block)):
+        sock.sendall(block[: min(len(block), size - start)])
+
+
+def _socket_in(host: Host) -> socket.socket:
+    """A TCP socket that belongs to a host's namespace: the calling thread visits it for a moment."""
+    made: list[socket.socket] = []
+
+    def make() -> None:
+        with Path(f"/run/netns/{host.namespace}").open("rb") as namespace:
+            _setns(namespace.fileno())
+        made.append(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+
+    visiting = threading.Thread(target=make)
+    visiting.start()
+    visiting.join()
+    return made[0]
+
+
+def _setns(fd: int) -> None:
+    """Move the calling thread to a network namespace (`os.setns` came with Python 3.12)."""
+    import ctypes
+
+    if ctypes.CDLL(None, use_errno=True).setns(fd, 0x40000000) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise NotPossible(f"{' '.join(command)}: {done.stderr.strip()}")
+    return done.stdout

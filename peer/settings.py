@@ -1,0 +1,86 @@
+"""The peer's part of the configuration."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+from yarl import URL
+
+from shoal.fields import Duration, Port
+from shoal.operations import OperationsSettings
+
+SYSTEM_STORE = Path("/var/lib/shoal")
+USER_STORE = Path("~/.local/share/shoal")
+LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"
+
+
+def default_store() -> Path:
+    """Where the store is when nobody says so: the system's place for root, else below the home folder."""
+    return SYSTEM_STORE if os.geteuid() == 0 else USER_STORE.expanduser()
+
+
+class PeerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a peer keeps, whom it serves and how long it waits."""
+
+    host: str = ""
+    """Where other peers connect. Empty: every address where the supernode is on another machine, else 127.0.0.1."""
+
+    port: Port = 5081
+
+    advertise: str = ""
+    """The host that other peers are told. Empty: the address from which the supernode sees this peer."""
+
+    zone: str = ""
+    """A name for what is near: peers prefer neighbours of their own zone. Empty: the subnet decides."""
+
+    supernode: str = ""
+    """The supernode, `http://host:5090`. Empty: none; the peer is a pull-through cache on one node."""
+
+    store: Path = msgspec.field(default_factory=default_store)
+    """The folder of the blob store."""
+
+    upload_slots: Annotated[int, Meta(ge=1, le=64)] = 4
+    """Pieces served to other peers at a time (design, "balanced degree")."""
+
+    operations: OperationsSettings = OperationsSettings(port=5082)
+
+    image_ahead: bool = True
+    """Whether the first blob asked for of an image opens all that follow it."""
+
+    origin_wait: Annotated[Duration, Meta(gt=0, le=300)] = 2.0
+    """The longest wait for the supernode before the origin is asked without it."""
+
+    stall: Annotated[Duration, Meta(gt=0, le=3600)] = 10.0
+    """A download that somebody waits for and that has not moved for so long goes to the origin by itself."""
+
+    shutdown_grace: Annotated[Duration, Meta(ge=0, le=3600)] = 30.0
+    """How long running transfers may go on when the peer stops."""
+
+    def __post_init__(self) -> None:
+        alone = not self.supernode or _is_loopback(_supernode_host(self.supernode))
+        if not self.host:
+            msgspec.structs.force_setattr(self, "host", LOOPBACK if alone else EVERYWHERE)
+
+
+def _supernode_host(text: str) -> str:
+    allowed = "(allowed: http://host[:port] or https://host[:port])"
+    try:
+        url = URL(text)
+    except ValueError as error:
+        raise ValueError(f"`supernode` {text!r}: {error} {allowed}") from None
+    extra = url.user or url.password or url.query_string or url.fragment or url.path not in {"", "/"}
+    if url.scheme not in {"http", "https"} or not url.host or extra:
+        raise ValueError(f"`supernode` {text!r} is not a supernode's address {allowed}")
+    return url.host
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,93 @@
+"""An upstream's response to a request for a blob, checked against what was asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Mapping
+
+import aiohttp
+
+from peer.origin import OriginUnavailable
+from proxy.retry import Transient
+from shoal.descriptor import Descriptor
+from shoal.ranges import ByteRange
+
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
+
+
+def parse_content_range(header: str | None) -> tuple[ByteRange, int | None]:
+    """The range and the whole length (None: not said) in a `Content-Range` header; raises `OriginUnavailable`."""
+    match = _CONTENT_RANGE.fullmatch(header.strip()) if header is not None else None
+    if match is None or int(match[2]) < int(match[1]):
+        raise OriginUnavailable(f"a partial answer with the Content-Range {header!r}")
+    return ByteRange(int(match[1]), int(match[2]) + 1), None if match[3] == "*" else int(match[3])
+
+
+def answered_range(status: int, headers: Mapping[str, str], blob: Descriptor, wanted: ByteRange) -> ByteRange:
+    """The bytes that a 200 or 206 answer announces; raises `OriginUnavailable` where they cannot be the blob's."""
+    coding = headers.get("Content-Encoding", "identity").lower()
+    if coding != "identity":
+        raise OriginUnavailable(f"the origin re-encoded {blob.digest} as {coding}")
+    if status == 206:
+        answered, size = parse_content_range(headers.get("Content-Range"))
+        if answered.start != wanted.start or answered.end > wanted.end:
+            raise OriginUnavailable(f"bytes {answered.start}-{answered.end} came for {wanted.start}-{wanted.end}")
+    else:
+        answered, size = ByteRange(0, blob.size), content_length(headers)
+    if size is not None and size != blob.size:
+        raise OriginUnavailable(f"the origin says that {blob.digest} has {size} bytes, its manifest says {blob.size}")
+    length = content_length(headers)
+    if length is not None and length != answered.length:
+        raise OriginUnavailable(f"{length} bytes are announced for a range of {answered.length}")
+    return answered
+
+
+class UpstreamBody:
+    """An open response (`peer.origin.OriginBody`) of which the first bytes have come."""
+
+    def __init__(self, content: aiohttp.StreamReader, answered: ByteRange, size: int) -> None:
+        self._content = content
+        self._answered = answered
+        self._size = size
+        self._first = b""
+
+    @property
+    def start(self) -> int:
+        return self._answered.start
+
+    @property
+    def size(self) -> int | None:
+        return self._size
+
+    async def begin(self) -> None:
+        """Wait for the first bytes; raises `Transient` where none come."""
+        self._first = await self._next()
+        if not self._first and self._answered.length:
+            raise Transient("the origin sent no byte of the body")
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The bytes as they come, as often as not some hundred KiB at once; to be called once."""
+        missing = self._answered.length
+        chunk, self._first = self._first, b""
+        while chunk:
+            missing -= len(chunk)
+            if missing < 0:
+                raise OriginUnavailable("the origin sent more than it announced")
+            yield chunk
+            chunk = await self._next()
+        if missing:
+            raise OriginUnavailable(f"the origin's body broke off {missing} bytes before its end")
+
+    async def _next(self) -> bytes:
+        try:
+            return await self._content.readany()
+        except TimeoutError:
+            raise Transient("no byte came from the origin in time") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise Transient(f"the origin's body broke off: {error}") from None
+
+
+def content_length(headers: Mapping[str, str]) -> int | None:
+    """The announced length of a body in bytes, or None where there is none that parses."""
+    text = headers.get("Content-Length", "")
+    return int(text) if text.isascii() and text.isdigit() else None

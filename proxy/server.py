@@ -1,0 +1,153 @@
+"""The distribution API's pull side over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Protocol, Self
+
+import structlog
+from aiohttp import hdrs, web
+
+from proxy.blobs import BlobFrontend
+from proxy.errors import PushRefused, answer_to
+from proxy.listings import ListingFrontend, ListingOrigin
+from proxy.manifests import ManifestFrontend
+from proxy.metrics import ProxyMetrics
+from proxy.naming import PREFIX, BlobTarget, ManifestTarget, Namer, ReferrersTarget, TagsTarget
+from proxy.responses import API_HEADERS, Exchange
+from proxy.settings import ProxySettings
+from proxy.source import BlobSource
+from proxy.tags import OriginHead, Resolver, TagResolver
+from shoal.reference import Registry
+
+log = structlog.get_logger()
+
+_KEEPALIVE_SECONDS = 75.0
+_BACKLOG = 1024
+"""Connections that wait to be accepted: docker opens one for each request."""
+
+_CLIENT_LEFT = 499
+"""nginx's status, in metrics and logs alone, for a client that closed its connection before the end."""
+
+_MISSING = {"manifest": "MANIFEST_UNKNOWN", "blob": "BLOB_UNKNOWN"}
+
+
+class Upstreams(OriginHead, ListingOrigin, Protocol):
+    """What the front end itself asks the origin for (`proxy.upstream.UpstreamClient` implements it)."""
+
+
+class ProxyServer:
+    """The front end, as an async context manager that listens; leaving it lets running responses finish for a time.
+
+    `app` may be given more routes (health, metrics) before it is entered. `resolver` is None without a supernode.
+    """
+
+    def __init__(
+        self,
+        settings: ProxySettings,
+        source: BlobSource,
+        resolver: Resolver | None,
+        upstreams: Upstreams,
+        metrics: ProxyMetrics,
+    ) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._namer = Namer(settings.upstreams, Registry(settings.default_upstream))
+        self._tags = TagResolver(settings.tag_freshness, resolver, upstreams, metrics)
+        self._blobs = BlobFrontend(source, self._tags)
+        self._manifests = ManifestFrontend(source, self._tags)
+        self._listings = ListingFrontend(upstreams)
+        self._runner: web.AppRunner | None = None
+        self._port = settings.port
+        self.app = web.Application()
+        self.app.router.add_route("*", "/v2", self._handle)
+        self.app.router.add_route("*", "/v2/{path:.*}", self._handle)
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on, also where the settings leave the choice to the system."""
+        return self._port
+
+    async def __aenter__(self) -> Self:
+        """Begin to listen; raises `OSError` where the address is not to be had."""
+        self._runner = web.AppRunner(
+            self.app,
+            access_log=None,
+            handler_cancellation=True,
+            keepalive_timeout=_KEEPALIVE_SECONDS,
+            shutdown_timeout=self._settings.shutdown_timeout,
+        )
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._settings.host, self._settings.port, backlog=_BACKLOG)
+        try:
+            await site.start()
+        except BaseException:
+            await self._runner.cleanup()
+            raise
+        self._port = site.port
+        log.info("proxy.listening", host=self._settings.host, port=self._port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._runner is not None
+        await self._runner.cleanup()
+        await self._tags.close()
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        exchange = Exchange(request, self._metrics)
+        try:
+            response = await self._answer(exchange)
+        except asyncio.CancelledError:
+            self._ended(exchange, _CLIENT_LEFT)
+            raise
+        except Exception as error:  # where a request ends: each error becomes an answer
+            response = self._failed(exchange, error)
+        self._ended(exchange, response.status)
+        return response
+
+    def _ended(self, exchange: Exchange, status: int) -> None:
+        request = exchange.request
+        seconds = time.monotonic() - exchange.started_at
+        self._metrics.request_seconds.labels(exchange.route, str(status)).observe(seconds)
+        log.debug(
+            "proxy.request",
+            method=request.method,
+            path=request.path,
+            ns=request.query.get("ns"),
+            status=status,
+            sent=exchange.sent,
+            seconds=round(seconds, 4),
+        )
+
+    async def _answer(self, exchange: Exchange) -> web.StreamResponse:
+        request = exchange.request
+        if request.method not in {hdrs.METH_GET, hdrs.METH_HEAD}:
+            raise PushRefused("this mirror only serves pulls: push to the registry itself")
+        path = request.rel_url.raw_path
+        if path in {PREFIX, PREFIX.rstrip("/")}:
+            exchange.route = "base"
+            return web.Response(body=b"{}", content_type="application/json", headers=API_HEADERS)
+        target = self._namer.parse(path, request.query.get("ns"))
+        match target:
+            case BlobTarget():
+                exchange.route = "blob"
+                return await self._blobs.answer(exchange, target)
+            case ManifestTarget():
+                exchange.route = "manifest"
+                return await self._manifests.answer(exchange, target)
+            case TagsTarget():
+                exchange.route = "tags"
+            case ReferrersTarget():
+                exchange.route = "referrers"
+        return await self._listings.answer(exchange, target)
+
+    def _failed(self, exchange: Exchange, error: Exception) -> web.Response:
+        request = exchange.request
+        answer = answer_to(error, _MISSING.get(exchange.route, "NAME_UNKNOWN"), {"path": request.path[:500]})
+        if answer.status == 500:
+            log.exception("proxy.error", method=request.method, path=request.path)
+        elif answer.status > 500:
+            log.warning("proxy.unavailable", path=request.path, status=answer.status, error=answer.message)
+        headers = {**API_HEADERS, **answer.headers}
+        return web.Response(status=answer.status, body=answer.body, content_type="application/json", headers=headers)

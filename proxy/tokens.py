@@ -1,0 +1,97 @@
+"""Bearer tokens of registries, kept until shortly before they expire (distribution's token authentication)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from proxy.flight import SingleFlight
+
+DEFAULT_LIFETIME = 60.0
+"""Seconds that a token lasts where the answer does not say it, by distribution's specification."""
+
+MAX_ANSWER_SIZE = 1 << 20
+_LIFETIME_USED = 0.9
+"""A token is taken as expired after this part of its lifetime, so that no request meets its end on the way."""
+
+_MAX_TOKENS = 4096
+
+
+class InvalidTokenAnswer(ValueError):
+    """A token server's answer without a usable token."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScope:
+    """What a token is asked for: parameters of a `Bearer` challenge."""
+
+    realm: str
+    service: str
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token and the seconds that it lasts from its arrival on."""
+
+    text: str
+    lifetime: float
+
+
+class _Answer(msgspec.Struct):
+    token: str = ""
+    access_token: str = ""
+    expires_in: float | None = None
+
+
+def parse_token(answer: bytes) -> Token:
+    """The token in a token server's answer; raises `InvalidTokenAnswer`."""
+    try:
+        raw = msgspec.json.decode(answer, type=_Answer)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidTokenAnswer(f"not a token: {error}") from None
+    text = raw.token or raw.access_token
+    if not text or not text.isascii() or not text.isprintable() or " " in text:
+        raise InvalidTokenAnswer("an answer without a token")
+    lifetime = raw.expires_in if raw.expires_in is not None and raw.expires_in > 0 else DEFAULT_LIFETIME
+    return Token(text, lifetime)
+
+
+class TokenCache:
+    """One upstream's tokens; each is fetched once however many requests wait for it."""
+
+    def __init__(self, fetch: Callable[[TokenScope], Awaitable[Token]], clock: Callable[[], float]) -> None:
+        """`fetch` asks the token server; `clock` gives seconds that only grow."""
+        self._fetch = fetch
+        self._clock = clock
+        self._tokens: OrderedDict[TokenScope, tuple[str, float]] = OrderedDict()
+        self._flights: SingleFlight[TokenScope, str] = SingleFlight()
+
+    async def get(self, scope: TokenScope) -> str:
+        """A token that has not expired; raises what `fetch` raises."""
+        held = self._tokens.get(scope)
+        if held is not None and self._clock() < held[1]:
+            return held[0]
+        return await self._flights.run(scope, lambda: self._renew(scope))
+
+    def drop(self, scope: TokenScope, text: str) -> None:
+        """The registry did not take this token."""
+        held = self._tokens.get(scope)
+        if held is not None and held[0] == text:
+            del self._tokens[scope]
+
+    async def close(self) -> None:
+        """Give up what is being fetched."""
+        await self._flights.close()
+
+    async def _renew(self, scope: TokenScope) -> str:
+        asked_at = self._clock()
+        token = await self._fetch(scope)
+        self._tokens[scope] = (token.text, asked_at + token.lifetime * _LIFETIME_USED)
+        self._tokens.move_to_end(scope)
+        if len(self._tokens) > _MAX_TOKENS:
+            self._tokens.popitem(last=False)
+        return token.text

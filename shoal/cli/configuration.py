@@ -1,0 +1,19 @@
+"""The whole configuration: one table for each daemon, and the logs."""
+
+from __future__ import annotations
+
+import msgspec
+
+from peer.settings import PeerSettings
+from proxy.settings import ProxySettings
+from shoal.logs import LogSettings
+from supernode.settings import SupernodeSettings
+
+
+class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What stands in the configuration file. Each command reads the tables that it needs; all of them are checked."""
+
+    supernode: SupernodeSettings = SupernodeSettings()
+    peer: PeerSettings = msgspec.field(default_factory=PeerSettings)
+    proxy: ProxySettings = msgspec.field(default_factory=ProxySettings)
+    log: LogSettings = LogSettings()

@@ -1,0 +1,56 @@
+"""One node of the swarm: a store, the engine that fills it, and the proxy that clients talk to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Self
+
+from prometheus_client import CollectorRegistry
+
+from peer.engine import Engine
+from peer.settings import PeerSettings
+from peer.store import Store
+from proxy.metrics import ProxyMetrics
+from proxy.server import ProxyServer
+from proxy.settings import ProxySettings
+from proxy.upstream import UpstreamClient
+from shoal.operations import OperationsServer
+from supernode.client import ControlClient
+
+
+class Node:
+    """A peer and its proxy as an async context manager; leaving it lets running transfers end, and saves the rest."""
+
+    def __init__(self, peer: PeerSettings, proxy: ProxySettings, metrics: CollectorRegistry) -> None:
+        """Raises `ValueError` for a password file that cannot be read."""
+        self._settings = peer
+        self._store = Store(peer.store)
+        self._upstreams = UpstreamClient(proxy)
+        control = ControlClient(peer.supernode, wait=peer.origin_wait) if peer.supernode else None
+        self.engine = Engine(peer, self._store, self._upstreams, control, metrics)
+        self.proxy = ProxyServer(proxy, self.engine, control, self._upstreams, ProxyMetrics(metrics))
+        self.operations = OperationsServer(peer.operations, metrics, {"proxy": lambda: self._serving})
+        self._serving = False
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Raises `StoreError`, and `OSError` where an address is not to be had."""
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(self.operations)
+            await asyncio.to_thread(self._store.open)
+            stack.callback(self._store.close)
+            await stack.enter_async_context(self._upstreams)
+            await stack.enter_async_context(self.engine)
+            stack.push_async_callback(self.engine.stop, self._settings.shutdown_grace)
+            await stack.enter_async_context(self.proxy)
+            stack.callback(self._unready)
+            self._serving = True
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    def _unready(self) -> None:
+        self._serving = False

@@ -1,0 +1,42 @@
+"""Progress bars of a pull, on a terminal."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import Progress as Bars
+
+from shoal.descriptor import Descriptor
+from shoal.digest import Digest
+
+_SHOWN_DIGITS = 12
+
+
+class PullBars:
+    """A bar for each blob (`shoal.cli.image.Progress`), shown inside the context where `console` is a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        self._bars = Bars(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+        self._tasks: dict[Digest, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self._bars.stop()
+
+    def found(self, blobs: list[Descriptor]) -> None:
+        """The image consists of these blobs."""
+        for blob in blobs:
+            self._tasks[blob.digest] = self._bars.add_task(blob.digest.hex[:_SHOWN_DIGITS], total=blob.size)
+
+    def moved(self, blob: Descriptor, read: int) -> None:
+        """`read` bytes of a blob are here."""
+        self._bars.update(self._tasks[blob.digest], completed=read)

@@ -1,0 +1,93 @@
+"""The types of settings: how people write their values, and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
+
+import msgspec
+from msgspec import inspect
+
+from shoal.units import parse_duration, parse_rate, parse_size
+
+
+@dataclass(frozen=True)
+class Unit:
+    """How a number is written: its reader, what people are told, and units from the largest down."""
+
+    parse: Callable[[str], float]
+    meaning: str
+    units: tuple[tuple[str, float], ...]
+
+    def write(self, value: float) -> str | float:
+        """`value` with the largest unit that loses nothing; the number itself where there is none."""
+        for name, factor in self.units:
+            text = f"{value / factor:g}{name}"
+            if value >= factor and self.parse(text) == value:
+                return text
+        return value
+
+
+_SIZE = Unit(
+    parse_size, "a size such as 100, 256MiB or 1.5GB", (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
+)
+_RATE = Unit(
+    parse_rate, "a rate such as 50Mbit/s or 10MiB/s", (("Gbit/s", 1.25e8), ("Mbit/s", 1.25e5), ("kbit/s", 125))
+)
+_DURATION = Unit(
+    parse_duration, "a duration such as 500ms, 30s, 5m or 1.5h", (("h", 3600), ("m", 60), ("s", 1), ("ms", 0.001))
+)
+
+Size = Annotated[int, _SIZE]
+"""Bytes."""
+Rate = Annotated[float, _RATE]
+"""Bytes per second."""
+Duration = Annotated[float, _DURATION]
+"""Seconds."""
+
+Host = Annotated[str, msgspec.Meta(min_length=1, description="a host name or an address")]
+"""Where to listen."""
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+"""A TCP port; 0 takes any free one."""
+
+
+def bare(kind: Any) -> Any:
+    """The type without what `Annotated` adds."""
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+
+
+def unit_of(kind: Any) -> Unit | None:
+    """How a number of this type is written, where it has a unit."""
+    extras = get_args(kind)[1:] if get_origin(kind) is Annotated else ()
+    return next((extra for extra in extras if isinstance(extra, Unit)), None)
+
+
+def allowed(kind: Any) -> str:
+    """What a value of type `kind` may be, for people."""
+    info: Any = inspect.type_info(kind)
+    described = ""
+    if isinstance(info, inspect.Metadata):
+        described, info = (info.extra_json_schema or {}).get("description", ""), info.type
+    unit = unit_of(kind)
+    match info:
+        case inspect.LiteralType():
+            return ", ".join(str(value) for value in info.values)
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.IntType() | inspect.FloatType():
+            number = "a whole number" if isinstance(info, inspect.IntType) else "a number"
+            return (unit.meaning if unit else described or number) + _bounds(info, unit)
+        case inspect.StrType():
+            return described or ("a text that is not empty" if info.min_length else "a text")
+        case inspect.ListType():
+            return "a list"
+        case inspect.CustomType():
+            return "a path" if info.cls is Path else info.cls.__name__
+    return described or str(bare(kind))
+
+
+def _bounds(info: inspect.IntType | inspect.FloatType, unit: Unit | None) -> str:
+    words = [(" above ", info.gt), (" from ", info.ge), (" below ", info.lt), (" to ", info.le)]
+    return "".join(f"{word}{unit.write(value) if unit else value}" for word, value in words if value is not None)

@@ -1,0 +1,79 @@
+"""The operations endpoints of every daemon: `/metrics` for Prometheus, `/healthz` and `/readyz` for its keeper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Self
+
+import msgspec
+import structlog
+from aiohttp import web
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+
+from shoal.fields import Host, Port
+
+log = structlog.get_logger()
+
+Readiness = Mapping[str, Callable[[], bool]]
+"""Named conditions under which a daemon serves well."""
+
+
+class OperationsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the operations endpoints listen."""
+
+    host: Host = "127.0.0.1"
+    port: Port = 0
+
+
+def process_metrics() -> CollectorRegistry:
+    """A registry for a daemon's metrics that holds those of its process already."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    return registry
+
+
+def operations_routes(registry: CollectorRegistry, readiness: Readiness) -> list[web.RouteDef]:
+    """Routes for an application that has other routes too."""
+
+    async def metrics(request: web.Request) -> web.Response:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(registry), headers={"Content-Type": content_type})
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.json_response({"status": "alive"})
+
+    async def readyz(_: web.Request) -> web.Response:
+        missing = sorted(name for name, is_met in readiness.items() if not is_met())
+        if missing:
+            return web.json_response({"status": "not ready", "not_ready": missing}, status=503)
+        return web.json_response({"status": "ready", "not_ready": []})
+
+    return [web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz)]
+
+
+class OperationsServer:
+    """The operations endpoints on a port of their own, as an async context manager; `port` is known inside."""
+
+    def __init__(self, settings: OperationsSettings, registry: CollectorRegistry, readiness: Readiness) -> None:
+        self._settings = settings
+        app = web.Application()
+        app.add_routes(operations_routes(registry, readiness))
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        self.port = settings.port
+
+    async def __aenter__(self) -> Self:
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, self._settings.host, self._settings.port).start()
+        except BaseException:
+            await self._runner.cleanup()
+            raise
+        self.port = self._runner.addresses[0][1]
+        log.info("operations.started", host=self._settings.host, port=self.port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()

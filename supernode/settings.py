@@ -1,0 +1,31 @@
+"""The supernode's part of the configuration."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from shoal.fields import Duration, Host, Port
+
+
+class SupernodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where peers reach the supernode, and how it leads them."""
+
+    host: Host = "127.0.0.1"
+    """Where the control connections and the operations endpoints listen. Peers on other machines need another one."""
+
+    port: Port = 5090
+
+    origin_slots: Annotated[int, Meta(ge=1, le=64)] = 4
+    """Leases given out at a time for one origin, over all its blobs (design: four upload slots)."""
+
+    announce_interval: Annotated[Duration, Meta(ge=0.1, le=3600)] = 5.0
+    """Peers announce themselves at least this often; one that is silent for three intervals is forgotten."""
+
+    handout: Annotated[int, Meta(ge=1, le=1000)] = 50
+    """Neighbours that a peer is told of, for each blob."""
+
+    tag_freshness: Annotated[Duration, Meta(ge=0, le=30 * 24 * 3600)] = 60.0
+    """How long the cluster takes the origin's word for what a tag stands for."""

@@ -1,0 +1,296 @@
+"""The world of the proxy's tests: HTTP servers on loopback, and an engine of some lines in place of the real one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+from multidict import CIMultiDict
+from prometheus_client import CollectorRegistry
+
+from peer.origin import OriginNotFound
+from proxy.metrics import ProxyMetrics
+from proxy.server import ProxyServer
+from proxy.settings import ProxySettings, UpstreamSettings
+from proxy.upstream import Listing, UpstreamClient
+from shoal.descriptor import OCI_MANIFEST, BlobKind, Descriptor
+from shoal.digest import Digest
+from shoal.reference import Location, Tag
+from supernode.protocol import Resolved
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+REGISTRY = "registry.example:5000"
+
+
+class MemoryBlob:
+    """An open blob of the memory engine."""
+
+    def __init__(self, engine: MemoryEngine, descriptor: Descriptor) -> None:
+        self._engine = engine
+        self.descriptor = descriptor
+        self.stored = engine.store.find(descriptor.digest)
+
+    async def __aenter__(self) -> MemoryBlob:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._engine.left += 1
+
+    async def ready(self, start: int) -> None:
+        if self._engine.error is not None:
+            raise self._engine.error
+
+    async def read(self, start: int, end: int) -> AsyncIterator[bytes]:
+        content = self._engine.contents[self.descriptor.digest]
+        step = max(1, (end - start) // 4)
+        for offset in range(start, end, step):
+            if offset - start >= self._engine.breaks_after:
+                raise self._engine.break_error
+            await self._engine.gate.wait()
+            yield content[offset : min(offset + step, end)]
+
+
+@dataclass
+class FileStore:
+    """Stored blobs as files of one folder."""
+
+    folder: Path
+
+    def find(self, digest: Digest) -> Path | None:
+        path = self.folder / digest.hex
+        return path if path.exists() else None
+
+    def size(self, digest: Digest) -> int | None:
+        path = self.find(digest)
+        return path.stat().st_size if path is not None else None
+
+    def path(self, digest: Digest) -> Path:
+        return self.folder / digest.hex
+
+    def put(self, content: bytes) -> Digest:
+        digest = Digest.of(content)
+        self.path(digest).write_bytes(content)
+        return digest
+
+
+class MemoryEngine:
+    """An engine that has every blob that was put into it, and fails as it is told."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = FileStore(folder)
+        self.contents: dict[Digest, bytes] = {}
+        self.sizes: dict[Digest, Descriptor] = {}
+        self.opened: list[Descriptor] = []
+        self.expected: list[tuple[tuple[Descriptor, ...], Location]] = []
+        self.left = 0
+        self.error: Exception | None = None
+        self.breaks_after: float = float("inf")
+        self.break_error: Exception = RuntimeError("not set")
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    def coming(self, content: bytes, *, known: bool = True) -> Digest:
+        """A blob that a download would bring."""
+        digest = Digest.of(content)
+        self.contents[digest] = content
+        if known:
+            self.sizes[digest] = Descriptor(digest, len(content))
+        return digest
+
+    def expect(self, blobs: Sequence[Descriptor], location: Location) -> None:
+        self.expected.append((tuple(blobs), location))
+
+    def known(self, digest: Digest) -> Descriptor | None:
+        size = self.store.size(digest)
+        return Descriptor(digest, size) if size is not None else self.sizes.get(digest)
+
+    async def open(self, blob: Descriptor, location: Location) -> MemoryBlob:
+        self.opened.append(blob)
+        return MemoryBlob(self, blob)
+
+
+class MemoryOrigin:
+    """The origin's word on references, and its lists."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Descriptor] = {}
+        self.error: Exception | None = None
+        self.asked: list[tuple[Location, str, BlobKind]] = []
+        self.was_asked = asyncio.Event()
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.list = Listing(b'{"tags":[]}', {})
+        self.listed: list[tuple[Location, str, dict[str, str]]] = []
+
+    async def head(self, location: Location, reference: Tag | Digest, kind: BlobKind) -> Descriptor:
+        self.asked.append((location, reference, kind))
+        self.was_asked.set()
+        await self.answers.wait()
+        if self.error is not None:
+            raise self.error
+        if reference not in self.known:
+            raise OriginNotFound(f"no {reference}")
+        return self.known[reference]
+
+    async def listing(self, location: Location, endpoint: str, query: dict[str, str]) -> Listing:
+        self.listed.append((location, endpoint, query))
+        if self.error is not None:
+            raise self.error
+        return self.list
+
+
+class MemoryCluster:
+    """A supernode's answers, and what it was told."""
+
+    def __init__(self) -> None:
+        self.answer: Resolved | None = Resolved(1, "ask")
+        self.published: list[Descriptor | None] = []
+
+    async def resolve(self, location: Location, reference: Tag | Digest, kind: BlobKind) -> Resolved | None:
+        return self.answer
+
+    def publish(
+        self, location: Location, reference: Tag | Digest, kind: BlobKind, descriptor: Descriptor | None
+    ) -> None:
+        self.published.append(descriptor)
+
+
+@dataclass
+class Answer:
+    """A response as a client sees it."""
+
+    status: int
+    headers: CIMultiDict[str]
+    body: bytes
+
+    @property
+    def code(self) -> str:
+        """The API's error code."""
+        errors = json.loads(self.body)["errors"]
+        assert len(errors) == 1
+        assert {"code", "message", "detail"} <= errors[0].keys()
+        code: str = errors[0]["code"]
+        return code
+
+
+@dataclass
+class Front:
+    """A running proxy and what stands behind it."""
+
+    server: ProxyServer
+    engine: MemoryEngine
+    origin: MemoryOrigin
+    cluster: MemoryCluster
+    registry: CollectorRegistry
+    session: aiohttp.ClientSession
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.port}"
+
+    async def ask(self, path: str, method: str = "GET", **headers: str) -> Answer:
+        """One request; underscores in the names of `headers` stand for dashes."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        async with self.session.request(method, self.url + path, headers=named) as response:
+            return Answer(response.status, CIMultiDict(response.headers), await response.read())
+
+    async def raw(self, request: bytes) -> bytes:
+        """What comes back for these bytes, until the connection ends."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
+        writer.write(request)
+        try:
+            return await reader.read()
+        finally:
+            writer.close()
+            await writer.wait_closed()
+
+    def sample(self, name: str, **labels: str) -> float:
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> MemoryEngine:
+    return MemoryEngine(tmp_path)
+
+
+@pytest.fixture
+def manifest() -> bytes:
+    """An image of a configuration and two layers."""
+    entries = [{"digest": Digest.of(bytes([n])), "size": n + 1, "mediaType": "x/y"} for n in range(3)]
+    content = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": entries[0], "layers": entries[1:]}
+    return json.dumps(content).encode()
+
+
+@pytest.fixture
+async def front(engine: MemoryEngine) -> AsyncIterator[Front]:
+    settings = ProxySettings(port=0, upstreams={REGISTRY: UpstreamSettings(), "quay.io": UpstreamSettings()})
+    origin, cluster, registry = MemoryOrigin(), MemoryCluster(), CollectorRegistry()
+    server = ProxyServer(settings, engine, cluster, origin, ProxyMetrics(registry))
+    async with server, aiohttp.ClientSession(auto_decompress=False) as session:
+        yield Front(server, engine, origin, cluster, registry, session)
+
+
+@dataclass
+class Site:
+    """A server of a test's own."""
+
+    url: str
+    seen: list[web.Request] = field(default_factory=list)
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Callable[[Handler], Awaitable[Site]]]:
+    """Starts a server for a handler of all requests."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(handler: Handler) -> Site:
+            site = Site("")
+
+            async def seen(request: web.BaseRequest) -> web.StreamResponse:
+                site.seen.append(request)  # type: ignore[arg-type]
+                return await handler(request)  # type: ignore[arg-type]
+
+            runner = web.ServerRunner(web.Server(seen, access_log=None), shutdown_timeout=0.1)
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            listening = web.TCPSite(runner, "127.0.0.1", 0)
+            await listening.start()
+            site.url = f"http://127.0.0.1:{listening.port}"
+            return site
+
+        yield start
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Callable[..., Awaitable[tuple[UpstreamClient, list[float]]]]]:
+    """Makes a client of an upstream named `REGISTRY`, and the list of the pauses that it would have made."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(url: str, **options: object) -> tuple[UpstreamClient, list[float]]:
+            pauses: list[float] = []
+
+            async def sleep(seconds: float) -> None:
+                pauses.append(seconds)
+
+            upstream = UpstreamSettings(url=url, **options)  # type: ignore[arg-type]
+            client = UpstreamClient(ProxySettings(upstreams={REGISTRY: upstream}), sleep=sleep)
+            return await stack.enter_async_context(client), pauses
+
+        yield start
+
+
+@pytest.fixture
+def memory_origin() -> MemoryOrigin:
+    return MemoryOrigin()
+
+
+@pytest.fixture
+def memory_cluster() -> MemoryCluster:
+    return MemoryCluster()

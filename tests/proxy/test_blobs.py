@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import aiohttp
+import pytest
+from structlog.testing import capture_logs
+
+from peer.errors import DigestMismatch
+from peer.origin import OriginDenied, OriginNotFound, OriginUnavailable
+from shoal.descriptor import BlobKind, Descriptor
+from shoal.digest import Digest
+from shoal.reference import Location
+
+if TYPE_CHECKING:
+    from tests.proxy.conftest import Front, MemoryEngine
+
+CONTENT = bytes(range(256)) * 8192
+SIZE = len(CONTENT)
+
+
+@pytest.fixture(params=["stored", "coming"])
+def digest(request: pytest.FixtureRequest, engine: MemoryEngine) -> Digest:
+    """A blob in the store, and one on its way: clients see no difference."""
+    return engine.store.put(CONTENT) if request.param == "stored" else engine.coming(CONTENT)
+
+
+def path(digest: Digest) -> str:
+    return f"/v2/library/busybox/blobs/{digest}"
+
+
+async def test_a_whole_blob(front: Front, digest: Digest) -> None:
+    answer = await front.ask(path(digest), Accept_Encoding="zstd;q=1.0, gzip;q=0.8, deflate;q=0.5")
+    assert (answer.status, answer.body) == (200, CONTENT)
+    assert answer.headers["Docker-Content-Digest"] == digest
+    assert answer.headers["ETag"] == f'"{digest}"'
+    assert answer.headers["Accept-Ranges"] == "bytes"
+    assert answer.headers["Content-Length"] == str(SIZE)
+    assert "Content-Encoding" not in answer.headers
+    assert "Transfer-Encoding" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("header", "start", "end"),
+    [
+        ("bytes=0-", 0, SIZE),
+        ("bytes=1000-", 1000, SIZE),
+        ("bytes=5-9", 5, 10),
+        ("bytes=-7", SIZE - 7, SIZE),
+        (f"bytes={SIZE - 1}-{SIZE + 100}", SIZE - 1, SIZE),
+    ],
+)
+async def test_a_range(front: Front, digest: Digest, header: str, start: int, end: int) -> None:
+    answer = await front.ask(path(digest), Range=header)
+    assert (answer.status, answer.body) == (206, CONTENT[start:end])
+    assert answer.headers["Content-Range"] == f"bytes {start}-{end - 1}/{SIZE}"
+
+
+@pytest.mark.parametrize("header", ["bytes=0-1,5-6", "lines=1-2", "bytes=9-5", "nonsense"])
+async def test_a_range_that_is_none_gives_the_whole_blob(front: Front, digest: Digest, header: str) -> None:
+    answer = await front.ask(path(digest), Range=header)
+    assert (answer.status, answer.body) == (200, CONTENT)
+
+
+@pytest.mark.parametrize("header", [f"bytes={SIZE}-", "bytes=-0"])
+async def test_a_range_outside_the_blob(front: Front, digest: Digest, engine: MemoryEngine, header: str) -> None:
+    answer = await front.ask(path(digest), Range=header)
+    assert (answer.status, answer.code, answer.headers["Content-Range"]) == (416, "RANGE_INVALID", f"bytes */{SIZE}")
+    assert engine.opened == []
+
+
+async def test_a_condition_on_another_content_voids_the_range(front: Front, digest: Digest) -> None:
+    answer = await front.ask(path(digest), Range="bytes=5-9", If_Range='"sha256:other"')
+    assert answer.status == 200
+    answer = await front.ask(path(digest), Range="bytes=5-9", If_Range=f'"{digest}"')
+    assert answer.status == 206
+
+
+@pytest.mark.parametrize("wrap", ['"{}"', 'W/"{}"', '"x", "{}"', "*"])
+async def test_what_the_client_has_is_not_sent(front: Front, digest: Digest, engine: MemoryEngine, wrap: str) -> None:
+    answer = await front.ask(path(digest), If_None_Match=wrap.format(digest))
+    assert (answer.status, answer.body, engine.opened) == (304, b"", [])
+
+
+async def test_head_begins_no_download(front: Front, digest: Digest, engine: MemoryEngine) -> None:
+    answer = await front.ask(path(digest), "HEAD", Range="bytes=0-")
+    assert (answer.status, answer.headers["Content-Length"], engine.opened) == (200, str(SIZE), [])
+    assert answer.headers["Docker-Content-Digest"] == digest
+
+
+async def test_an_empty_blob(front: Front, engine: MemoryEngine) -> None:
+    for digest in (engine.store.put(b""), engine.coming(b"")):
+        answer = await front.ask(path(digest))
+        assert (answer.status, answer.body) == (200, b"")
+        answer = await front.ask(path(digest), Range="bytes=0-")
+        assert answer.status == 416
+
+
+async def test_many_requests_over_one_connection(front: Front, digest: Digest) -> None:
+    for start in range(0, 50, 10):
+        assert (await front.ask(path(digest), Range=f"bytes={start}-{start + 9}")).body == CONTENT[start : start + 10]
+
+
+async def test_a_size_that_nobody_told_is_asked_for(front: Front, engine: MemoryEngine) -> None:
+    digest = engine.coming(CONTENT, known=False)
+    front.origin.known[digest] = Descriptor(digest, SIZE)
+    answer = await front.ask(f"/v2/a/b/blobs/{digest}?ns=quay.io")
+    assert answer.body == CONTENT
+    assert front.origin.asked == [(Location.parse("quay.io", "a/b"), digest, BlobKind.BLOB)]
+    assert front.cluster.published == [Descriptor(digest, SIZE)]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (OriginNotFound("x"), 404, "BLOB_UNKNOWN"),
+        (OriginDenied("x"), 403, "DENIED"),
+        (OriginUnavailable("x"), 502, "UNAVAILABLE"),
+    ],
+)
+async def test_errors_before_the_first_byte_are_a_status(
+    front: Front, engine: MemoryEngine, error: Exception, status: int, code: str
+) -> None:
+    digest = engine.coming(CONTENT)
+    engine.error = error
+    answer = await front.ask(path(digest))
+    assert (answer.status, answer.code) == (status, code)
+
+
+@pytest.mark.parametrize("error", [DigestMismatch("wrong"), OriginUnavailable("gone")])
+async def test_errors_after_the_first_byte_cut_the_body(front: Front, engine: MemoryEngine, error: Exception) -> None:
+    digest = engine.coming(CONTENT)
+    engine.breaks_after, engine.break_error = SIZE // 2, error
+    with capture_logs() as logs, pytest.raises(aiohttp.ClientPayloadError):
+        await front.ask(path(digest))
+    assert "response.cut" in [entry["event"] for entry in logs]
+    assert front.sample("shoal_proxy_cut_responses_total") == 1
+
+
+async def test_a_download_that_ends_early_is_cut(front: Front, engine: MemoryEngine) -> None:
+    digest = engine.coming(CONTENT)
+    engine.sizes[digest] = Descriptor(digest, SIZE + 1)
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await front.ask(path(digest))
+
+
+async def test_a_stored_file_that_is_too_short_is_cut(front: Front, engine: MemoryEngine) -> None:
+    digest = engine.store.put(CONTENT)
+    engine.sizes[digest] = Descriptor(digest, SIZE)
+    engine.store.size = lambda digest: SIZE + 1  # type: ignore[method-assign]
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await front.ask(path(digest))
+
+
+async def test_the_first_bytes_do_not_wait_for_the_others(front: Front, engine: MemoryEngine) -> None:
+    digest = engine.coming(CONTENT)
+    engine.gate.clear()
+    async with front.session.get(front.url + path(digest)) as response:
+        assert response.status == 200
+        engine.gate.set()
+        await response.content.readexactly(1)
+        engine.gate.clear()
+        engine.gate.set()
+        assert len(await response.read()) == SIZE - 1
+
+
+async def test_a_client_that_closes_early_is_no_error(front: Front, digest: Digest, engine: MemoryEngine) -> None:
+    with capture_logs() as logs:
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection("127.0.0.1", front.server.port, limit=1024)
+            writer.write(f"GET {path(digest)} HTTP/1.1\r\nHost: x\r\nRange: bytes=100-\r\n\r\n".encode())
+            await reader.readline()
+            writer.transport.abort()
+        answer = await front.ask(path(digest), Range="bytes=0-9")
+    assert answer.body == CONTENT[:10]
+    assert [entry for entry in logs if entry["log_level"] in {"warning", "error"}] == []
+
+
+async def test_a_client_that_leaves_a_waiting_download_is_let_go(front: Front, engine: MemoryEngine) -> None:
+    digest = engine.coming(CONTENT)
+    engine.gate.clear()
+    _, writer = await asyncio.open_connection("127.0.0.1", front.server.port)
+    writer.write(f"GET {path(digest)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    while not engine.opened:  # noqa: ASYNC110 - the next request's answer comes later than this one's beginning
+        await front.ask("/v2/")
+    writer.transport.abort()
+    while not engine.left:  # noqa: ASYNC110
+        await front.ask("/v2/")
+    assert front.sample("shoal_proxy_request_seconds_count", route="blob", status="499") == 1
