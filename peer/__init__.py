@@ -1,4 +1,4 @@
-"""One node's daemon
+"""One node's part of the swarm: the blob store, the piece engine and the protocol between peers.
 
-the blob store, the piece engine and the wire protocol between peers.:May import `supernode.protocol`, `supernode.client` and `shoal` (never `shoal.cli`).
+May import `supernode.protocol`, `supernode.client` and `shoal` (never `shoal.cli`).
 """

@@ -1,4 +1,4 @@
-"""The tracker of swarms
+"""The tracker: swarms, leases, handouts, tags, and the protocol peers speak with it.
 
-state, leases, handouts, tag resolution, its control protocol and client.:May import `shoal` (never `shoal.cli`).
+May import `shoal` (never `shoal.cli`).
 """
