@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +53,8 @@ class Network:
         """One host for each of `rates` (bit/s); `congestion` is set in every namespace."""
         self._prefix = f"shoal{os.getpid()}"
         self._congestion = congestion
+        self.switch = f"{self._prefix}-sw"
+        """The namespace of the bridge; the port of host `i` is `p{i}`."""
         self._stack = ExitStack()
         self.hosts = [
             Host(f"{self._prefix}-{place}", f"{_SUBNET}.{place + 1}", rate) for place, rate in enumerate(rates)
@@ -64,7 +66,7 @@ class Network:
         if shutil.which("ip") is None or shutil.which("tc") is None:
             raise NotPossible("network namespaces need `ip` and `tc` (Debian package iproute2)")
         with ExitStack() as stack:
-            switch = self._namespace(stack, f"{self._prefix}-sw")
+            switch = self._namespace(stack, self.switch)
             _run("ip", "-n", switch, "link", "add", "br0", "type", "bridge")
             _run("ip", "-n", switch, "link", "set", "br0", "up")
             for place, host in enumerate(self.hosts):
@@ -96,10 +98,10 @@ class Network:
 
     def measure(self, sender: Host, receiver: Host, size: int = _RATE_PROBE_BYTES) -> float:
         """Bytes per second of a plain TCP transfer of `size` bytes between two hosts."""
-        listener = _socket_in(receiver)
+        listener = socket_in(receiver)
         listener.bind((receiver.address, 0))
         listener.listen(1)
-        source = _socket_in(sender)
+        source = socket_in(sender)
         source.connect(listener.getsockname())
         sink, _ = listener.accept()
         sending = threading.Thread(target=_send_zeros, args=(source, size))
@@ -121,19 +123,30 @@ def _send_zeros(sock: socket.socket, size: int) -> None:
         sock.sendall(block[: min(len(block), size - start)])
 
 
-def _socket_in(host: Host) -> socket.socket:
-    """A TCP socket that belongs to a host's namespace: the calling thread visits it for a moment."""
+def socket_in(host: Host) -> socket.socket:
+    """A TCP socket that belongs to a host's namespace."""
     made: list[socket.socket] = []
+    visit(host.namespace, lambda: made.append(socket.socket(socket.AF_INET, socket.SOCK_STREAM)))
+    return made[0]
 
-    def make() -> None:
-        with Path(f"/run/netns/{host.namespace}").open("rb") as namespace:
-            _setns(namespace.fileno())
-        made.append(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
 
-    visiting = threading.Thread(target=make)
+def visit(namespace: str, work: Callable[[], None]) -> None:
+    """Do `work` in a namespace: a thread goes there. Its exceptions are raised here."""
+    failures: list[BaseException] = []
+
+    def go() -> None:
+        try:
+            with Path(f"/run/netns/{namespace}").open("rb") as file:
+                _setns(file.fileno())
+            work()
+        except BaseException as error:
+            failures.append(error)
+
+    visiting = threading.Thread(target=go)
     visiting.start()
     visiting.join()
-    return made[0]
+    if failures:
+        raise failures[0]
 
 
 def _setns(fd: int) -> None:

@@ -18,9 +18,9 @@ from typing import Protocol
 from peer import wire
 from shoal.messages import InvalidMessage
 
-_MIN_CHUNK, _MAX_CHUNK = 32 << 10, 1 << 20
+_MIN_CHUNK, _MAX_CHUNK = 16 << 10, 1 << 20
 """Bytes that may lie unsent in the kernel, and so of one chunk: a few, else "in service" means nothing."""
-_CHUNK_SECONDS = 0.02
+_CHUNK_SECONDS = 0.01
 """A chunk is what the connection sends in this time."""
 _MAX_BACKLOG = 8 << 20
 """Bytes of messages that may wait for a neighbour that does not read."""
@@ -67,7 +67,7 @@ class Connection:
         self._backlog = 0
         self._spans: deque[Span] = deque()
         self._chunk_left = 0
-        self._chunk = 128 << 10
+        self._chunk = _MIN_CHUNK
         self._span_began = 0.0
         self._blocked = False
         self._pumping = False

@@ -68,6 +68,7 @@ class PieceExchange:
         self._news: dict[Digest, PieceSet] = {}
         self._news_timer: asyncio.TimerHandle | None = None
         self._taking: set[asyncio.Task[None]] = set()
+        self._sources = 0
         self.leases = 0
         """Streams from the origin: each takes one download slot."""
         self.neighbours = Neighbours(peer, host, port, self)
@@ -170,6 +171,7 @@ class PieceExchange:
             for digest, piece in self._requests.drop(peer):
                 self._free(digest, piece)
             self._requests.rest_long(peer, now, _STUCK_REST)
+        self._count_sources()
         self.schedule()
 
     @property
@@ -191,22 +193,29 @@ class PieceExchange:
         if room <= 0 or not self._downloads or len(self._taking) > 2 * requests.depth:
             return
         now = time.monotonic()
-        idle = [peer for peer in self.neighbours.all if not requests.rests(peer, now)]
+        most = requests.most_at_one(self._sources)
+        idle = [peer for peer in self.neighbours.all if not requests.rests(peer, now) and requests.load(peer) < most]
         for digest, download in self._downloads.items():
             self._picker.books[digest].readers = download.readers
         for _ in range(room):
-            choice = self._picker.choose(idle, requests.load)
-            if choice is None:
-                choice = self._picker.choose_again(idle, requests.load, requests.asked)
+            choice = self._picker.choose(idle, requests.cost)
+            if choice is None and not self.leases:
+                choice = self._picker.choose_again(idle, requests.cost, requests.asked)
             if choice is None:
                 return
             self._ask(choice, now)
+            if requests.load(choice.peer) >= most:
+                idle.remove(choice.peer)
 
     def _ask(self, choice: Choice, now: float) -> None:
         self._picker.books[choice.digest].pending |= 1 << choice.piece
         self._requests.sent(choice.peer, choice.digest, choice.piece, now)
         self._asked_at[choice.peer, choice.digest, choice.piece] = now
         self._tell(choice.peer, wire.Request(choice.digest, choice.piece))
+
+    def _count_sources(self) -> None:
+        """How many neighbours the requests can be spread over."""
+        self._sources = len({peer for book in self._picker.books.values() for peer in book.holders})
 
     def _free(self, digest: Digest, piece: int) -> None:
         book = self._picker.books.get(digest)
@@ -312,6 +321,7 @@ class PieceExchange:
         self._join(neighbour, known)
         if unknown:
             neighbour.connection.send(wire.Part(unknown))
+        self._count_sources()
         self.schedule()
 
     def _parted(self, neighbour: Neighbour, digest: Digest) -> None:

@@ -16,6 +16,9 @@ from supernode.protocol import PeerId
 WINDOW = 32
 """Pieces ahead of a reader that come before all others."""
 
+_BLUR = 0.2
+"""Up to so much is added to a neighbour's cost at random, so that not everybody asks the same one."""
+
 
 @dataclass(slots=True)
 class BlobBook:
@@ -102,8 +105,8 @@ class Picker:
         self._rng = rng
         self.books: dict[Digest, BlobBook] = {}
 
-    def choose(self, idle: Collection[PeerId], load: Callable[[PeerId], int]) -> Choice | None:
-        """The next request among neighbours that take one; `load` counts what is outstanding at each."""
+    def choose(self, idle: Collection[PeerId], cost: Callable[[PeerId], float]) -> Choice | None:
+        """The next request among neighbours that take one; the one of least `cost` is asked."""
         if not idle:
             return None
         best: tuple[int, Digest, PieceSet] | None = None
@@ -117,20 +120,25 @@ class Picker:
                         best = (level, digest, rarest)
             if best is not None:
                 _, digest, rarest = best
-                return self._ask(digest, pick(rarest, self._rng), idle, load)
+                return self._ask(digest, pick(rarest, self._rng), idle, cost)
         return None
 
     def choose_again(
-        self, idle: Collection[PeerId], load: Callable[[PeerId], int], asked: Callable[[Digest, int], Iterable[PeerId]]
+        self, idle: Collection[PeerId], cost: Callable[[PeerId], float], asked: Callable[[Digest, int], Iterable[PeerId]]
     ) -> Choice | None:
-        """Endgame: a piece that is underway already, from one more neighbour; `asked` tells whom it was asked of."""
+        """Endgame: a piece that is underway already, from one more neighbour; `asked` tells whom it was asked of.
+
+        Only when every piece that is missing has been asked for: before that a second copy takes the place of a first.
+        """
+        if any(book.missing & ~book.pending for book in self.books.values()):
+            return None
         for digest, book in self.books.items():
             for piece in iterate(book.missing & book.pending & book.known):
                 before = set(asked(digest, piece))
                 if len(before) == 1:
                     fresh = [peer for peer in idle if peer not in before]
                     if any(book.holders.get(peer, 0) >> piece & 1 for peer in fresh):
-                        return self._ask(digest, piece, fresh, load)
+                        return self._ask(digest, piece, fresh, cost)
         return None
 
     @staticmethod
@@ -142,8 +150,8 @@ class Picker:
         return offered
 
     def _ask(
-        self, digest: Digest, piece: PieceIndex, idle: Collection[PeerId], load: Callable[[PeerId], int]
+        self, digest: Digest, piece: PieceIndex, idle: Collection[PeerId], cost: Callable[[PeerId], float]
     ) -> Choice:
         holders = self.books[digest].holders
         able = [peer for peer in idle if holders.get(peer, 0) >> piece & 1]
-        return Choice(min(able, key=lambda peer: (load(peer), self._rng.random())), digest, piece)
+        return Choice(min(able, key=lambda peer: cost(peer) + self._rng.uniform(0, _BLUR)), digest, piece)

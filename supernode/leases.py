@@ -32,6 +32,8 @@ _MIN_PATIENCE = 4.0
 _PATIENCE_PIECES = 6
 """A lease is revoked after this many times the expected time of one piece."""
 _RATE_WEIGHT = 0.25
+_MIN_SECONDS = 0.01
+"""What is faster is taken as this fast."""
 _CANDIDATES = 8
 
 
@@ -46,12 +48,17 @@ class Lease:
     end: int
     moved_at: float
     lone: bool
+    first: int = field(init=False)
+    granted_at: float = field(init=False)
     counted: bool = True
     """Whether it takes one of the origin's slots; in its last piece it leaves its slot to the next lease."""
 
     @property
     def rest(self) -> PieceSet:
         return run_of(self.next, self.end - self.next)
+
+    def __post_init__(self) -> None:
+        self.first, self.granted_at = self.next, self.moved_at
 
 
 @dataclass(slots=True)
@@ -155,9 +162,8 @@ class OriginLeases:
         reached = min(first + count, lease.end)
         if reached <= lease.next:
             return lease
-        layout = lease.swarm.layout
-        fetched = layout.bytes_of(run_of(lease.next, reached - lease.next))
-        rate = fetched / max(now - lease.moved_at, 1e-3)
+        fetched = lease.swarm.layout.bytes_of(run_of(lease.first, reached - lease.first))
+        rate = fetched / max(now - lease.granted_at, _MIN_SECONDS)
         self._rate = rate if self._rate == 0.0 else self._rate + _RATE_WEIGHT * (rate - self._rate)
         lease.swarm.leased &= ~run_of(lease.next, reached - lease.next)
         lease.next, lease.moved_at = reached, now
