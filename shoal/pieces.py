@@ -27,7 +27,7 @@ PIECE_DIGEST_SIZE = 16
 """Bytes of BLAKE3 that stand for a piece (design, section 4)."""
 
 _SINGLE_PIECE_SIZE = 64 * KIB
-_PIECE_SIZES = ((64 * MIB, 256 * KIB), (1 * GIB, 1 * MIB), (16 * GIB, 4 * MIB), (MAX_BLOB_SIZE, 8 * MIB))
+_PIECE_SIZES = ((256 * MIB, 256 * KIB), (1 * GIB, 1 * MIB), (16 * GIB, 4 * MIB), (MAX_BLOB_SIZE, 8 * MIB))
 """Blobs up to the first figure have pieces of the second: Mundinger et al. 2008, (1 + floor(log2 N)/M) of the bound."""
 
 MAX_PIECE_SIZE = 8 * MIB
