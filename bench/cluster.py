@@ -53,7 +53,9 @@ class Daemon:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     return
             time.sleep(0.05)
-        raise NotPossible(f"{self.command[0]} on {self.host.namespace} did not start: {self.output.read_text()[-2000:]}")
+        raise NotPossible(
+            f"{self.command[0]} on {self.host.namespace} did not start: {self.output.read_text()[-2000:]}"
+        )
 
     def cpu_seconds(self) -> float:
         """User and system time so far."""

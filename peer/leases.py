@@ -38,7 +38,7 @@ class NoRange(OriginError):
 
 
 class LeaseStream:
-    """Carries out one lease. `report(first, digest)` is called for each piece, in order; `count_bytes` for what came."""
+    """Carries out a lease. `report(lease, index, digest)` is called for each piece, `count_bytes` for what came."""
 
     def __init__(
         self,

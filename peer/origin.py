@@ -1,4 +1,4 @@
-"""The origin as the piece engine sees it: one method that fetches a stretch of a blob. `proxy.upstream` implements it."""
+"""The origin as the piece engine sees it: fetches a stretch of a blob. `proxy.upstream` implements it."""
 
 from __future__ import annotations
 

@@ -124,7 +124,10 @@ class Picker:
         return None
 
     def choose_again(
-        self, idle: Collection[PeerId], cost: Callable[[PeerId], float], asked: Callable[[Digest, int], Iterable[PeerId]]
+        self,
+        idle: Collection[PeerId],
+        cost: Callable[[PeerId], float],
+        asked: Callable[[Digest, int], Iterable[PeerId]],
     ) -> Choice | None:
         """Endgame: a piece that is underway already, from one more neighbour; `asked` tells whom it was asked of.
 

@@ -13,7 +13,7 @@ from shoal.digest import Digest
 from supernode.protocol import PeerId
 
 START_DEPTH = 3 * UPLOAD_SLOTS
-"""Requests outstanding at the start. 16 nodes at 50 Mbit/s, median over the bound: 8 1.29, 12 1.17, 14 1.18, 16 1.19."""
+"""Requests outstanding at the start. 16 nodes at 50 Mbit/s, median over bound: 8 1.29, 12 1.17, 14 1.18, 16 1.19."""
 
 _MAX_DEPTH = 64
 _COVER = 1.5

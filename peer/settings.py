@@ -9,9 +9,8 @@ from typing import Annotated
 
 import msgspec
 from msgspec import Meta
-from yarl import URL
 
-from shoal.fields import Duration, Port
+from shoal.fields import Duration, Port, check_url
 from shoal.operations import OperationsSettings
 
 SYSTEM_STORE = Path("/var/lib/shoal")
@@ -62,21 +61,9 @@ class PeerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """How long running transfers may go on when the peer stops."""
 
     def __post_init__(self) -> None:
-        alone = not self.supernode or _is_loopback(_supernode_host(self.supernode))
+        alone = not self.supernode or _is_loopback(check_url("supernode", self.supernode))
         if not self.host:
             msgspec.structs.force_setattr(self, "host", LOOPBACK if alone else EVERYWHERE)
-
-
-def _supernode_host(text: str) -> str:
-    allowed = "(allowed: http://host[:port] or https://host[:port])"
-    try:
-        url = URL(text)
-    except ValueError as error:
-        raise ValueError(f"`supernode` {text!r}: {error} {allowed}") from None
-    extra = url.user or url.password or url.query_string or url.fragment or url.path not in {"", "/"}
-    if url.scheme not in {"http", "https"} or not url.host or extra:
-        raise ValueError(f"`supernode` {text!r} is not a supernode's address {allowed}")
-    return url.host
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,4 +1,4 @@
-"""Where a download's pieces come from: leases that the supernode grants, and the origin alone where nobody else helps."""
+"""Where a download's pieces come from: leases that the supernode grants, or the origin alone where nobody helps."""
 
 from __future__ import annotations
 

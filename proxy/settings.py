@@ -7,16 +7,19 @@ from typing import Annotated
 
 import msgspec
 from msgspec import Meta
-from yarl import URL
 
+from shoal.fields import Duration, Host, Port, check_url
 from shoal.reference import DOCKER_HUB, InvalidReference, Registry, parse_registry
 
 DOCKER_HUB_URL = "https://registry-1.docker.io"
 
-_Port = Annotated[int, Meta(ge=0, le=65535)]
-_Seconds = Annotated[float, Meta(ge=0, le=30 * 24 * 3600)]
-_Timeout = Annotated[float, Meta(gt=0, le=3600)]
+_Wait = Annotated[Duration, Meta(ge=0, le=30 * 24 * 3600)]
+_Timeout = Annotated[Duration, Meta(gt=0, le=3600)]
 _Retries = Annotated[int, Meta(ge=0, le=20)]
+
+
+class CredentialsUnreadable(ValueError):
+    """The file of an upstream's password cannot be read."""
 
 
 class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -41,7 +44,7 @@ class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     def __post_init__(self) -> None:
         if self.url:
-            _check_url(self.url)
+            check_url("url", self.url)
         if self.password and self.password_file:
             raise ValueError("`password` and `password_file` exclude each other")
         if (self.password or self.password_file) and not self.username:
@@ -50,7 +53,7 @@ class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             raise ValueError("`username` must not hold a colon")
 
     def credentials(self) -> tuple[str, str] | None:
-        """Username and password, or None for an anonymous upstream; raises `ValueError` for an unreadable file."""
+        """Username and password, or None for an anonymous upstream; raises `CredentialsUnreadable`."""
         if not self.username:
             return None
         if not self.password_file:
@@ -58,7 +61,7 @@ class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         try:
             return self.username, Path(self.password_file).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"`password_file` {self.password_file!r} cannot be read: {error}") from None
+            raise CredentialsUnreadable(f"`password_file` {self.password_file!r} cannot be read: {error}") from None
 
 
 class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -69,8 +72,8 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     tokens. What the upstream's credentials are is never told to a host that a redirect names.
     """
 
-    host: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
-    port: _Port = 5080
+    host: Host = "127.0.0.1"
+    port: Port = 5080
     """0 takes any free port."""
 
     default_upstream: str = DOCKER_HUB
@@ -79,10 +82,10 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     upstreams: dict[str, UpstreamSettings] = {}
     """The registries that the proxy stands for, by the name that images have (`docker.io`, `registry.example:5000`)."""
 
-    tag_freshness: _Seconds = 60.0
+    tag_freshness: _Wait = 60.0
     """Seconds for which a tag's digest is given without a question to the supernode or the origin."""
 
-    shutdown_timeout: _Seconds = 30.0
+    shutdown_timeout: _Wait = 30.0
     """Seconds that running responses get to finish when the proxy stops."""
 
     def __post_init__(self) -> None:
@@ -116,14 +119,3 @@ def _registry(key: str, text: str) -> Registry:
         return parse_registry(text)
     except InvalidReference as error:
         raise ValueError(f"`{key}`: {error}") from None
-
-
-def _check_url(text: str) -> None:
-    allowed = "(allowed: http://host[:port] or https://host[:port])"
-    try:
-        url = URL(text)
-    except ValueError as error:
-        raise ValueError(f"`url` {text!r}: {error} {allowed}") from None
-    extra = url.user or url.password or url.query_string or url.fragment or url.path not in {"", "/"}
-    if url.scheme not in {"http", "https"} or not url.host or extra:
-        raise ValueError(f"`url` {text!r} is not a registry's address {allowed}")

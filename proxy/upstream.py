@@ -44,7 +44,7 @@ class UpstreamClient:
     def __init__(
         self, settings: ProxySettings, *, sleep: Sleep = asyncio.sleep, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Raises `ValueError` for a password file that cannot be read. `sleep` is what passes time between tries."""
+        """Raises `CredentialsUnreadable`. `sleep` is what passes time between tries."""
         self._sleep = sleep
         self._session: aiohttp.ClientSession | None = None
         self._registries = {

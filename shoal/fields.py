@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 from msgspec import inspect
+from yarl import URL
 
 from shoal.units import parse_duration, parse_rate, parse_size
 
@@ -51,6 +52,19 @@ Host = Annotated[str, msgspec.Meta(min_length=1, description="a host name or an 
 """Where to listen."""
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 """A TCP port; 0 takes any free one."""
+
+
+def check_url(key: str, text: str) -> str:
+    """The host of an address of the form `http(s)://host[:port]`; raises `ValueError` that names `key` for others."""
+    allowed = "(allowed: http://host[:port] or https://host[:port])"
+    try:
+        url = URL(text)
+    except ValueError as error:
+        raise ValueError(f"`{key}` {text!r}: {error} {allowed}") from None
+    extra = url.user or url.password or url.query_string or url.fragment or url.path not in {"", "/"}
+    if url.scheme not in {"http", "https"} or not url.host or extra:
+        raise ValueError(f"`{key}` {text!r} is not such an address {allowed}")
+    return url.host
 
 
 def bare(kind: Any) -> Any:

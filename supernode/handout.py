@@ -29,7 +29,7 @@ def choose_neighbours(
     rng: random.Random,
     limit: int = MAX_NEIGHBOURS,
 ) -> list[PeerId]:
-    """Up to `limit` members besides `peer`: half of them from its zone where there are as many, seeds and leechers mixed.
+    """Up to `limit` members besides `peer`: half from its zone where there are as many, seeds and leechers mixed.
 
     Members that still leech make up at least half, so that a few seeds are not everybody's only neighbours.
     """

@@ -228,7 +228,11 @@ class OriginLeases:
         return lease.swarm.layout.length(lease.next) / self._rate
 
     def _ends_soon(self, lease: Lease, now: float) -> bool:
-        return self._rate > 0 and lease.end - lease.next == 1 and now - lease.moved_at >= self._expected(lease) - _LEAD_SECONDS
+        return (
+            self._rate > 0
+            and lease.end - lease.next == 1
+            and now - lease.moved_at >= self._expected(lease) - _LEAD_SECONDS
+        )
 
     @property
     def _ending(self) -> int:

@@ -83,7 +83,7 @@ class Open(Message, frozen=True):
 class Announce(Message, frozen=True):
     """What the peer has now, over all its swarms; also tells that it is alive."""
 
-    blobs: list[Held] = []
+    blobs: list[Held] = msgspec.field(default_factory=list)
 
 
 class Close(Message, frozen=True):

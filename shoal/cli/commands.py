@@ -15,6 +15,7 @@ from rich.console import Console
 
 import shoal.cli.daemon
 from peer.store import StoreError
+from proxy.settings import CredentialsUnreadable
 from shoal.cli.configuration import Configuration
 from shoal.cli.image import PulledImage, PullFailed, own_platform
 from shoal.cli.node import Node
@@ -160,4 +161,5 @@ def _outcome(reference: Reference, platform: Platform, pulled: PulledImage, seco
         }
         return json.dumps(fields)
     rate = format_size(pulled.size / max(seconds, 1e-9))
-    return f"{reference} {pulled.digest}: {len(pulled.blobs)} blobs, {format_size(pulled.size)} in {seconds:.1f} s ({rate}/s)"
+    size = format_size(pulled.size)
+    return f"{reference} {pulled.digest}: {len(pulled.blobs)} blobs, {size} in {seconds:.1f} s ({rate}/s)"

@@ -201,8 +201,9 @@ def _check(digest: Digest, hasher: _Hash, content: bytes = b"") -> None:
 def choose(index: Manifest, platform: Platform) -> Descriptor:
     """The manifest for a platform; raises `PullFailed`. A platform without a variant takes any."""
     for child, offered in index.children:
-        if offered is not None and (offered.os, offered.architecture) == (platform.os, platform.architecture):
-            if platform.variant in {"", offered.variant}:
-                return child
+        if offered is None or (offered.os, offered.architecture) != (platform.os, platform.architecture):
+            continue
+        if platform.variant in {"", offered.variant}:
+            return child
     offers = ", ".join(sorted({str(offered) for _, offered in index.children if offered is not None}))
     raise PullFailed(f"no image for {platform} (there is: {offers or 'none that names its platform'})")

@@ -23,7 +23,7 @@ class Node:
     """A peer and its proxy as an async context manager; leaving it lets running transfers end, and saves the rest."""
 
     def __init__(self, peer: PeerSettings, proxy: ProxySettings, metrics: CollectorRegistry) -> None:
-        """Raises `ValueError` for a password file that cannot be read."""
+        """Raises `CredentialsUnreadable`."""
         self._settings = peer
         self._store = Store(peer.store)
         self._upstreams = UpstreamClient(proxy)

@@ -48,7 +48,10 @@ class MemoryBlob:
             raise self._engine.error
 
     async def read(self, start: int, end: int) -> AsyncIterator[bytes]:
-        content = self._engine.contents[self.descriptor.digest]
+        content = self._engine.contents.get(self.descriptor.digest)
+        if content is None:
+            assert self.stored is not None
+            content = self.stored.read_bytes()
         step = max(1, (end - start) // 4)
         for offset in range(start, end, step):
             if offset - start >= self._engine.breaks_after:

@@ -182,9 +182,9 @@ async def test_a_client_that_leaves_a_waiting_download_is_let_go(front: Front, e
     engine.gate.clear()
     _, writer = await asyncio.open_connection("127.0.0.1", front.server.port)
     writer.write(f"GET {path(digest)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-    while not engine.opened:  # noqa: ASYNC110 - the next request's answer comes later than this one's beginning
+    while not engine.opened:
         await front.ask("/v2/")
     writer.transport.abort()
-    while not engine.left:  # noqa: ASYNC110
+    while not engine.left:
         await front.ask("/v2/")
     assert front.sample("shoal_proxy_request_seconds_count", route="blob", status="499") == 1

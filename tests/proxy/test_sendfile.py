@@ -128,12 +128,12 @@ def test_a_file_that_is_too_short_is_an_error(file: Path, run: Run) -> None:
 
 def test_no_descriptor_is_left_open(file: Path, run: Run) -> None:
     async def check() -> None:
-        before = len(os.listdir("/proc/self/fd"))
+        before = len(list(Path("/proc/self/fd").iterdir()))
         async with FileServer(file, 0, len(CONTENT)) as url:
             for _ in range(3):
                 async with aiohttp.ClientSession() as session, session.get(url) as response:
                     await response.read()
         await asyncio.sleep(0)
-        assert len(os.listdir("/proc/self/fd")) <= before + 1
+        assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1
 
     run(check())

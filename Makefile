@@ -1,0 +1,47 @@
+# `make demo` and `make test` need Python 3.11 or newer with its venv module, and nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+BENCH ?= all
+
+.PHONY: demo test lint format lock bench bench-report clean
+
+# JSON=1 prints the outcome as one JSON object
+demo: $(VENV)/.installed
+	$(BIN)/python -m bench.demo $(if $(JSON),--json)
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# Needs root for the benches that shape links; BENCH=hit runs one
+bench: $(VENV)/.installed
+	$(BIN)/python -m bench $(BENCH)
+
+bench-report: $(VENV)/.installed
+	$(BIN)/python -m bench report
+
+# What pyproject.toml allows, as exact versions with hashes
+lock: $(VENV)/.installed
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --no-annotate \
+		--group dev --python-version 3.11 pyproject.toml --output-file requirements.lock
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Shoal needs Python 3.11 or newer")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+clean:
+	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
