@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
 import sys
 import threading
 import time
@@ -13,68 +11,35 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 import aiohttp
 
+from bench.images import REGISTRY
 from bench.netns import Host, Network, NotPossible, socket_in, visit
+from bench.origin import PROGRAM, distribution_config
+from bench.processes import Daemon, parse_metrics
 
 REGISTRY_PORT, SUPERNODE_PORT, PEER_PORT, PROXY_PORT, OPERATIONS_PORT = 5000, 5090, 5081, 5080, 5082
-REGISTRY_NAME = f"origin.test:{REGISTRY_PORT}"
-"""What images are called; the nodes' configuration says where it is."""
-
-_START_SECONDS = 60.0
-_STOP_SECONDS = 10.0
 _SAMPLE_SECONDS = 0.25
 
 
-@dataclass
-class Daemon:
-    """A process on a host; its output goes to a file."""
+class HostDaemon(Daemon):
+    """A daemon on a host of the network."""
 
-    host: Host
-    command: Sequence[str]
-    output: Path
-    process: subprocess.Popen[bytes] = field(init=False)
+    def __init__(self, host: Host, command: Sequence[str], output: Path) -> None:
+        super().__init__(host.command(command), output)
+        self.host = host
 
-    def start(self) -> None:
-        with self.output.open("ab") as output:
-            self.process = subprocess.Popen(
-                self.host.command(self.command), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-            )
+    def wait_for(self, port: int, host: str = "127.0.0.1") -> None:
+        """Wait until it listens on its host; raises `NotStarted`."""
 
-    def wait_for(self, port: int) -> None:
-        """Wait until it listens; raises `NotPossible` where it does not."""
-        deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline and self.process.poll() is None:
+        def listens() -> bool:
             with socket_in(self.host) as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    return
-            time.sleep(0.05)
-        raise NotPossible(
-            f"{self.command[0]} on {self.host.namespace} did not start: {self.output.read_text()[-2000:]}"
-        )
+                return probe.connect_ex((host, port)) == 0
 
-    def cpu_seconds(self) -> float:
-        """User and system time so far."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def kill(self) -> None:
-        """End it without a word."""
-        self.process.kill()
-        self.process.wait()
-
-    def stop(self) -> None:
-        """End it, and wait."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.kill()
+        self.wait_until(listens)
 
 
 class Cluster:
@@ -85,23 +50,20 @@ class Cluster:
         self.origin, *self.nodes, self.probe = network.hosts
         self._root, self._folder = registry_root, folder
         self._stack = ExitStack()
-        self.daemons: list[Daemon] = []
+        self.daemons: list[HostDaemon] = []
         self.registry_log = folder / "registry.log"
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             config = self._folder / "registry.json"
-            config.write_text(json.dumps(_registry_config(self._root)))
-            registry = Daemon(self.origin, ["docker-registry", "serve", str(config)], self.registry_log)
+            config.write_text(json.dumps(distribution_config(self._root, f"0.0.0.0:{REGISTRY_PORT}")))
+            registry = HostDaemon(self.origin, [PROGRAM, "serve", str(config)], self.registry_log)
             supernode = self._shoal(self.origin, "supernode", "supernode", {})
-            stack.callback(registry.stop)
-            registry.start()
-            stack.callback(supernode.stop)
-            supernode.start()
+            stack.enter_context(registry)
+            stack.enter_context(supernode)
             for place, host in enumerate(self.nodes):
                 daemon = self._shoal(host, f"node{place}", "peer", self._node_settings(host, place))
-                stack.callback(daemon.stop)
-                daemon.start()
+                stack.enter_context(daemon)
                 self.daemons.append(daemon)
             registry.wait_for(REGISTRY_PORT)
             supernode.wait_for(SUPERNODE_PORT)
@@ -114,14 +76,14 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def _shoal(self, host: Host, name: str, command: str, settings: dict[str, str]) -> Daemon:
+    def _shoal(self, host: Host, name: str, command: str, settings: dict[str, str]) -> HostDaemon:
         environment = [f"{key}={value}" for key, value in settings.items()]
         if command == "supernode":
             environment.append("SHOAL_SUPERNODE__HOST=0.0.0.0")
         line = ["env", *environment, sys.executable, "-m", "shoal.cli", command]
         if command == "peer":
-            line += ["--upstream", f"{REGISTRY_NAME}=http://{self.origin.address}:{REGISTRY_PORT}"]
-        return Daemon(host, line, self._folder / f"{name}.log")
+            line += ["--upstream", f"{REGISTRY}=http://{self.origin.address}:{REGISTRY_PORT}"]
+        return HostDaemon(host, line, self._folder / f"{name}.log")
 
     def _node_settings(self, host: Host, place: int) -> dict[str, str]:
         return {
@@ -132,27 +94,13 @@ class Cluster:
             "SHOAL_LOG__LEVEL": os.environ.get("SHOAL_LOG__LEVEL", "info"),
         }
 
-    def source_bytes(self, node: Host) -> dict[str, float]:
-        """What a node counted: bytes that came in, by source, and how its pieces ended."""
-        text = fetch(node, f"http://127.0.0.1:{OPERATIONS_PORT}/metrics")
-        found: dict[str, float] = {}
-        for line in text.splitlines():
-            if line.startswith(("shoal_bytes_total", "shoal_pieces_total", "shoal_piece_requests_total")):
-                name, value = line.rsplit(" ", 1)
-                found[name] = float(value)
-        return found
+    def counted(self, node: Host) -> dict[str, float]:
+        """A node's metrics now."""
+        return parse_metrics(fetch(node, f"http://127.0.0.1:{OPERATIONS_PORT}/metrics"))
 
-    def origin_traffic(self, since: int) -> tuple[int, int]:
-        """Requests that the origin has answered, and bytes of bodies that it sent, from a place in its log on."""
-        requests = sent = 0
-        with self.registry_log.open("rb") as log:
-            log.seek(since)
-            for line in log:
-                if b"response completed" in line:
-                    entry = json.loads(line)
-                    requests += 1
-                    sent += entry.get("http.response.written", 0)
-        return requests, sent
+    def joined(self) -> bool:
+        """Whether every node has reached the supernode."""
+        return all(self.counted(node).get("shoal_supernode_connected") == 1.0 for node in self.nodes)
 
 
 def fetch(host: Host, url: str) -> str:
@@ -209,12 +157,3 @@ def _port_counters(text: str) -> dict[str, tuple[int, int]]:
         fields = rest.split()
         counters[name.strip()] = (int(fields[8]), int(fields[0]))
     return counters
-
-
-def _registry_config(root: Path) -> dict[str, object]:
-    return {
-        "version": 0.1,
-        "log": {"level": "info", "formatter": "json", "accesslog": {"disabled": True}},
-        "storage": {"filesystem": {"rootdirectory": str(root), "maxthreads": 100}},
-        "http": {"addr": f"0.0.0.0:{REGISTRY_PORT}"},
-    }

@@ -92,6 +92,7 @@ class Sourcing:
         self._task: asyncio.Task[None] | None = None
         self._tables: set[asyncio.Task[None]] = set()
         owner.metrics.leases.set_function(lambda: len(self._streams))
+        owner.metrics.connected.set_function(lambda: float(self.connected))
 
     async def __aenter__(self) -> Self:
         if self._control is not None:
