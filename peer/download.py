@@ -64,6 +64,8 @@ class Download:
         self.epoch = 0
         self.started_at = self.moved_at = time.monotonic()
         self.verified = False
+        self.swarmed = False
+        """Whether pieces came from other peers."""
         self.error: Exception | None = None
         self.demanded = False
         self.finished = asyncio.Event()
@@ -121,6 +123,7 @@ class Download:
             return digest
         if not self.have >> index & 1:
             self.partial.mark(index, digest)
+            self.swarmed |= not rare
             self.moved_at = time.monotonic()
             self.growing.pop(index, None)
             self.changed()
@@ -231,9 +234,14 @@ class Download:
         else:
             self.unused.set()
 
-    async def wait(self, offset: int) -> int:
-        """Wait until bytes at `offset` may be read, and say how many; raises what the download failed with."""
+    async def wait(self, offset: int, epoch: int | None = None) -> int:
+        """Wait until bytes at `offset` may be read, and say how many; raises what the download failed with.
+
+        `epoch`: that of bytes which were read already, and which must not have turned out to be wrong since.
+        """
         while True:
+            if epoch is not None and epoch != self.epoch:
+                raise DownloadFailed("bytes that were sent already have turned out to be wrong")
             count = self.can_read(offset)
             if count > 0 or (offset >= self.layout.size and self.verified):
                 return count
@@ -249,14 +257,12 @@ class Download:
     async def read(self, start: int, end: int) -> AsyncIterator[bytes | memoryview]:
         """Bytes `start` to `end` as they come; raises `DownloadFailed` or `OriginError` where they do not."""
         reader, self._next_reader = self._next_reader, self._next_reader + 1
-        epoch = self.epoch
+        epoch: int | None = None
         offset = start
         try:
             while offset < end:
                 self.readers[reader] = self.layout.at(offset)
-                count = min(await self.wait(offset), end - offset)
-                if epoch != self.epoch and offset > start:
-                    raise DownloadFailed("bytes that were sent already have turned out to be wrong")
+                count = min(await self.wait(offset, epoch), end - offset)
                 epoch = self.epoch
                 yield self._bytes_at(offset, count)
                 offset += count

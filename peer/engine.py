@@ -209,12 +209,12 @@ class Engine:
 
     def _try_again(self, download: Download) -> bool:
         """A blob that is wrong though each piece was right begins again once; the supernode hears of it."""
-        if download.blob.digest in self._retried or not self.sourcing.swarmed(download):
+        self.sourcing.corrupt(download)
+        if download.blob.digest in self._retried or not download.swarmed:
             return False
         self._retried.add(download.blob.digest)
         download.error = None
         self.void(download)
-        self.sourcing.corrupt(download)
         return True
 
     def void(self, download: Download) -> None:

@@ -19,7 +19,7 @@ from shoal.digest import Digest
 from shoal.pieces import MIB, PIECE_DIGEST_SIZE, PieceLayout, PieceSet
 
 CHECKPOINT_BYTES = 64 * MIB
-CHECKPOINT_SECONDS = 5.0
+CHECKPOINT_SECONDS = 1.0
 """A crash loses so many bytes, or seconds, of pieces at most: syncing each would cost more than fetching it again."""
 
 

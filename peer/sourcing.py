@@ -111,10 +111,6 @@ class Sourcing:
     def connected(self) -> bool:
         return self._control is not None and self._control.connected
 
-    def swarmed(self, download: Download) -> bool:
-        """Whether pieces of a download may have come from, or been vouched for by, somebody else."""
-        return self.connected or bool(download.table)
-
     # --- what happens to downloads --------------------------------------------------------------------------------
 
     def opened(self, downloads: list[Download]) -> None:

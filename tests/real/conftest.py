@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from bench.origin import PROGRAM, distribution_config, logged_traffic
+from bench.processes import Daemon, free_ports
+from tests.world.images import Layout, debian_layers
+from tests.world.nodes import Node, Supernode
+from tests.world.origin import ScriptedOrigin
+from tests.world.programs import require
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The real registry, on loopback."""
+
+    port: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def sent(self) -> int:
+        """Bytes of bodies that left it so far."""
+        return logged_traffic(self.log)[1]
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """What was started in a test ends with it, in reverse."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    require(PROGRAM)
+    folder = tmp_path_factory.mktemp("registry")
+    (port,) = free_ports(1)
+    config = folder / "config.json"
+    config.write_text(json.dumps(distribution_config(folder / "data", f"127.0.0.1:{port}")))
+    with Daemon([PROGRAM, "serve", str(config)], folder / "log") as daemon:
+        daemon.wait_for(port)
+        yield Registry(port, folder / "log")
+
+
+@pytest.fixture(scope="session")
+def debian(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A real image of Debian, pushed as `library/debian:real`; its digest."""
+    layout = Layout(tmp_path_factory.mktemp("debian") / "layout")
+    return layout.push(layout.image(debian_layers()), registry.port, "library/debian:real")
+
+
+@pytest.fixture
+def supernode(tmp_path: Path, stack: ExitStack) -> Supernode:
+    """Not started yet."""
+    return Supernode(tmp_path / "supernode")
+
+
+@pytest.fixture
+def node(tmp_path: Path, stack: ExitStack, registry: Registry) -> Node:
+    """A node without a supernode that stands for docker.io, and is there."""
+    node = Node(tmp_path / "node", {"docker.io": registry.url})
+    node.start(stack)
+    return node
+
+
+@pytest.fixture
+def origin() -> ScriptedOrigin:
+    """Not started yet."""
+    return ScriptedOrigin()

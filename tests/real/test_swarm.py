@@ -1,0 +1,210 @@
+"""Several nodes, and what may happen to them in the middle of a pull."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from shoal.digest import Digest
+from tests.real.conftest import Registry
+from tests.world.client import Got, get
+from tests.world.clients import Skopeo
+from tests.world.images import random_bytes
+from tests.world.nodes import Node, Supernode, wait_until
+from tests.world.origin import REPOSITORY, ScriptedOrigin
+from tests.world.programs import require
+
+MIB = 1 << 20
+UPSTREAM = "docker.io"
+
+
+def blob_path(digest: str) -> str:
+    return f"/v2/{REPOSITORY}/blobs/{digest}"
+
+
+@pytest.fixture
+def pool(stack: ExitStack) -> ThreadPoolExecutor:
+    return stack.enter_context(ThreadPoolExecutor(16))
+
+
+def start_nodes(count: int, url: str, supernode: Supernode, folder: Path, stack: ExitStack) -> list[Node]:
+    nodes = [Node(folder / f"node{place}", {UPSTREAM: url}, supernode.port) for place in range(count)]
+    for node in nodes:
+        node.start(stack)
+    return nodes
+
+
+def pull_all(pool: ThreadPoolExecutor, nodes: list[Node], digest: str) -> list[Future[Got]]:
+    return [pool.submit(get, node, blob_path(digest)) for node in nodes]
+
+
+def test_three_nodes_at_once_take_each_byte_from_the_origin_once(
+    registry: Registry, debian: str, supernode: Supernode, tmp_path: Path, stack: ExitStack, pool: ThreadPoolExecutor
+) -> None:
+    require("skopeo")
+    supernode.start(stack)
+    nodes = start_nodes(3, registry.url, supernode, tmp_path, stack)
+    before = registry.sent()
+    clients = [Skopeo(node.folder) for node in nodes]
+    pulls = [pool.submit(client.pull, node, "library/debian:real") for client, node in zip(clients, nodes, strict=True)]
+    assert [pull.result() for pull in pulls] == [debian] * 3
+    blobs = clients[0].blobs()
+    size = sum((nodes[0].folder / "store/blobs/sha256" / Digest(blob).hex).stat().st_size for blob in blobs)
+    assert all(blobs <= node.stored() for node in nodes)
+    assert registry.sent() - before <= 1.02 * size
+
+
+def test_tags_are_asked_of_the_origin_once_for_the_cluster(
+    origin: ScriptedOrigin, supernode: Supernode, tmp_path: Path, stack: ExitStack
+) -> None:
+    digest = origin.push(b"a layer")
+    supernode.start(stack)
+    for node in start_nodes(3, origin.start(stack), supernode, tmp_path, stack):
+        got = get(node, f"/v2/{REPOSITORY}/manifests/latest", "HEAD")
+        assert (got.status, got.headers["docker-content-digest"]) == (200, digest)
+    assert origin.requests["HEAD latest"] == 1
+
+
+def test_a_node_that_is_killed_in_mid_pull_resumes(
+    origin: ScriptedOrigin, tmp_path: Path, stack: ExitStack, pool: ThreadPoolExecutor
+) -> None:
+    content = random_bytes(24 * MIB, "resume")
+    digest = origin.put(content)
+    origin.rate = 8 * MIB
+    node = Node(tmp_path / "node", {UPSTREAM: origin.start(stack)})
+    daemon = node.start(stack)
+    pulling = pool.submit(get_anyhow, node, digest)
+    wait_until(lambda: node.received("origin") > 18 * MIB, "most of the blob")
+    daemon.kill()
+    pulling.result()
+    origin.rate = 0.0
+    with node.daemon() as again:
+        again.wait_for(node.proxy_port)
+        got = get(node, blob_path(digest))
+        assert got.body == content
+        assert 0 < node.received("origin") < 18 * MIB, "what was on disk a second before was not fetched again"
+
+
+def get_anyhow(node: Node, digest: str) -> None:
+    try:
+        get(node, blob_path(digest))
+    except OSError:
+        return
+
+
+def test_the_supernode_killed_in_mid_pull_ends_no_pull(
+    origin: ScriptedOrigin, supernode: Supernode, tmp_path: Path, stack: ExitStack, pool: ThreadPoolExecutor
+) -> None:
+    content = random_bytes(24 * MIB, "supernode")
+    digest = origin.put(content)
+    origin.rate = 2 * MIB
+    daemon = supernode.start(stack)
+    nodes = start_nodes(3, origin.start(stack), supernode, tmp_path, stack)
+    pulls = pull_all(pool, nodes, digest)
+    wait_until(lambda: sum(node.received("peer") for node in nodes) > 4 * MIB, "pieces go from peer to peer")
+    daemon.kill()
+    origin.rate = 0.0
+    assert all(pull.result().body == content for pull in pulls)
+
+
+def test_a_neighbour_killed_in_mid_pull_ends_no_pull_of_others(
+    origin: ScriptedOrigin, supernode: Supernode, tmp_path: Path, stack: ExitStack, pool: ThreadPoolExecutor
+) -> None:
+    content = random_bytes(24 * MIB, "neighbour")
+    digest = origin.put(content)
+    origin.rate = 2 * MIB
+    supernode.start(stack)
+    url = origin.start(stack)
+    doomed = Node(tmp_path / "doomed", {UPSTREAM: url}, supernode.port)
+    daemon = doomed.start(stack)
+    nodes = start_nodes(2, url, supernode, tmp_path, stack)
+    pool.submit(get_anyhow, doomed, digest)
+    pulls = pull_all(pool, nodes, digest)
+    wait_until(lambda: sum(node.received("peer") for node in nodes) > 2 * MIB, "pieces go from peer to peer")
+    daemon.kill()
+    origin.rate = 0.0
+    assert all(pull.result().body == content for pull in pulls)
+
+
+def test_a_peer_that_sends_corrupt_pieces_is_found_out(
+    origin: ScriptedOrigin, supernode: Supernode, tmp_path: Path, stack: ExitStack
+) -> None:
+    content = random_bytes(8 * MIB, "corrupt")
+    digest = origin.put(content)
+    supernode.start(stack)
+    liar, victim = start_nodes(2, origin.start(stack), supernode, tmp_path, stack)
+    assert get(liar, blob_path(digest)).body == content
+    wait_until(lambda: digest in liar.stored(), "the blob is stored")
+    with (liar.folder / "store/blobs/sha256" / Digest(digest).hex).open("r+b") as file:
+        file.seek(3 * MIB)
+        file.write(bytes(2 * MIB))
+    assert get(victim, blob_path(digest)).body == content
+    assert "piece.corrupt" in victim.log
+    assert "neighbour.shunned" in victim.log
+
+
+def test_an_origin_that_lies_is_an_error_and_leaves_no_blob(
+    origin: ScriptedOrigin, supernode: Supernode, tmp_path: Path, stack: ExitStack
+) -> None:
+    content = random_bytes(2 * MIB, "lie")
+    digest = origin.put(content)
+    origin.corrupt.add(digest)
+    supernode.start(stack)
+    (node,) = start_nodes(1, origin.start(stack), supernode, tmp_path, stack)
+    got = get(node, blob_path(digest))
+    assert got.cut or got.status >= 500
+    assert len(got.body) < len(content) or got.status >= 500
+    assert digest not in node.stored()
+    origin.corrupt.clear()
+    assert get(node, blob_path(digest)).body == content
+
+
+def test_an_origin_that_truncates_is_an_error_and_leaves_no_blob(
+    origin: ScriptedOrigin, tmp_path: Path, stack: ExitStack
+) -> None:
+    content = random_bytes(4 * MIB, "truncated")
+    digest = origin.put(content)
+    origin.truncate = 1 * MIB
+    node = Node(tmp_path / "node", {UPSTREAM: origin.start(stack)})
+    node.start(stack)
+    got = get(node, blob_path(digest))
+    assert got.cut
+    assert content.startswith(got.body)
+    assert digest not in node.stored()
+    origin.truncate = 0
+    assert get(node, blob_path(digest)).body == content
+
+
+def test_many_clients_of_one_node_share_one_download(
+    origin: ScriptedOrigin, tmp_path: Path, stack: ExitStack, pool: ThreadPoolExecutor
+) -> None:
+    content = random_bytes(8 * MIB, "shared")
+    digest = origin.put(content)
+    origin.rate = 8 * MIB
+    node = Node(tmp_path / "node", {UPSTREAM: origin.start(stack)})
+    node.start(stack)
+    together = threading.Barrier(8)
+
+    def pull() -> Got:
+        together.wait()
+        return get(node, blob_path(digest))
+
+    pulls = [pool.submit(pull) for _ in range(8)]
+    assert all(pull.result().body == content for pull in pulls)
+    assert origin.sent[digest] == len(content)
+
+
+def test_the_stream_starts_long_before_the_blob_is_there(
+    origin: ScriptedOrigin, tmp_path: Path, stack: ExitStack
+) -> None:
+    digest = origin.put(random_bytes(8 * MIB, "first byte"))
+    origin.rate = 2 * MIB
+    node = Node(tmp_path / "node", {UPSTREAM: origin.start(stack)})
+    node.start(stack)
+    got = get(node, blob_path(digest), Range="bytes=0-0")
+    assert (got.status, len(got.body)) == (206, 1)
+    assert node.received("origin") < 2 * MIB

@@ -1,0 +1,50 @@
+"""Programs that tests need and may lack."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+_SECONDS = 90.0
+
+
+def require(*names: str) -> None:
+    """Skip the test where a program is not installed; under SHOAL_REQUIRE_REAL=1 fail it."""
+    missing = [name for name in names if shutil.which(name) is None]
+    if missing:
+        _lack(f"not installed: {', '.join(missing)}")
+
+
+def require_root() -> None:
+    """Skip or fail a test that only root can run."""
+    if os.geteuid() != 0:
+        _lack("needs root")
+
+
+def _lack(reason: str) -> None:
+    if os.environ.get("SHOAL_REQUIRE_REAL") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def run(*command: str | Path, environment: Mapping[str, str] | None = None) -> str:
+    """Run a client to its end and return what it printed; a status other than 0 fails the test with its words."""
+    done = subprocess.run(
+        [str(word) for word in command],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+        env={**os.environ, **(environment or {})},
+    )
+    assert done.returncode == 0, f"{_shown(command)}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def _shown(command: Sequence[str | Path]) -> str:
+    return " ".join(str(word) for word in command)
