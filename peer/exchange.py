@@ -149,6 +149,11 @@ class PieceExchange:
             held |= pieces
         return book.missing & ((held & book.known) | book.pending)
 
+    def is_lost(self, download: Download) -> bool:
+        """Whether pieces left the origin already, so that no lease will come for them, and no neighbour has any."""
+        book = self._picker.books.get(download.blob.digest)
+        return book is not None and bool(book.missing & book.known) and not self.obtainable(download)
+
     def gained(self, download: Download, index: PieceIndex, rare: bool) -> None:
         """A piece is in the store: tell those who lack it."""
         digest = download.blob.digest

@@ -43,6 +43,8 @@ _STREAMS = 4
 """Streams from the origin for blobs that nobody waits for yet."""
 _ALONE_RUN = 16 * MIB
 """Bytes that a peer without its supernode fetches in one go of a blob of which neighbours have parts."""
+_LOST_WAITS = 2
+"""Times `origin_wait` after which pieces that were fetched once, and that nobody in reach has, are fetched again."""
 _NEWS_SECONDS = 1.0
 _BATCH = 1000
 _ALONE = LeaseId(0)
@@ -84,6 +86,8 @@ class Sourcing:
         self._local_ids = 0
         self._answered: set[Digest] = set()
         self._voided: set[Digest] = set()
+        self._alone: set[Digest] = set()
+        """Blobs that nobody helps with although the supernode is there: until it says something new of them."""
         self._dirty: set[Digest] = set()
         self._lost_at = time.monotonic()
         self._moved_at = time.monotonic()
@@ -136,6 +140,7 @@ class Sourcing:
         for stream in [stream for stream in self._streams.values() if stream.lease.download is download]:
             self._cancel(stream, ReleaseReason.CLOSED)
         self._answered.discard(digest)
+        self._alone.discard(digest)
         self._voided.discard(digest)
         self._dirty.discard(digest)
         if download.error is None:
@@ -162,8 +167,11 @@ class Sourcing:
             if lost:
                 if download.demanded or len(self._streams) < _STREAMS:
                     self._go_alone(download, now)
+            elif digest in self._alone:
+                self._go_alone(download, now)
             elif self._is_stalled(download, now):
                 log.info("blob.stalled", digest=digest, seconds=round(now - download.moved_at, 1))
+                self._alone.add(digest)
                 self._go_alone(download, now)
 
     def _is_stalled(self, download: Download, now: float) -> bool:
@@ -172,6 +180,8 @@ class Sourcing:
             return quiet > self._settings.origin_wait
         if not self.connected or not download.waited_for:
             return False
+        if quiet > _LOST_WAITS * self._settings.origin_wait and self._owner.exchange.is_lost(download):
+            return True
         stall = self._settings.stall
         return (quiet > stall and now - self._moved_at > stall) or quiet > 3 * stall
 
@@ -218,7 +228,7 @@ class Sourcing:
                     lease.download.fail(error)
             elif reason == ReleaseReason.NO_RANGE and not lease.id:
                 self._begin(HeldLease(_ALONE, lease.download, 0, lease.download.layout.count), key)
-        elif not self.connected:
+        elif not self.connected or lease.download.blob.digest in self._alone:
             self.tick(time.monotonic())
 
     def _over(self, lease: HeldLease, key: int) -> None:
@@ -347,6 +357,7 @@ class Sourcing:
             if len(digest) != PIECE_DIGEST_SIZE:
                 raise InvalidMessage("too few piece digests")
             download.table[index] = digest
+        self._alone.discard(download.blob.digest)
         self._owner.exchange.digests_known(download, pieces)
 
     def _granted(self, message: protocol.Grant) -> None:
@@ -354,6 +365,7 @@ class Sourcing:
         if download is None or download.over or not 0 < message.count <= download.layout.count - message.first:
             self._send(protocol.Release(message.lease, ReleaseReason.CLOSED))
             return
+        self._alone.discard(download.blob.digest)
         lease = HeldLease(LeaseId(message.lease), download, message.first, message.first + message.count)
         self._begin(lease, message.lease)
 
