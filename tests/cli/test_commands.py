@@ -1,0 +1,184 @@
+"""The command line as people meet it: a process with arguments, files and signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tomllib
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from bench.processes import Daemon, free_ports
+from tests.world.images import random_bytes
+from tests.world.nodes import Node, wait_until
+from tests.world.origin import REPOSITORY, ScriptedOrigin
+
+MIB = 1 << 20
+
+
+def shoal(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "shoal.cli", *map(str, arguments)]
+    return subprocess.run(
+        command, check=False, capture_output=True, text=True, timeout=60, env={**os.environ, **environment}
+    )
+
+
+BAD_FILES = {
+    "a port beyond all ports": ("[peer]\nport = 70000", ["peer.port", "70000", "from 0 to 65535"]),
+    "a text for a number": ('[proxy]\nport = "many"', ["proxy.port", '"many"', "a whole number"]),
+    "an unknown key": ("[peer]\nprot = 1", ["peer.prot", "did you mean peer.port", "allowed here"]),
+    "an unknown table": ("[pear]\nport = 1", ["pear", "supernode, peer, proxy, log"]),
+    "a duration that is none": ('[peer]\nstall = "soon"', ["peer.stall", '"soon"', "a duration such as"]),
+    "an address that is none": ('[peer]\nsupernode = "ftp://x"', ["supernode", "ftp://x", "http://host[:port]"]),
+    "a default that is not there": ('[proxy]\ndefault_upstream = "quay.io"', ["default_upstream", "quay.io", "none"]),
+    "a level that is none": ('[log]\nlevel = "loud"', ["log.level", '"loud"', "debug, error, info, warning"]),
+    "no TOML": ("port =", ["not TOML"]),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [*((name, "peer") for name in BAD_FILES), ("an unknown key", "supernode"), ("an unknown key", "up")],
+)
+def test_a_bad_configuration_stops_the_start_and_says_what_is_allowed(tmp_path: Path, name: str, command: str) -> None:
+    text, words = BAD_FILES[name]
+    file = tmp_path / "shoal.toml"
+    file.write_text(text)
+    done = shoal(command, "--config", file)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    for word in [str(file), *words]:
+        assert word in done.stderr
+
+
+def test_a_password_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "shoal.toml"
+    file.write_text(
+        f'[peer]\nstore = "{tmp_path}/store"\nport = 0\noperations.port = 0\n'
+        '[proxy]\nport = 0\n[proxy.upstreams."docker.io"]\nusername = "me"\npassword_file = "/nowhere/secret"'
+    )
+    done = shoal("peer", "--config", file)
+    assert done.returncode == 2
+    assert "/nowhere/secret" in done.stderr
+
+
+def test_the_printed_configuration_is_read_back_the_same(tmp_path: Path) -> None:
+    first = shoal("up", "--print-config", "--upstream", "quay.io=https://quay.io").stdout
+    file = tmp_path / "shoal.toml"
+    file.write_text(first)
+    assert shoal("up", "--print-config", "--config", file).stdout == first
+    assert tomllib.loads(first)["proxy"]["port"] == 5080
+
+
+def test_flags_go_before_the_environment_and_that_before_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "shoal.toml"
+    file.write_text('[proxy]\nport = 1\n[peer]\nport = 1\nzone = "file"')
+    printed = shoal(
+        "peer",
+        "--config",
+        file,
+        "--listen",
+        "127.0.0.1:3",
+        "--print-config",
+        SHOAL_PROXY__PORT="2",
+        SHOAL_PEER__PORT="2",
+    ).stdout
+    settings = tomllib.loads(printed)
+    assert (settings["proxy"]["port"], settings["peer"]["port"], settings["peer"]["zone"]) == (3, 2, "file")
+
+
+def test_secrets_are_not_printed(tmp_path: Path) -> None:
+    file = tmp_path / "shoal.toml"
+    file.write_text('[proxy.upstreams."docker.io"]\nusername = "me"\npassword = "hunter2"')
+    printed = shoal("up", "--config", file, "--print-config").stdout
+    assert "hunter2" not in printed
+
+
+def test_up_needs_no_configuration_and_mirrors_docker_io() -> None:
+    settings = tomllib.loads(shoal("up", "--print-config").stdout)
+    assert (settings["proxy"]["host"], settings["proxy"]["port"]) == ("127.0.0.1", 5080)
+    assert settings["proxy"]["default_upstream"] == "docker.io"
+    assert settings["proxy"]["upstreams"]["docker.io"]["url"] == "https://registry-1.docker.io"
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_daemon_ends_cleanly_when_told(tmp_path: Path, how: signal.Signals) -> None:
+    with ExitStack() as stack:
+        node = Node(tmp_path, {"docker.io": "http://127.0.0.1:1"})
+        daemon = node.start(stack)
+        daemon.process.send_signal(how)
+        assert daemon.process.wait(10) == 0
+        assert "daemon.stopped" in node.log
+
+
+def test_a_stop_lets_running_transfers_end_and_takes_no_new_ones(tmp_path: Path) -> None:
+    origin = ScriptedOrigin(rate=4 * MIB)
+    content = random_bytes(8 * MIB, "stop")
+    digest = origin.put(content)
+    with ExitStack() as stack:
+        grace = {"SHOAL_PEER__SHUTDOWN_GRACE": "20s", "SHOAL_PROXY__SHUTDOWN_TIMEOUT": "20s"}
+        node = Node(tmp_path, {"docker.io": origin.start(stack)}, settings=grace)
+        daemon = node.start(stack)
+        curl = f"http://127.0.0.1:{node.proxy_port}/v2/{REPOSITORY}/blobs/{digest}"
+        client = subprocess.Popen([sys.executable, "-c", _CLIENT, curl], stdout=subprocess.PIPE)
+        wait_until(lambda: node.received("origin") > MIB, "the transfer has begun")
+        daemon.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: "daemon.stopping" in node.log, "it has heard")
+        received, _ = client.communicate(timeout=30)
+        assert received == content
+        assert daemon.process.wait(20) == 0
+
+
+_CLIENT = """
+import sys, urllib.request
+with urllib.request.urlopen(sys.argv[1]) as answer:
+    sys.stdout.buffer.write(answer.read())
+"""
+
+
+def test_an_address_in_use_is_one_line(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    with Daemon([sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"], tmp_path / "log") as other:
+        other.wait_for(port)
+        done = shoal("supernode", "--listen", f"127.0.0.1:{port}")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "in use" in done.stderr
+
+
+def test_pull_puts_an_image_into_the_store(tmp_path: Path) -> None:
+    origin = ScriptedOrigin()
+    digest = origin.push(random_bytes(3 * MIB, "a"), random_bytes(MIB, "b"))
+    with ExitStack() as stack:
+        upstream = f"docker.io={origin.start(stack)}"
+        image = f"docker.io/{REPOSITORY}:latest"
+        done = shoal(
+            "pull", image, "--upstream", upstream, "--store", tmp_path / "s", "--platform", "linux/amd64", "--json"
+        )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["digest"], told["blobs"]) == (digest, 3)
+    stored = {f"sha256:{path.name}" for path in (tmp_path / "s/blobs/sha256").iterdir()}
+    assert set(origin.contents) <= stored
+    assert json.loads((tmp_path / "s/oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
+
+
+def test_pull_of_what_is_not_there_fails_in_one_line(tmp_path: Path) -> None:
+    origin = ScriptedOrigin()
+    with ExitStack() as stack:
+        upstream = f"docker.io={origin.start(stack)}"
+        done = shoal("pull", "docker.io/library/made:none", "--upstream", upstream, "--store", tmp_path / "s")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "none" in done.stderr
+
+
+def test_pull_from_an_unknown_registry_names_those_that_are_known(tmp_path: Path) -> None:
+    done = shoal("pull", "unknown.example/x:latest", "--store", tmp_path / "s")
+    assert done.returncode == 1
+    assert "docker.io" in done.stderr
