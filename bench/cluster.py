@@ -16,10 +16,9 @@ from typing import Self
 
 import aiohttp
 
-from bench.images import REGISTRY
+from bench.daemons import Daemon, parse_metrics
 from bench.netns import Host, Network, NotPossible, socket_in, visit
-from bench.origin import PROGRAM, distribution_config
-from bench.processes import Daemon, parse_metrics
+from bench.origin import PROGRAM, REGISTRY, distribution_config
 
 REGISTRY_PORT, SUPERNODE_PORT, PEER_PORT, PROXY_PORT, OPERATIONS_PORT = 5000, 5090, 5081, 5080, 5082
 _SAMPLE_SECONDS = 0.25
@@ -29,15 +28,15 @@ class HostDaemon(Daemon):
     """A daemon on a host of the network."""
 
     def __init__(self, host: Host, command: Sequence[str], output: Path) -> None:
-        super().__init__(host.command(command), output)
+        super().__init__(command, output, host=host)
         self.host = host
 
-    def wait_for(self, port: int, host: str = "127.0.0.1") -> None:
-        """Wait until it listens on its host; raises `NotStarted`."""
+    def wait_for(self, port: int) -> None:
+        """Wait until it listens on its host's loopback; raises `DidNotStart`."""
 
         def listens() -> bool:
             with socket_in(self.host) as probe:
-                return probe.connect_ex((host, port)) == 0
+                return probe.connect_ex(("127.0.0.1", port)) == 0
 
         self.wait_until(listens)
 

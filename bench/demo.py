@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import images
-from bench.origin import Origin, open_origin
-from bench.processes import Daemon, free_ports, metrics, shoal
+from bench.daemons import Daemon, free_ports, metrics, shoal
+from bench.origin import REGISTRY, Origin, open_origin
 from shoal.cli.image import PullFailed, Silence, own_platform, pull
 from shoal.reference import Reference
 
@@ -73,7 +73,7 @@ def main(as_json: bool) -> None:
 
 def _run(folder: Path, stack: ExitStack, console: Console) -> Outcome:
     with console.status("making an image of 300 MB"):
-        image = images.make(folder / "registry", _REPOSITORY, _LAYERS, seed=1)
+        image = images.write_image(folder / "registry", _REPOSITORY, _LAYERS)
     with console.status("starting an origin, a supernode and four nodes"):
         origin = open_origin(stack, folder)
         nodes = _start(stack, folder, origin)
@@ -133,14 +133,16 @@ def _wait_until_joined(nodes: list[tuple[str, int, int]]) -> None:
     raise click.ClickException("the nodes did not reach their supernode in 15 seconds")
 
 
-async def _pull_all(folder: Path, nodes: list[tuple[str, int, int]], image: images.Image) -> list[tuple[float, bool]]:
+async def _pull_all(
+    folder: Path, nodes: list[tuple[str, int, int]], image: images.BenchImage
+) -> list[tuple[float, bool]]:
     client = _skopeo if shutil.which("skopeo") else _built_in
     return await asyncio.gather(
         *(client(folder / f"pulled{place}", node[1], image) for place, node in enumerate(nodes))
     )
 
 
-async def _skopeo(folder: Path, port: int, image: images.Image) -> tuple[float, bool]:
+async def _skopeo(folder: Path, port: int, image: images.BenchImage) -> tuple[float, bool]:
     """Seconds of a pull, and whether what the client wrote is the image, re-hashed."""
     source = f"docker://127.0.0.1:{port}/{_REPOSITORY}:latest"
     command = ("skopeo", "--insecure-policy", "copy", "--quiet", "--src-tls-verify=false", source, f"dir:{folder}")
@@ -166,8 +168,8 @@ async def _process(*command: str) -> AsyncIterator[asyncio.subprocess.Process]:
             await process.wait()
 
 
-def _is_complete(folder: Path, image: images.Image) -> bool:
-    wanted = {layer.removeprefix("sha256:") for layer in image.blobs}
+def _is_complete(folder: Path, image: images.BenchImage) -> bool:
+    wanted = {digest.hex for digest, _ in image.blobs}
     return all((folder / name).is_file() and _sha256(folder / name) == name for name in wanted)
 
 
@@ -176,16 +178,16 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-async def _built_in(_: Path, port: int, image: images.Image) -> tuple[float, bool]:
+async def _built_in(_: Path, port: int, image: images.BenchImage) -> tuple[float, bool]:
     """Seconds of a pull by Shoal's own client, which checks each digest as it reads."""
     began = time.monotonic()
-    reference = Reference.parse(f"{image.registry}/{_REPOSITORY}:latest")
+    reference = Reference.parse(f"{REGISTRY}/{_REPOSITORY}:latest")
     try:
         pulled = await pull(f"http://127.0.0.1:{port}", reference, own_platform(), Silence())
     except PullFailed as error:
         click.echo(str(error), err=True)
         return time.monotonic() - began, False
-    return time.monotonic() - began, {blob.digest for blob in pulled.blobs} == set(image.blobs)
+    return time.monotonic() - began, {blob.digest for blob in pulled.blobs} == {digest for digest, _ in image.blobs}
 
 
 def _print(outcome: Outcome) -> None:

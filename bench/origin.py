@@ -12,8 +12,11 @@ from typing import Protocol
 
 from aiohttp import web
 
-from bench.images import MANIFEST_TYPE, REGISTRY
-from bench.processes import Daemon, free_ports
+from bench.daemons import Daemon, free_ports
+from shoal.descriptor import OCI_MANIFEST
+
+REGISTRY = "origin.test:5000"
+"""What the origin is called in references; configurations say where it listens."""
 
 PROGRAM = "docker-registry"
 
@@ -123,7 +126,7 @@ class SmallRegistry:
                 reference = (tag / "current/link").read_text()
             except OSError:
                 raise web.HTTPNotFound from None
-        headers = {"Content-Type": MANIFEST_TYPE, "Docker-Content-Digest": reference}
+        headers = {"Content-Type": OCI_MANIFEST, "Docker-Content-Digest": reference}
         return self._file(request, reference, headers)
 
     async def _blob(self, request: web.Request) -> web.StreamResponse:

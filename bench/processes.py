@@ -1,4 +1,4 @@
-"""Daemons as child processes: started, waited for, measured and ended, each by its own process id."""
+"""Programs that take part in a measurement: started, waited for, watched and ended by their own process id."""
 
 from __future__ import annotations
 
@@ -6,110 +6,152 @@ import os
 import signal
 import socket
 import subprocess
-import sys
+import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-START_SECONDS = 60.0
+from bench.netns import Host, socket_in
+
+_START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
+_POLL_SECONDS = 0.01
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
-class NotStarted(Exception):
-    """A daemon ended, or did not listen in time."""
+class DidNotStart(Exception):
+    """A program ended, or did not listen, with the end of what it said."""
 
 
-class Daemon:
-    """A process as a context manager; its output goes to a file."""
+class Program:
+    """A process, and those it starts, as a context manager; on `host`, or without one on this machine."""
 
-    def __init__(self, command: Sequence[str], output: Path, environment: Mapping[str, str] | None = None) -> None:
-        """`environment` is added to this process's own."""
-        self._command = list(command)
-        self._output = output
+    def __init__(
+        self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None, host: Host | None = None
+    ) -> None:
+        self._command = host.command(command) if host else list(command)
+        self._log = log
         self._environment = {**os.environ, **(environment or {})}
+        self._host = host
+        self.process: subprocess.Popen[bytes]
 
     def __enter__(self) -> Self:
-        with self._output.open("ab") as output:
+        with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                self._command, stdout=output, stderr=subprocess.STDOUT, env=self._environment, start_new_session=True
+                self._command, stdout=log, stderr=subprocess.STDOUT, env=self._environment, start_new_session=True
             )
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def wait_for(self, port: int, host: str = "127.0.0.1") -> None:
-        """Wait until it listens; raises `NotStarted`."""
-        self.wait_until(lambda: _connects(socket.socket(), host, port))
-
-    def wait_until(self, listens: Callable[[], bool]) -> None:
-        """Wait until it is there; raises `NotStarted`."""
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline and self.process.poll() is None:
-            if listens():
-                return
-            time.sleep(0.05)
-        raise NotStarted(f"{' '.join(self._command)}: {self._output.read_text(errors='replace')[-2000:]}")
-
-    def cpu_seconds(self) -> float:
-        """User and system time so far."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def resident(self) -> int:
-        """Bytes of memory that it occupies now."""
-        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-    def kill(self) -> None:
-        """End it without a word."""
-        self.process.kill()
-        self.process.wait()
-
-    def stop(self) -> None:
-        """Tell it to stop, and wait."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
                 self.process.wait(_STOP_SECONDS)
             except subprocess.TimeoutExpired:
-                self.kill()
+                self.process.kill()
+                self.process.wait()
+
+    def listening(self, port: int) -> Self:
+        """Wait until it takes connections; raises `DidNotStart`."""
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with connect_from(self._host)() as probe:
+                if probe.connect_ex((self._host.address if self._host else "127.0.0.1", port)) == 0:
+                    return self
+            time.sleep(_POLL_SECONDS)
+        raise DidNotStart(f"{self._command[0]}: {self._log.read_text(errors='replace')[-2000:]}")
+
+    def cpu_seconds(self) -> float:
+        """User and system time so far, with the processes that it started."""
+        return sum(_cpu_seconds(pid) for pid in _family(self.process.pid))
+
+    def resident_bytes(self) -> int:
+        """Resident memory now, of the program's own process."""
+        return resident_bytes(self.process.pid)
 
 
-def shoal(command: str, output: Path, settings: Mapping[str, str]) -> Daemon:
-    """A daemon of Shoal's own, configured by environment variables."""
-    return Daemon([sys.executable, "-m", "shoal.cli", command], output, settings)
+class IdleMeter:
+    """The share of the machine's CPU that is idle, from entry to exit (or until now)."""
+
+    def __enter__(self) -> Self:
+        self._before = self._after = _machine_ticks()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._after = _machine_ticks()
+
+    @property
+    def share(self) -> float:
+        idle, total = (after - before for after, before in zip(self._after, self._before, strict=True))
+        return idle / total if total else 1.0
 
 
-def free_ports(count: int) -> list[int]:
-    """TCP ports of loopback that nobody listens on now."""
-    with_sockets = [socket.socket() for _ in range(count)]
-    for sock in with_sockets:
-        sock.bind(("127.0.0.1", 0))
-    ports = [sock.getsockname()[1] for sock in with_sockets]
-    for sock in with_sockets:
-        sock.close()
-    return ports
+class PeakMemory:
+    """The largest resident memory of a process, in bytes, sampled from entry to exit."""
+
+    def __init__(self, program: Program, every: float = 0.02) -> None:
+        self._program, self._every = program, every
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._sample)
+        self.samples: list[tuple[float, int]] = []
+        """Seconds since the entry, and bytes."""
+
+    @property
+    def peak(self) -> int:
+        return max(size for _, size in self.samples)
+
+    def __enter__(self) -> Self:
+        self._began = time.monotonic()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while True:
+            self.samples.append((time.monotonic() - self._began, self._program.resident_bytes()))
+            if self._done.wait(self._every):
+                return
 
 
-def metrics(port: int) -> dict[str, float]:
-    """What a daemon's operations endpoint counts now, by name and labels."""
+def connect_from(host: Host | None) -> Callable[[], socket.socket]:
+    """Makes TCP sockets that belong to `host`'s namespace."""
+    return (lambda: socket_in(host)) if host else socket.socket
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 on which nobody listens now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _family(pid: int) -> list[int]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-            return parse_metrics(answer.read().decode())
-    except (urllib.error.URLError, OSError) as error:
-        raise NotStarted(f"no metrics on port {port}: {error}") from None
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    except OSError:  # it has just ended
+        return []
+    return [pid, *(each for child in children for each in _family(child))]
 
 
-def parse_metrics(text: str) -> dict[str, float]:
-    """Values by name and labels, from Prometheus' text format."""
-    lines = [line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#")]
-    return {name: float(value) for name, value in lines}
+def _cpu_seconds(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(int(ticks) for ticks in fields[11:15]) / _TICKS  # its own, and its children's that have ended
 
 
-def _connects(sock: socket.socket, host: str, port: int) -> bool:
-    with sock:
-        sock.settimeout(1.0)
-        return sock.connect_ex((host, port)) == 0
+def _machine_ticks() -> tuple[int, int]:
+    fields = [int(ticks) for ticks in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return fields[3] + fields[4], sum(fields)

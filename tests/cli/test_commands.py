@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.processes import Daemon, free_ports
+from bench.daemons import Daemon, free_ports
 from tests.world.images import random_bytes
 from tests.world.nodes import Node, wait_until
 from tests.world.origin import REPOSITORY, ScriptedOrigin

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.daemons import Daemon, free_ports
 from bench.origin import PROGRAM, distribution_config, logged_traffic
-from bench.processes import Daemon, free_ports
 from tests.world.images import Layout, debian_layers
 from tests.world.nodes import Node, Supernode
 from tests.world.origin import ScriptedOrigin

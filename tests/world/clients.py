@@ -9,7 +9,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench.processes import Daemon
+from bench.daemons import Daemon
 from tests.world.nodes import Node
 from tests.world.programs import run
 

@@ -14,10 +14,10 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.images import CONFIG_TYPE, MANIFEST_TYPE
+from bench.images import CONFIG_TYPE
+from shoal.descriptor import OCI_INDEX, OCI_MANIFEST
 from tests.world.programs import require, run
 
-INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 GZIP_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 ZSTD_LAYER = "application/vnd.oci.image.layer.v1.tar+zstd"
 CACHE = Path(__file__).parents[2] / ".cache"
@@ -70,12 +70,12 @@ class Layout:
         manifest = json.dumps(
             {
                 "schemaVersion": 2,
-                "mediaType": MANIFEST_TYPE,
+                "mediaType": OCI_MANIFEST,
                 "config": {"mediaType": CONFIG_TYPE, "digest": self.put(config), "size": len(config)},
                 "layers": entries,
             }
         ).encode()
-        return {"mediaType": MANIFEST_TYPE, "digest": self.put(manifest), "size": len(manifest)}
+        return {"mediaType": OCI_MANIFEST, "digest": self.put(manifest), "size": len(manifest)}
 
     def index(self, children: dict[str, list[Layer]]) -> dict[str, object]:
         """The descriptor of an index with an image for each architecture."""
@@ -83,8 +83,8 @@ class Layout:
             {**self.image(layers, name), "platform": {"os": "linux", "architecture": name}}
             for name, layers in children.items()
         ]
-        index = json.dumps({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": manifests}).encode()
-        return {"mediaType": INDEX_TYPE, "digest": self.put(index), "size": len(index)}
+        index = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests}).encode()
+        return {"mediaType": OCI_INDEX, "digest": self.put(index), "size": len(index)}
 
     def push(self, descriptor: dict[str, object], registry_port: int, image: str) -> str:
         """Push what `descriptor` names as `image` (`name:tag`); returns its digest."""

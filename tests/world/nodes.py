@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.processes import Daemon, free_ports, metrics, shoal
+from bench.daemons import Daemon, free_ports, metrics, shoal
 
 _DEADLINE = 20.0
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from bench.images import CONFIG_TYPE, LAYER_TYPE, MANIFEST_TYPE
-from bench.processes import free_ports
+from bench.daemons import free_ports
+from bench.images import CONFIG_TYPE, LAYER_TYPE
+from shoal.descriptor import OCI_MANIFEST
 from shoal.digest import Digest
 from shoal.ranges import parse_range
 
@@ -41,7 +42,7 @@ class ScriptedOrigin:
         config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}})
         manifest = {
             "schemaVersion": 2,
-            "mediaType": MANIFEST_TYPE,
+            "mediaType": OCI_MANIFEST,
             "config": {"mediaType": CONFIG_TYPE, "digest": self.put(config.encode()), "size": len(config)},
             "layers": entries,
         }
@@ -92,7 +93,7 @@ class ScriptedOrigin:
         part = parse_range(request.headers.get("Range"), len(content))
         start, end = (part.start, part.end) if part is not None else (0, len(content))
         headers = {
-            "Content-Type": MANIFEST_TYPE if manifest else "application/octet-stream",
+            "Content-Type": OCI_MANIFEST if manifest else "application/octet-stream",
             "Docker-Content-Digest": digest,
             "Content-Length": str(end - start),
         }

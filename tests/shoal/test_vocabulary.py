@@ -1,0 +1,191 @@
+"""Digests, references, descriptors, ranges and units: what parses, what prints back, what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shoal.descriptor import MAX_MANIFEST_SIZE, InvalidManifest, Manifest
+from shoal.digest import Digest, InvalidDigest
+from shoal.ranges import RangeNotSatisfiable, parse_range
+from shoal.reference import InvalidReference, Location, Reference, parse_registry, parse_repository
+from shoal.units import parse_duration, parse_rate, parse_size
+
+HEX = 64 * "a"
+
+
+@given(st.binary())
+def test_a_digest_is_that_of_its_content(content: bytes) -> None:
+    digest = Digest.of(content)
+    assert digest == f"sha256:{hashlib.sha256(content).hexdigest()}"
+    hasher = digest.hasher()
+    hasher.update(content)
+    assert digest.matches(hasher)
+    hasher.update(b"x")
+    assert not digest.matches(hasher)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "sha256:", f"sha256:{HEX[1:]}", f"sha256:{HEX}a", f"SHA256:{HEX}", f"sha256:{HEX.upper()}", f"md5:{HEX}"],
+)
+def test_what_is_no_digest_is_refused(text: str) -> None:
+    with pytest.raises(InvalidDigest):
+        Digest(text)
+
+
+@given(st.text())
+def test_no_text_breaks_the_parsers(text: str) -> None:
+    for parse, error in ((Digest, InvalidDigest), (Reference.parse, InvalidReference)):
+        try:
+            parse(text)
+        except error:
+            continue
+
+
+@pytest.mark.parametrize(
+    ("text", "full"),
+    [
+        ("busybox", "docker.io/library/busybox:latest"),
+        ("docker.io/busybox:1", "docker.io/library/busybox:1"),
+        ("registry-1.docker.io/a/b", "docker.io/a/b:latest"),
+        ("quay.io/a/b:1", "quay.io/a/b:1"),
+        ("localhost/a", "localhost/a:latest"),
+        ("host:5000/a/b/c", "host:5000/a/b/c:latest"),
+        (f"a/b@sha256:{HEX}", f"docker.io/a/b@sha256:{HEX}"),
+        (f"a/b:1@sha256:{HEX}", f"docker.io/a/b:1@sha256:{HEX}"),
+    ],
+)
+def test_references_are_written_out_in_full(text: str, full: str) -> None:
+    reference = Reference.parse(text)
+    assert str(reference) == full
+    assert Reference.parse(full) == reference
+
+
+@pytest.mark.parametrize("text", ["", "UPPER", "a:", "a/../b", "a//b", "-a", f"a@sha256:{HEX[1:]}", "a:b:c", "a b"])
+def test_what_is_no_reference_is_refused(text: str) -> None:
+    with pytest.raises(InvalidReference):
+        Reference.parse(text)
+
+
+def test_a_location_knows_docker_hubs_short_names() -> None:
+    assert Location.parse("index.docker.io", "busybox") == Location.parse("docker.io", "library/busybox")
+    assert Location.parse("quay.io", "busybox").repository == "busybox"
+    for parse, text in ((parse_registry, "a b"), (parse_repository, "a" * 256)):
+        with pytest.raises(InvalidReference):
+            parse(text)
+
+
+@given(st.integers(0, 2000), st.integers(0, 2000), st.integers(1, 2000))
+def test_a_range_is_what_a_slice_is(start: int, end: int, size: int) -> None:
+    content = bytes(size)
+    if start >= size:
+        with pytest.raises(RangeNotSatisfiable):
+            parse_range(f"bytes={start}-", size)
+        return
+    open_ended = parse_range(f"bytes={start}-", size)
+    assert open_ended is not None
+    assert content[open_ended.start : open_ended.end] == content[start:]
+    closed = parse_range(f"bytes={start}-{end}", size)
+    if end < start:
+        assert closed is None
+    else:
+        assert closed is not None
+        assert closed.length == len(content[start : end + 1])
+        assert closed.content_range(size) == f"bytes {start}-{min(end, size - 1)}/{size}"
+
+
+@pytest.mark.parametrize(
+    "header", [None, "", "bytes", "bytes=-", "items=0-1", "bytes=0-1,3-4", "bytes=a-b", "bytes=1-0"]
+)
+def test_a_range_that_is_none_is_ignored(header: str | None) -> None:
+    assert parse_range(header, 100) is None
+
+
+def test_the_last_bytes_may_be_asked_for() -> None:
+    part = parse_range("bytes=-10", 100)
+    assert part is not None
+    assert (part.start, part.end) == (90, 100)
+    with pytest.raises(RangeNotSatisfiable):
+        parse_range("bytes=-0", 100)
+
+
+def manifest(**fields: object) -> bytes:
+    return json.dumps({"schemaVersion": 2, **fields}).encode()
+
+
+ENTRY = {"digest": f"sha256:{HEX}", "size": 1, "mediaType": "x/y"}
+
+
+def test_a_manifest_names_its_configuration_and_then_its_layers() -> None:
+    other = {**ENTRY, "digest": f"sha256:{64 * 'b'}"}
+    parsed = Manifest.parse(manifest(config=ENTRY, layers=[other, ENTRY]))
+    assert [blob.digest[7] for blob in parsed.blobs] == ["a", "b", "a"]
+
+
+def test_a_layer_that_lies_elsewhere_is_left_out() -> None:
+    foreign = {**ENTRY, "urls": ["https://elsewhere.example/layer"]}
+    assert len(Manifest.parse(manifest(config=ENTRY, layers=[foreign])).blobs) == 1
+
+
+def test_an_index_names_its_children_with_their_platforms() -> None:
+    child = {**ENTRY, "platform": {"os": "linux", "architecture": "arm64", "variant": "v8"}}
+    ((descriptor, platform),) = Manifest.parse(manifest(manifests=[child])).children
+    assert (descriptor.size, str(platform and platform.variant)) == (1, "v8")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"\xff",
+        b"[" * 100_000,
+        manifest(config={**ENTRY, "size": -1}),
+        manifest(config={**ENTRY, "size": "1"}),
+        manifest(config={**ENTRY, "digest": "sha256:x"}),
+        manifest(manifests=[ENTRY] * 5000),
+        bytes(MAX_MANIFEST_SIZE + 1),
+    ],
+    ids=lambda content: repr(content[:20]),
+)
+def test_what_is_no_manifest_is_refused(content: bytes) -> None:
+    with pytest.raises(InvalidManifest):
+        Manifest.parse(content)
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_break_the_manifest_parser(content: bytes) -> None:
+    try:
+        Manifest.parse(content)
+    except InvalidManifest:
+        return
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("100", 100), ("1.5 GB", 1_500_000_000), ("256MiB", 256 << 20), ("2 kib", 2048), ("0", 0)]
+)
+def test_sizes(text: str, value: int) -> None:
+    assert parse_size(text) == value
+
+
+@pytest.mark.parametrize(("text", "value"), [("8Mbit/s", 1e6), ("1 MiB/s", float(1 << 20)), ("2GB/s", 2e9)])
+def test_rates(text: str, value: float) -> None:
+    assert parse_rate(text) == value
+
+
+@pytest.mark.parametrize(("text", "value"), [("500ms", 0.5), ("30", 30.0), ("1.5h", 5400.0), ("7d", 604800.0)])
+def test_durations(text: str, value: float) -> None:
+    assert parse_duration(text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("parse", [parse_size, parse_rate, parse_duration])
+@pytest.mark.parametrize("text", ["", "x", "1 parsec", "-1", "1e9", "nan", "9" * 40])
+def test_what_is_no_quantity_is_refused(parse: type, text: str) -> None:
+    with pytest.raises(ValueError, match="not a"):
+        parse(text)

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shoal.digest import Digest
+from supernode.handout import Contact, choose_neighbours
+from supernode.protocol import PeerId, Publish, Resolve, Resolved
+from supernode.swarm import Member
+from supernode.tags import TagTable
+
+A, B, C = PeerId("a"), PeerId("b"), PeerId("c")
+TAG = ("docker.io", "library/busybox", "latest", "manifest")
+DIGEST = Digest.of(b"manifest")
+
+
+def swarm(leechers: int, seeds: int, zones: int = 1) -> tuple[dict[PeerId, Member], dict[PeerId, Contact]]:
+    members = {PeerId(f"p{place}"): Member(leeching=place < leechers) for place in range(leechers + seeds)}
+    contacts = {peer: Contact("host", 1, f"zone{place % zones}") for place, peer in enumerate(members)}
+    return members, contacts
+
+
+@given(st.integers(1, 40), st.integers(0, 40), st.integers(1, 30), st.randoms())
+def test_a_handout_holds_others_once_up_to_the_limit(leechers: int, seeds: int, limit: int, rng: random.Random) -> None:
+    members, contacts = swarm(leechers, seeds, zones=3)
+    chosen = choose_neighbours(PeerId("p0"), members, contacts, rng, limit)
+    assert len(chosen) == len(set(chosen)) == min(limit, len(members) - 1)
+    assert "p0" not in chosen
+
+
+def test_up_to_the_limit_the_swarm_is_a_full_mesh() -> None:
+    members, contacts = swarm(20, 5)
+    assert set(choose_neighbours(PeerId("p0"), members, contacts, random.Random(1))) == set(members) - {"p0"}
+
+
+def test_seeds_and_leechers_are_mixed() -> None:
+    members, contacts = swarm(500, 500)
+    chosen = choose_neighbours(PeerId("p0"), members, contacts, random.Random(1))
+    assert 20 <= sum(members[peer].leeching for peer in chosen) <= 30
+
+
+def test_half_of_the_neighbours_are_of_the_same_zone() -> None:
+    members, contacts = swarm(1000, 0, zones=20)
+    chosen = choose_neighbours(PeerId("p0"), members, contacts, random.Random(1))
+    near = sum(contacts[peer].zone == "zone0" for peer in chosen)
+    assert 25 <= near <= 35
+
+
+def test_nobody_is_everybodys_neighbour() -> None:
+    members, contacts = swarm(400, 0)
+    rng = random.Random(1)
+    degrees = Counter(other for peer in members for other in choose_neighbours(peer, members, contacts, rng))
+    assert max(degrees.values()) < 2 * 50
+
+
+def ask(query: int) -> Resolve:
+    return Resolve(query, *TAG)
+
+
+def say(digest: str = DIGEST) -> Publish:
+    return Publish(*TAG, digest, 10, "x/y")
+
+
+def test_one_peer_asks_the_origin_and_the_others_wait_for_its_word() -> None:
+    table = TagTable(60.0)
+    assert table.resolve(A, ask(1), 0.0) == [(A, Resolved(1, "ask"))]
+    assert table.resolve(B, ask(2), 0.1) == []
+    assert table.publish(A, say(), 0.2) == [(B, Resolved(2, "fresh", DIGEST, 10, "x/y"))]
+    assert table.resolve(C, ask(3), 59.0) == [(C, Resolved(3, "fresh", DIGEST, 10, "x/y"))]
+
+
+def test_after_the_freshness_the_origin_is_asked_again() -> None:
+    table = TagTable(60.0)
+    table.resolve(A, ask(1), 0.0)
+    table.publish(A, say(), 0.0)
+    assert table.resolve(B, ask(2), 60.0) == [(B, Resolved(2, "ask"))]
+
+
+def test_when_the_asker_is_gone_the_next_one_asks() -> None:
+    table = TagTable(60.0)
+    table.resolve(A, ask(1), 0.0)
+    table.resolve(B, ask(2), 0.0)
+    table.resolve(C, ask(3), 0.0)
+    assert table.leave(A, 0.1) == [(B, Resolved(2, "ask"))]
+    assert table.publish(B, say(), 0.2) == [(C, Resolved(3, "fresh", DIGEST, 10, "x/y"))]
+
+
+def test_who_was_not_told_to_ask_is_not_believed() -> None:
+    table = TagTable(60.0)
+    table.resolve(A, ask(1), 0.0)
+    assert table.publish(B, say(Digest.of(b"forged")), 0.1) == []
+    table.publish(A, say(), 0.2)
+    assert table.resolve(C, ask(3), 1.0) == [(C, Resolved(3, "fresh", DIGEST, 10, "x/y"))]
+
+
+def test_an_asker_that_takes_too_long_lets_the_others_ask_for_themselves() -> None:
+    table = TagTable(60.0)
+    table.resolve(A, ask(1), 0.0)
+    table.resolve(B, ask(2), 0.0)
+    assert table.expire(1.0) == []
+    assert table.expire(10.0) == [(B, Resolved(2, "failed"))]
+
+
+def test_a_failure_is_told_and_not_remembered() -> None:
+    table = TagTable(60.0)
+    table.resolve(A, ask(1), 0.0)
+    table.resolve(B, ask(2), 0.0)
+    assert table.publish(A, say(""), 0.1) == [(B, Resolved(2, "failed"))]
+    assert table.resolve(B, ask(3), 0.2) == [(B, Resolved(3, "ask"))]

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import random
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from shoal.digest import Digest
+from shoal.pieces import MIB, PieceLayout
+from shoal.reference import Location
+from supernode.leases import ORIGIN_SLOTS, Granted, Lease, OriginLeases, Revoked, Trimmed
+from supernode.protocol import PeerId
+from supernode.swarm import Swarm
+
+AT = Location.parse("docker.io", "library/busybox")
+
+
+def swarm_of(size: int, name: bytes = b"blob") -> Swarm:
+    return Swarm(Digest.of(name), PieceLayout.of(size))
+
+
+def join(leases: OriginLeases, swarm: Swarm, name: str) -> PeerId:
+    peer = PeerId(name)
+    member = swarm.update(peer, 0)
+    member.leeching = member.origin = True
+    leases.want(peer, AT, swarm)
+    return peer
+
+
+def granted(leases: OriginLeases, now: float = 0.0) -> list[Lease]:
+    return [decision.lease for decision in leases.decide(now) if isinstance(decision, Granted)]
+
+
+def fetch(leases: OriginLeases, lease: Lease, count: int, now: float) -> None:
+    swarm = lease.swarm
+    swarm.update(lease.holder, swarm.members[lease.holder].have | ((1 << count) - 1) << lease.next)
+    leases.progress(lease.id, lease.holder, lease.next, count, now)
+
+
+def test_a_lone_peer_holds_one_lease_over_the_whole_blob() -> None:
+    leases, swarm = OriginLeases(random.Random(1)), swarm_of(32 * MIB)
+    join(leases, swarm, "a")
+    (lease,) = granted(leases)
+    assert (lease.next, lease.end, lease.lone) == (0, swarm.layout.count, True)
+
+
+def test_when_others_join_what_a_lone_lease_has_not_reached_is_split_off() -> None:
+    leases, swarm = OriginLeases(random.Random(1)), swarm_of(32 * MIB)
+    join(leases, swarm, "a")
+    (lone,) = granted(leases)
+    fetch(leases, lone, 10, 1.0)
+    for name in "bcd":
+        join(leases, swarm, name)
+    decisions = leases.decide(1.0)
+    assert [decision.lease for decision in decisions if isinstance(decision, Trimmed)] == [lone]
+    assert lone.next < lone.end < swarm.layout.count
+    holders = [decision.lease.holder for decision in decisions if isinstance(decision, Granted)]
+    assert len(holders) == ORIGIN_SLOTS - 1
+    assert set(holders) <= {"b", "c", "d", "a"}
+
+
+def test_an_origin_has_four_slots_over_all_its_blobs() -> None:
+    leases = OriginLeases(random.Random(1))
+    for name in (b"1", b"2", b"3"):
+        swarm = swarm_of(32 * MIB, name)
+        for peer in "abcdefgh":
+            join(leases, swarm, peer)
+    assert len(granted(leases)) == ORIGIN_SLOTS
+    assert granted(leases) == []
+
+
+def test_a_lease_without_progress_is_revoked_and_its_pieces_go_to_others() -> None:
+    leases, swarm = OriginLeases(random.Random(1)), swarm_of(8 * MIB)
+    for peer in "ab":
+        join(leases, swarm, peer)
+    first = granted(leases)
+    decisions = leases.decide(100.0)
+    assert {decision.lease.id for decision in decisions if isinstance(decision, Revoked)} == {each.id for each in first}
+    assert next(decision.lease.next for decision in decisions if isinstance(decision, Granted)) == 0
+
+
+def test_a_peer_that_leaves_gives_its_leases_up() -> None:
+    leases, swarm = OriginLeases(random.Random(1)), swarm_of(8 * MIB)
+    a, b = join(leases, swarm, "a"), join(leases, swarm, "b")
+    before = granted(leases)
+    leases.unwant(a, swarm)
+    leases.drop(a)
+    swarm.remove(a)
+    assert all(lease.holder == b for lease in granted(leases))
+    assert {lease.holder for lease in leases.leases.values()} == {b}
+    assert len(before) > 0
+
+
+def test_an_origin_without_ranges_is_read_by_one_lease_at_a_time_from_the_start() -> None:
+    leases, swarm = OriginLeases(random.Random(1)), swarm_of(32 * MIB)
+    leases.ranges = False
+    for peer in "abc":
+        join(leases, swarm, peer)
+    (lease,) = granted(leases)
+    assert (lease.next, lease.end) == (0, swarm.layout.count)
+
+
+def test_a_banned_peer_gets_no_lease() -> None:
+    leases, swarm = OriginLeases(random.Random(1)), swarm_of(1 * MIB)
+    swarm.banned[join(leases, swarm, "a")] = 50.0
+    assert granted(leases, 10.0) == []
+    assert len(granted(leases, 60.0)) == 1
+
+
+def test_reports_in_a_burst_do_not_make_leases_grow() -> None:
+    leases, swarm = OriginLeases(random.Random(1)), swarm_of(200 * MIB)
+    for peer in "abcdefgh":
+        join(leases, swarm, peer)
+    now = 0.0
+    for _ in range(40):
+        now += 1.0
+        for lease in list(leases.leases.values()):
+            while lease.next < lease.end:
+                fetch(leases, lease, 1, now)  # a megabyte in a second, told in one moment
+        longest = max((lease.end - lease.next for lease in granted(leases, now)), default=0)
+        assert longest <= 4 * MIB // swarm.layout.piece_size
+
+
+class LeaseMachine(RuleBasedStateMachine):
+    """Peers come, go, fetch, stall and give back, in any order."""
+
+    peers: Bundle[PeerId] = Bundle("peers")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.leases = OriginLeases(random.Random(0))
+        self.swarms = [swarm_of(5 * MIB, b"1"), swarm_of(300_000, b"2"), swarm_of(0, b"3")]
+        self.fetched: set[tuple[Digest, int]] = set()
+        self.now = 0.0
+        self.joined = 0
+
+    def decide(self) -> None:
+        for decision in self.leases.decide(self.now):
+            if isinstance(decision, Granted):
+                lease = decision.lease
+                pieces = {(lease.swarm.digest, piece) for piece in range(lease.next, lease.end)}
+                assert not pieces & self.fetched, "a piece that somebody has leaves the origin again"
+
+    @rule(target=peers, wanted=st.sets(st.integers(0, 2), min_size=1))
+    def open(self, wanted: set[int]) -> PeerId:
+        self.joined += 1
+        peer = PeerId(f"peer{self.joined}")
+        for place in wanted:
+            join(self.leases, self.swarms[place], peer)
+        self.decide()
+        return peer
+
+    @rule(peer=consumes(peers))
+    def leave(self, peer: PeerId) -> None:
+        self.leases.drop(peer)
+        for swarm in self.swarms:
+            self.leases.unwant(peer, swarm)
+            swarm.remove(peer)
+        self.fetched = {
+            (swarm.digest, piece)
+            for swarm in self.swarms
+            for piece in range(swarm.layout.count)
+            if swarm.held >> piece & 1
+        }
+        self.decide()
+
+    @rule(choice=st.randoms(), seconds=st.floats(0, 3))
+    def fetch_one(self, choice: random.Random, seconds: float) -> None:
+        self.now += seconds
+        if self.leases.leases:
+            lease = choice.choice(list(self.leases.leases.values()))
+            self.fetched.add((lease.swarm.digest, lease.next))
+            fetch(self.leases, lease, 1, self.now)
+        self.decide()
+
+    @rule(choice=st.randoms())
+    def give_back(self, choice: random.Random) -> None:
+        if self.leases.leases:
+            lease = choice.choice(list(self.leases.leases.values()))
+            self.leases.release(lease.id, lease.holder)
+        self.decide()
+
+    @rule()
+    def wait_long(self) -> None:
+        self.now += 60.0
+        self.decide()
+
+    @invariant()
+    def each_piece_is_leased_once_and_slots_are_kept(self) -> None:
+        leased = [
+            (lease.swarm.digest, piece)
+            for lease in self.leases.leases.values()
+            for piece in range(lease.next, lease.end)
+        ]
+        assert len(leased) == len(set(leased))
+        assert sum(lease.counted for lease in self.leases.leases.values()) <= ORIGIN_SLOTS
+        assert len(self.leases.leases) <= ORIGIN_SLOTS + ORIGIN_SLOTS // 2
+        for swarm in self.swarms:
+            covered = {piece for digest, piece in leased if digest == swarm.digest}
+            assert swarm.leased == sum(1 << piece for piece in covered)
+            assert swarm.free == swarm.layout.all & ~swarm.leased & ~swarm.held
+
+
+TestLeases = LeaseMachine.TestCase
+TestLeases.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
