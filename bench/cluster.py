@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import threading
 import time
@@ -11,14 +10,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Self
 
-import aiohttp
-
 from bench.daemons import Daemon, parse_metrics
 from bench.netns import Host, Network, NotPossible, socket_in, visit
-from bench.origin import PROGRAM, REGISTRY, distribution_config
+from bench.origin import PROGRAM, REGISTRY, distribution_config, logged_traffic
 
 REGISTRY_PORT, SUPERNODE_PORT, PEER_PORT, PROXY_PORT, OPERATIONS_PORT = 5000, 5090, 5081, 5080, 5082
 _SAMPLE_SECONDS = 0.25
@@ -44,36 +42,41 @@ class HostDaemon(Daemon):
 class Cluster:
     """Host 0 is the origin and the supernode's, the last one an unshaped probe, the rest are nodes."""
 
-    def __init__(self, network: Network, registry_root: Path, folder: Path) -> None:
+    def __init__(self, network: Network, registry_root: Path, folder: Path, *, daemons: bool = True) -> None:
+        """`daemons`: whether nodes and supernode run, or the origin alone."""
+        self._with_daemons = daemons
         self.network = network
         self.origin, *self.nodes, self.probe = network.hosts
         self._root, self._folder = registry_root, folder
         self._stack = ExitStack()
         self.daemons: list[HostDaemon] = []
-        self.registry_log = folder / "registry.log"
+        self._registry_log = folder / "registry.log"
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             config = self._folder / "registry.json"
             config.write_text(json.dumps(distribution_config(self._root, f"0.0.0.0:{REGISTRY_PORT}")))
-            registry = HostDaemon(self.origin, [PROGRAM, "serve", str(config)], self.registry_log)
-            supernode = self._shoal(self.origin, "supernode", "supernode", {})
+            registry = HostDaemon(self.origin, [PROGRAM, "serve", str(config)], self._registry_log)
             stack.enter_context(registry)
-            stack.enter_context(supernode)
-            for place, host in enumerate(self.nodes):
-                daemon = self._shoal(host, f"node{place}", "peer", self._node_settings(host, place))
-                stack.enter_context(daemon)
-                self.daemons.append(daemon)
+            if self._with_daemons:
+                self._start_shoal(stack)
             registry.wait_for(REGISTRY_PORT)
-            supernode.wait_for(SUPERNODE_PORT)
-            for daemon in self.daemons:
-                daemon.wait_for(PROXY_PORT)
-            self.supernode, self.registry = supernode, registry
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    def _start_shoal(self, stack: ExitStack) -> None:
+        supernode = self._shoal(self.origin, "supernode", "supernode", {})
+        stack.enter_context(supernode)
+        for place, host in enumerate(self.nodes):
+            daemon = self._shoal(host, f"node{place}", "peer", self._node_settings(host, place))
+            stack.enter_context(daemon)
+            self.daemons.append(daemon)
+        supernode.wait_for(SUPERNODE_PORT)
+        for daemon in self.daemons:
+            daemon.wait_for(PROXY_PORT)
 
     def _shoal(self, host: Host, name: str, command: str, settings: dict[str, str]) -> HostDaemon:
         environment = [f"{key}={value}" for key, value in settings.items()]
@@ -89,17 +92,31 @@ class Cluster:
             "SHOAL_PEER__SUPERNODE": f"http://{self.origin.address}:{SUPERNODE_PORT}",
             "SHOAL_PEER__STORE": str(self._folder / f"store{place}"),
             "SHOAL_PEER__HOST": host.address,
-            "SHOAL_PEER__SHUTDOWN_GRACE": "1s",
-            "SHOAL_LOG__LEVEL": os.environ.get("SHOAL_LOG__LEVEL", "info"),
+            "SHOAL_PEER__SHUTDOWN_GRACE": "0s",
+            "SHOAL_PROXY__SHUTDOWN_TIMEOUT": "0s",
+            "SHOAL_PROXY__DEFAULT_UPSTREAM": REGISTRY,
         }
 
     def counted(self, node: Host) -> dict[str, float]:
         """A node's metrics now."""
         return parse_metrics(fetch(node, f"http://127.0.0.1:{OPERATIONS_PORT}/metrics"))
 
-    def joined(self) -> bool:
-        """Whether every node has reached the supernode."""
-        return all(self.counted(node).get("shoal_supernode_connected") == 1.0 for node in self.nodes)
+    def wait_until_joined(self) -> None:
+        """Wait until every node has reached the supernode; raises `DidNotStart`."""
+        for node, daemon in zip(self.nodes, self.daemons, strict=True):
+            daemon.wait_until(partial(self._has_joined, node))
+
+    def _has_joined(self, node: Host) -> bool:
+        return self.counted(node).get("shoal_supernode_connected") == 1.0
+
+    def kill(self, count: int) -> None:
+        """End the first `count` nodes without a word."""
+        for daemon in self.daemons[:count]:
+            daemon.kill()
+
+    def origin_traffic(self) -> tuple[int, int]:
+        """Requests that the origin has answered, and bytes of bodies that it sent."""
+        return logged_traffic(self._registry_log)
 
 
 def fetch(host: Host, url: str) -> str:
@@ -115,11 +132,6 @@ def fetch(host: Host, url: str) -> str:
     except urllib.error.URLError as error:
         raise NotPossible(f"{url} on {host.namespace}: {error}") from None
     return got[0]
-
-
-def connector(host: Host) -> aiohttp.TCPConnector:
-    """Connections that begin on a host, for an HTTP client that runs outside of it."""
-    return aiohttp.TCPConnector(socket_factory=lambda _: socket_in(host), limit=0)
 
 
 class Sampler:

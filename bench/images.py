@@ -38,7 +38,7 @@ class BenchImage:
 
 
 def layer(size: int, seed: str) -> Iterator[bytes]:
-    """A layer of about `size` bytes: a tar archive of one file of random bytes. Rounded to tar's blocks of 512 bytes."""
+    """A layer of `size` bytes, rounded down to tar blocks of 512: an archive of one file of random bytes."""
     size = max(SMALLEST_LAYER, size // _TAR_BLOCK * _TAR_BLOCK)
     member = tarfile.TarInfo(f"data/{seed}")
     member.size = size - _TAR_BLOCK - len(_TAR_END)

@@ -62,7 +62,8 @@ class Download:
         self.readers: dict[int, int] = {}
         self.taking = 0
         self.epoch = 0
-        self.started_at = self.moved_at = time.monotonic()
+        self.started_at = self.moved_at = self.waited_since = time.monotonic()
+        """When it began, when it last came nearer to its end, since when readers wait; seconds of that clock."""
         self.verified = False
         self.swarmed = False
         """Whether pieces came from other peers."""
@@ -248,6 +249,8 @@ class Download:
             if self.error is not None:
                 raise self.error
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            if not self._waiting:
+                self.waited_since = time.monotonic()
             self._waiting.add(waiter)
             try:
                 await waiter

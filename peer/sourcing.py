@@ -180,6 +180,7 @@ class Sourcing:
             return quiet > self._settings.origin_wait
         if not self.connected or not download.waited_for:
             return False
+        quiet = min(quiet, now - download.waited_since)
         if quiet > _LOST_WAITS * self._settings.origin_wait and self._owner.exchange.is_lost(download):
             return True
         stall = self._settings.stall
@@ -357,6 +358,7 @@ class Sourcing:
             if len(digest) != PIECE_DIGEST_SIZE:
                 raise InvalidMessage("too few piece digests")
             download.table[index] = digest
+        download.moved_at = time.monotonic()
         self._alone.discard(download.blob.digest)
         self._owner.exchange.digests_known(download, pieces)
 
