@@ -1,4 +1,4 @@
-"""Images for measurements: the same bytes each time, incompressible, put where a registry keeps them."""
+"""Images for measurements: the same incompressible bytes each time, put where a registry keeps them."""
 
 from __future__ import annotations
 
