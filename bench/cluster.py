@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from bench.daemons import Daemon, parse_metrics
+from bench.daemons import REGISTRY, Daemon, parse_metrics
 from bench.netns import Host, Network, NotPossible, socket_in, visit
-from bench.origin import PROGRAM, REGISTRY, distribution_config, logged_traffic
+from bench.origin import PROGRAM, distribution_config, logged_traffic
 
 REGISTRY_PORT, SUPERNODE_PORT, PEER_PORT, PROXY_PORT, OPERATIONS_PORT = 5000, 5090, 5081, 5080, 5082
 _SAMPLE_SECONDS = 0.25

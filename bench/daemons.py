@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.processes import DidNotStart, Program
+
+REGISTRY = "origin.test:5000"
+"""What the origin is called in references; configurations say where it listens."""
 
 _START_SECONDS = 60.0
 
@@ -22,13 +28,13 @@ class Daemon(Program):
         """Wait until it listens on loopback; raises `DidNotStart`."""
         self.wait_until(lambda: _connects(port))
 
-    def wait_until(self, is_there: Callable[[], bool]) -> None:
-        """Wait until it is there; raises `DidNotStart`."""
+    def wait_until(self, is_there: Callable[[], bool], every: float = 0.05) -> None:
+        """Wait until it is there, looking each `every` seconds; raises `DidNotStart`."""
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
             if is_there():
                 return
-            time.sleep(0.05)
+            time.sleep(every)
         raise DidNotStart(f"{' '.join(self._command)}: {self._log.read_text(errors='replace')[-2000:]}")
 
     def kill(self) -> None:
@@ -72,3 +78,52 @@ def _connects(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1.0)
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@dataclass(frozen=True)
+class LocalNode:
+    """A `shoal peer` on loopback."""
+
+    daemon: Daemon
+    proxy: int
+    """The port that clients use."""
+    operations: int
+    store: Path
+
+    def counted(self, name: str) -> float:
+        """One of its metrics."""
+        return metrics(self.operations).get(name, 0.0)
+
+    def received(self, source: str) -> int:
+        """Bytes that came in from `source`: origin or peer."""
+        return int(self.counted(f'shoal_bytes_total{{direction="in",source="{source}"}}'))
+
+
+def start_supernode(stack: ExitStack, folder: Path) -> int:
+    """Run a supernode on loopback until `stack` ends; returns its port."""
+    (port,) = free_ports(1)
+    daemon = stack.enter_context(shoal("supernode", folder / "supernode.log", {"SHOAL_SUPERNODE__PORT": str(port)}))
+    daemon.wait_for(port)
+    return port
+
+
+def start_node(stack: ExitStack, folder: Path, name: str, upstream: str, supernode: int = 0) -> LocalNode:
+    """Run a node on loopback whose only upstream is at `upstream`; returns when it serves and has joined."""
+    peer, proxy, operations = free_ports(3)
+    settings = {
+        "SHOAL_PEER__PORT": str(peer),
+        "SHOAL_PEER__OPERATIONS__PORT": str(operations),
+        "SHOAL_PEER__STORE": str(folder / f"store-{name}"),
+        "SHOAL_PEER__SHUTDOWN_GRACE": "0s",
+        "SHOAL_PROXY__PORT": str(proxy),
+        "SHOAL_PROXY__DEFAULT_UPSTREAM": REGISTRY,
+        "SHOAL_PROXY__UPSTREAMS": json.dumps({REGISTRY: {"url": upstream}}),
+        "SHOAL_PROXY__SHUTDOWN_TIMEOUT": "0s",
+    }
+    if supernode:
+        settings["SHOAL_PEER__SUPERNODE"] = f"http://127.0.0.1:{supernode}"
+    daemon = stack.enter_context(shoal("peer", folder / f"{name}.log", settings))
+    node = LocalNode(daemon, proxy, operations, folder / f"store-{name}")
+    daemon.wait_for(proxy)
+    daemon.wait_until(lambda: not supernode or node.counted("shoal_supernode_connected") == 1.0)
+    return node

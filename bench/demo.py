@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import images
-from bench.daemons import Daemon, free_ports, metrics, shoal
-from bench.origin import REGISTRY, Origin, open_origin
+from bench.daemons import REGISTRY, LocalNode, start_node, start_supernode
+from bench.origin import open_origin
 from shoal.cli.image import PullFailed, Silence, own_platform, pull
 from shoal.reference import Reference
 
@@ -76,69 +76,23 @@ def _run(folder: Path, stack: ExitStack, console: Console) -> Outcome:
         image = images.write_image(folder / "registry", _REPOSITORY, _LAYERS)
     with console.status("starting an origin, a supernode and four nodes"):
         origin = open_origin(stack, folder)
-        nodes = _start(stack, folder, origin)
+        supernode = start_supernode(stack, folder)
+        nodes = [start_node(stack, folder, f"node {place}", origin.url, supernode) for place in range(1, NODES + 1)]
     with console.status(f"{NODES} clients pull {image.size / 1e6:.0f} MB through their nodes"):
         pulls = asyncio.run(_pull_all(folder, nodes, image))
     requests, sent = origin.traffic()
     rows = []
-    for (name, _, operations), (seconds, verified) in zip(nodes, pulls, strict=True):
-        counted = metrics(operations)
-        rows.append(
-            Node(
-                name,
-                round(seconds, 3),
-                round(image.size / seconds / 1e6, 1),
-                int(counted.get('shoal_bytes_total{direction="in",source="origin"}', 0)),
-                int(counted.get('shoal_bytes_total{direction="in",source="peer"}', 0)),
-                verified,
-            )
-        )
+    for place, (node, (seconds, verified)) in enumerate(zip(nodes, pulls, strict=True), start=1):
+        rate = round(image.size / seconds / 1e6, 1)
+        received = node.received("origin"), node.received("peer")
+        rows.append(Node(f"node {place}", round(seconds, 3), rate, *received, verified))
     return Outcome(rows, image.size, sent, round(sent / image.size, 4), requests, all(row.verified for row in rows))
 
 
-def _start(stack: ExitStack, folder: Path, origin: Origin) -> list[tuple[str, int, int]]:
-    """Start the daemons; returns each node's name and the ports of its proxy and its metrics."""
-    (port,) = free_ports(1)
-    supernode = shoal("supernode", folder / "supernode.log", {"SHOAL_SUPERNODE__PORT": str(port)})
-    stack.enter_context(supernode)
-    daemons: list[tuple[Daemon, int]] = [(supernode, port)]
-    nodes = []
-    for place in range(1, NODES + 1):
-        peer, proxy, operations = free_ports(3)
-        settings = {
-            "SHOAL_PEER__SUPERNODE": f"http://127.0.0.1:{port}",
-            "SHOAL_PEER__PORT": str(peer),
-            "SHOAL_PEER__OPERATIONS__PORT": str(operations),
-            "SHOAL_PEER__STORE": str(folder / f"store{place}"),
-            "SHOAL_PROXY__PORT": str(proxy),
-            "SHOAL_PROXY__DEFAULT_UPSTREAM": origin.name,
-            "SHOAL_PROXY__UPSTREAMS": json.dumps({origin.name: {"url": origin.url}}),
-        }
-        daemon = shoal("peer", folder / f"node{place}.log", settings)
-        stack.enter_context(daemon)
-        daemons.append((daemon, proxy))
-        nodes.append((f"node {place}", proxy, operations))
-    for daemon, listening in daemons:
-        daemon.wait_for(listening)
-    _wait_until_joined(nodes)
-    return nodes
-
-
-def _wait_until_joined(nodes: list[tuple[str, int, int]]) -> None:
-    deadline = time.monotonic() + 15.0
-    while time.monotonic() < deadline:
-        if all(metrics(operations).get("shoal_supernode_connected") == 1.0 for _, _, operations in nodes):
-            return
-        time.sleep(0.05)
-    raise click.ClickException("the nodes did not reach their supernode in 15 seconds")
-
-
-async def _pull_all(
-    folder: Path, nodes: list[tuple[str, int, int]], image: images.BenchImage
-) -> list[tuple[float, bool]]:
+async def _pull_all(folder: Path, nodes: list[LocalNode], image: images.BenchImage) -> list[tuple[float, bool]]:
     client = _skopeo if shutil.which("skopeo") else _built_in
     return await asyncio.gather(
-        *(client(folder / f"pulled{place}", node[1], image) for place, node in enumerate(nodes))
+        *(client(folder / f"pulled{place}", node.proxy, image) for place, node in enumerate(nodes))
     )
 
 

@@ -12,11 +12,8 @@ from typing import Protocol
 
 from aiohttp import web
 
-from bench.daemons import Daemon, free_ports
+from bench.daemons import REGISTRY, Daemon, free_ports
 from shoal.descriptor import OCI_MANIFEST
-
-REGISTRY = "origin.test:5000"
-"""What the origin is called in references; configurations say where it listens."""
 
 PROGRAM = "docker-registry"
 
