@@ -10,12 +10,14 @@ from pathlib import Path
 
 import click
 
-from bench import opponents
+from bench.caches import distribution_cache, nginx_files
 from bench.client import pull
 from bench.congestion import same_congestion_control
+from bench.daemons import free_ports, start_node
 from bench.images import blob_path, write_image
 from bench.options import file_system, folder_option, json_option, require_programs, runs_option, working_folder
-from bench.processes import IdleMeter, Program, free_port
+from bench.origin import PROGRAM, Distribution
+from bench.processes import IdleMeter, Program
 from bench.result import Check, Result, Series, publish
 
 _SIZE = 1 << 30
@@ -29,7 +31,7 @@ _REPOSITORY = "bench/hit"
 @folder_option
 def command(as_json: bool, runs: int, folder: Path | None) -> None:
     """A cached 1 GiB blob to 1 and 8 clients: throughput, and CPU-seconds per GB of the server."""
-    require_programs("docker-registry", "nginx", "curl")
+    require_programs(PROGRAM, "nginx", "curl")
     with working_folder(folder, 3 * _SIZE) as work, same_congestion_control() as congestion:
         publish(_measure(work, runs, congestion), as_json)
 
@@ -57,7 +59,9 @@ def _measure(work: Path, runs: int, congestion: str) -> Result:
         return [mine[f"{figure}, {n}"].median / other[f"{figure}, {n}"].median for n in _CLIENTS]
 
     checks = [
-        Check("ratio", min(over("nginx", "throughput")), 0.9, False, "throughput over nginx's, worse of 1 and 8 clients"),
+        Check(
+            "ratio", min(over("nginx", "throughput")), 0.9, False, "throughput over nginx's, worse of 1 and 8 clients"
+        ),
         Check("ratio_cpu", max(over("nginx", "cpu")), 1.5, True, "CPU per GB over nginx's, worse of 1 and 8 clients"),
         Check(
             "ratio_registry", min(over("docker-registry", "throughput")), 2.0, False, "throughput over distribution's"
@@ -69,23 +73,20 @@ def _measure(work: Path, runs: int, congestion: str) -> Result:
 
 def _servers(work: Path, stack: ExitStack) -> dict[str, tuple[Program, str]]:
     """All contenders, with the blob in the cache of each."""
-    root = work / "origin"
-    image = write_image(root, _REPOSITORY, [_SIZE])
+    image = write_image(work / "registry", _REPOSITORY, [_SIZE])
     digest, _ = image.blobs[1]
-    origin_port, node_port, cache_port, files_port = (free_port() for _ in range(4))
-    origin = f"http://127.0.0.1:{origin_port}"
-    stack.enter_context(opponents.registry(root, work, origin_port)).listening(origin_port)
-    ports = (node_port, free_port(), free_port())
-    node = stack.enter_context(opponents.node(work / "store", work, ports, origin)).listening(node_port)
-    cache = stack.enter_context(opponents.registry(work / "cache", work, cache_port, remote=origin)).listening(cache_port)
-    files = stack.enter_context(opponents.nginx_files(root, work, files_port)).listening(files_port)
-    for port in (node_port, cache_port):
+    origin = Distribution(stack, work, free_ports(1)[0])
+    node = start_node(stack, work, "node", origin.url)
+    cache = distribution_cache(stack, work / "cache", origin.url)
+    files = nginx_files(stack, work / "nginx", work / "registry")
+    for port in (node.proxy, cache.address[1]):
         pull(("127.0.0.1", port), _REPOSITORY)
     path = f"/v2/{_REPOSITORY}/blobs/{digest}"
+    stored = blob_path(work / "registry", digest).relative_to(work / "registry")
     return {
-        "shoal": (node, f"http://127.0.0.1:{node_port}{path}"),
-        "nginx": (files, f"http://127.0.0.1:{files_port}/{blob_path(root, digest).relative_to(root)}"),
-        "docker-registry": (cache, f"http://127.0.0.1:{cache_port}{path}"),
+        "shoal": (node.daemon, f"http://127.0.0.1:{node.proxy}{path}"),
+        "nginx": (files.programs[0], f"http://127.0.0.1:{files.address[1]}/{stored}"),
+        "docker-registry": (cache.programs[0], f"http://127.0.0.1:{cache.address[1]}{path}"),
     }
 
 
