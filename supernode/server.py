@@ -10,7 +10,7 @@ from typing import Self
 
 import structlog
 from aiohttp import WSMsgType, web
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter
 
 from shoal.messages import InvalidMessage
 from shoal.operations import operations_routes
@@ -62,6 +62,7 @@ class SupernodeServer:
     def __init__(self, settings: SupernodeSettings, registry: CollectorRegistry) -> None:
         self._settings = settings
         self._metrics = SupernodeMetrics(registry)
+        self._counters: dict[tuple[str, type], Counter] = {}
         self._connections: dict[PeerId, _Connection] = {}
         self._tracker = Tracker(
             random.Random(),
@@ -160,12 +161,11 @@ class SupernodeServer:
         return hello
 
     async def _read(self, socket: web.WebSocketResponse, peer: PeerId) -> None:
-        received = self._metrics.messages.labels
         async for frame in socket:
             if frame.type is not WSMsgType.BINARY:
                 raise InvalidMessage("a frame that is not binary")
             message = protocol.from_peer.decode(frame.data)
-            received("in", type(message).__name__).inc()
+            self._counter("in", type(message)).inc()
             self._tracker.receive(peer, message, time.monotonic())
             self._flush()
 
@@ -173,13 +173,20 @@ class SupernodeServer:
         """Send what the tracker decided; a message to many peers is encoded once."""
         for peers, message in self._tracker.take():
             data = protocol.from_supernode.encode(message)
-            self._metrics.messages.labels("out", type(message).__name__).inc(len(peers))
+            self._counter("out", type(message)).inc(len(peers))
             for peer in peers:
                 connection = self._connections.get(peer)
                 if connection is not None and not connection.send(data):
                     log.warning("peer.not_reading", peer=peer)
                     self._metrics.dropped.labels("not reading").inc()
                     connection.abort()
+
+    def _counter(self, direction: str, kind: type) -> Counter:
+        """The count of a kind of messages; to look its labels up each time costs as much as to decode a message."""
+        found = self._counters.get((direction, kind))
+        if found is None:
+            found = self._counters[direction, kind] = self._metrics.messages.labels(direction, kind.__name__)
+        return found
 
     async def _refuse(self, socket: web.WebSocketResponse, peer: PeerId | None, reason: str) -> None:
         log.warning("peer.refused", peer=peer, reason=reason)
