@@ -90,9 +90,11 @@ class LeaseStream:
             async with self._origin.fetch(download.location, download.blob, start, end) as body:
                 if body.size is not None and body.size != layout.size:
                     raise OriginUnavailable(f"the origin has {body.size} bytes where {layout.size} were announced")
-                if body.start != start:
+                if body.start != start and lease.end < layout.count:
                     raise NoRange("the origin ignores ranges")
-                await self._cut(body.chunks())
+                if body.start > start:
+                    raise OriginUnavailable(f"the origin starts at {body.start} where {start} was asked for")
+                await self._cut(_without(body.chunks(), start - body.start))
         finally:
             download.growing.pop(lease.next, None)
             await asyncio.gather(*self._landing)
@@ -153,3 +155,12 @@ class LeaseStream:
         while self._reported in self._landed:
             self._report(self.lease, self._reported, self._landed.pop(self._reported))
             self._reported += 1
+
+
+async def _without(chunks: AsyncIterator[bytes], count: int) -> AsyncIterator[bytes]:
+    """The chunks without their first `count` bytes: what an origin sends that knows no ranges, and is here already."""
+    async for chunk in chunks:
+        dropped = min(count, len(chunk))
+        count -= dropped
+        if dropped < len(chunk):
+            yield chunk[dropped:] if dropped else chunk

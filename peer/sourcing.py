@@ -208,16 +208,15 @@ class Sourcing:
     def _begin(self, lease: HeldLease, key: int) -> None:
         self._owner.exchange.reserve(lease.download, run_of(lease.next, lease.end - lease.next))
         stream = LeaseStream(lease, self._origin, self._report, self._count)
-        self._streams[key] = _Stream(lease, asyncio.create_task(self._carry_out(stream, key)))
+        task = asyncio.create_task(self._carry_out(stream, key))
+        self._streams[key] = _Stream(lease, task)
         self._owner.exchange.leases = len(self._streams)
+        # a task that is cancelled before its first step runs no line of its own, so that this is left to the callback
+        task.add_done_callback(lambda _: self._over(lease, key))
 
     async def _carry_out(self, stream: LeaseStream, key: int) -> None:
         lease = stream.lease
-        try:
-            reason, error = await stream.run()
-        except asyncio.CancelledError:
-            self._over(lease, key)
-            raise
+        reason, error = await stream.run()
         self._over(lease, key)
         if reason:
             log.warning("lease.failed", digest=lease.download.blob.digest, reason=reason, error=str(error))
@@ -233,7 +232,10 @@ class Sourcing:
             self.tick(time.monotonic())
 
     def _over(self, lease: HeldLease, key: int) -> None:
-        self._streams.pop(key, None)
+        stream = self._streams.get(key)
+        if stream is None or stream.lease is not lease:
+            return
+        del self._streams[key]
         self._owner.exchange.leases = len(self._streams)
         if lease.next < lease.end:
             self._owner.exchange.unreserve(lease.download, run_of(lease.next, lease.end - lease.next))

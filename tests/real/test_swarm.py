@@ -53,8 +53,8 @@ def test_three_nodes_at_once_take_each_byte_from_the_origin_once(
     pulls = [pool.submit(client.pull, node, "library/debian:real") for client, node in zip(clients, nodes, strict=True)]
     assert [pull.result() for pull in pulls] == [debian] * 3
     blobs = clients[0].blobs()
+    wait_until(lambda: all(blobs <= node.stored() for node in nodes), "every node has stored the image")
     size = sum((nodes[0].folder / "store/blobs/sha256" / Digest(blob).hex).stat().st_size for blob in blobs)
-    assert all(blobs <= node.stored() for node in nodes)
     assert registry.sent() - before <= 1.02 * size
 
 
