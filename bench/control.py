@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -186,9 +187,7 @@ async def _connected(stack: AsyncExitStack, port: int, count: int) -> list[_Peer
     digests = [Digest.of(b"%d" % layer) for layer in range(_LAYERS)]
     peers = []
     for number in range(count):
-        _, peer = await asyncio.get_running_loop().create_connection(
-            lambda n=number: _Peer(n, digests), "127.0.0.1", port
-        )
+        _, peer = await asyncio.get_running_loop().create_connection(partial(_Peer, number, digests), "127.0.0.1", port)
         stack.callback(peer.close)
         await peer.ready
         peers.append(peer)

@@ -28,7 +28,7 @@ NODES = 4
 MAX_EGRESS = 1.02
 """Copies of the image that may leave the origin."""
 
-_LAYERS = (120_000_000, 80_000_000, 60_000_000, 30_000_000, 10_000_000)
+_LAYERS = (121_000_000, 80_000_000, 60_000_000, 30_000_000, 10_000_000)
 _REPOSITORY = "demo/image"
 
 
