@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import statistics
 import struct
 import time
 import urllib.request
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -72,6 +74,10 @@ def command(as_json: bool, runs: int, folder: Path | None) -> None:
         "control", "Control messages of one supernode", checks, {"shoal": figures}, idle, congestion, setting
     )
     publish(result, as_json)
+
+
+_numbers = itertools.count()
+"""No peer comes twice: the supernode would wait for the older connection's farewell."""
 
 
 class _Peer(asyncio.Protocol):
@@ -186,8 +192,9 @@ def _frame(message: protocol.FromPeer) -> bytes:
 async def _connected(stack: AsyncExitStack, port: int, count: int) -> list[_Peer]:
     digests = [Digest.of(b"%d" % layer) for layer in range(_LAYERS)]
     peers = []
-    for number in range(count):
-        _, peer = await asyncio.get_running_loop().create_connection(partial(_Peer, number, digests), "127.0.0.1", port)
+    for _ in range(count):
+        made = partial(_Peer, next(_numbers), digests)
+        _, peer = await asyncio.get_running_loop().create_connection(made, "127.0.0.1", port)
         stack.callback(peer.close)
         await peer.ready
         peers.append(peer)
