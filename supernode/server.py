@@ -87,6 +87,7 @@ class SupernodeServer:
         self._stack.push_async_callback(self._hang_up)
         site = web.TCPSite(self._runner, self._settings.host, self._settings.port)
         await site.start()
+        self._stack.push_async_callback(site.stop)  # before the peers are hung up on: they call again at once
         self.port = self._runner.addresses[0][1]
         ticking = asyncio.create_task(self._tick())
         self._stack.push_async_callback(_cancelled, ticking)
