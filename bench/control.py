@@ -12,7 +12,6 @@ import urllib.request
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from functools import partial
 from pathlib import Path
 from typing import cast
 
