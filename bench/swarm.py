@@ -7,6 +7,7 @@ same links in the same run.
 
 from __future__ import annotations
 
+import http.client
 import shutil
 import statistics
 import subprocess
@@ -20,7 +21,7 @@ from typing import Any
 
 import click
 
-from bench.client import Pull, pull
+from bench.client import Pull, WrongContent, pull
 from bench.cluster import PROXY_PORT, REGISTRY_PORT, Cluster, Sampler
 from bench.congestion import chosen
 from bench.images import BenchImage, write_image
@@ -168,7 +169,7 @@ def _pull_all(setting: Setting, image: BenchImage, nodes: Sequence[Host], port: 
         address = "127.0.0.1" if port == PROXY_PORT else _origin_address(nodes)
         try:
             return pull((address, port), image.repository, make_socket=lambda: socket_in(host))
-        except (OSError, ValueError):
+        except (OSError, http.client.HTTPException, WrongContent):
             if place < setting.kill:
                 return None
             raise

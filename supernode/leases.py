@@ -32,6 +32,8 @@ _MIN_PATIENCE = 4.0
 _PATIENCE_PIECES = 6
 """A lease is revoked after this many times the expected time of one piece."""
 _RATE_WEIGHT = 0.25
+_LONE_SECONDS = 0.1
+"""How long the first lease of a lone peer stays its only one: others often start at the same moment."""
 _MIN_SECONDS = 0.01
 """What is faster is taken as this fast."""
 _CANDIDATES = 8
@@ -266,7 +268,15 @@ class OriginLeases:
                 lease.swarm.recount()
                 decisions.append(Trimmed(lease))
 
+    def _may_be_cut_soon(self, lease: Lease, now: float) -> bool:
+        """Whether a lone lease over much has just begun: if others come now, what its socket holds was sent in vain."""
+        return (
+            lease.lone and lease.swarm.layout.bytes_of(lease.rest) > _MIN_RUN and now - lease.granted_at < _LONE_SECONDS
+        )
+
     def _grant(self, now: float) -> Lease | None:
+        if any(self._may_be_cut_soon(lease, now) for lease in self.leases.values()):
+            return None
         locations = list(self._queues)
         for step in range(len(locations)):
             queue = self._queues[locations[(self._turn + step) % len(locations)]]
