@@ -91,12 +91,20 @@ def write_all(fd: int, content: bytes | bytearray | memoryview, offset: int) -> 
 def read_all(fd: int, offset: int, length: int) -> bytes:
     """Exactly `length` bytes from `offset` on; raises `OSError`, also where the file ends before."""
     content = os.pread(fd, length, offset)
-    while len(content) < length:
-        more = os.pread(fd, length - len(content), offset + len(content))
-        if not more:
-            raise OSError(errno.EIO, f"the file ends at {offset + len(content)} instead of {offset + length}")
-        content += more
-    return content
+    if len(content) == length:
+        return content
+    whole = bytearray(length)
+    read_all_into(fd, memoryview(whole), offset)
+    return bytes(whole)
+
+
+def read_all_into(fd: int, target: memoryview, offset: int) -> None:
+    """Fill `target` with the bytes from `offset` on; raises `OSError`, also where the file ends before."""
+    while target:
+        count = os.preadv(fd, [target], offset)
+        if not count:
+            raise OSError(errno.EIO, f"the file ends at {offset}, {len(target)} bytes early")
+        target, offset = target[count:], offset + count
 
 
 def sync_data(fd: int) -> None:

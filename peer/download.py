@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -18,7 +19,7 @@ from peer.partial import Partial
 from peer.store import StoreError
 from peer.workers import Workers
 from shoal.descriptor import Descriptor
-from shoal.pieces import MIB, PieceIndex, PieceLayout, iterate, leading_run, piece_digest
+from shoal.pieces import KIB, MIB, PieceIndex, PieceLayout, iterate, leading_run, piece_digest
 from shoal.reference import Location
 
 log = structlog.get_logger()
@@ -180,7 +181,7 @@ class Download:
                 most = max(1, _HASH_JOB // self.layout.piece_size)
                 until = self._hashed + min(run, most)
                 end = self.layout.span(until - 1).end
-                await self._workers.run(self._feed, self._hasher.update, self.layout.span(self._hashed).start, end)
+                await self._workers.sync(partial(self._feed, self._hasher.update, self.layout.span(self._hashed).start, end))
                 if epoch == self.epoch:
                     self._hashed = until
         except (StoreError, OSError) as error:
@@ -192,9 +193,12 @@ class Download:
         elif self._hashed == self.layout.count and not self.over:
             await self._judge()
 
-    def _feed(self, update: Callable[[bytes], None], start: int, end: int) -> None:
+    def _feed(self, update: Callable[[memoryview], None], start: int, end: int) -> None:
+        buffer = memoryview(bytearray(min(_HASH_STEP, end - start)))
         for offset in range(start, end, _HASH_STEP):
-            update(self.partial.read(offset, min(_HASH_STEP, end - offset)))
+            content = buffer[: end - offset]
+            self.partial.read_into(offset, content)
+            update(content)
 
     async def _judge(self) -> None:
         if not self.blob.digest.matches(self._hasher):
@@ -206,7 +210,7 @@ class Download:
         log.info("blob.verified", digest=self.blob.digest, size=self.layout.size, seconds=seconds)
         self.changed()
         try:
-            await self._workers.run(self.partial.finish)
+            await self._workers.sync(self.partial.finish)
         except (StoreError, OSError) as error:
             log.error("blob.not_stored", digest=self.blob.digest, error=str(error))
             self.error = DownloadFailed(str(error))

@@ -13,6 +13,7 @@ from typing import Protocol
 import structlog
 
 from peer import wire
+from peer.buffers import Buffers
 from peer.connection import Span
 from peer.download import Download
 from peer.metrics import PeerMetrics
@@ -68,6 +69,7 @@ class PieceExchange:
         self._news: dict[Digest, PieceSet] = {}
         self._news_timer: asyncio.TimerHandle | None = None
         self._taking: set[asyncio.Task[None]] = set()
+        self._buffers = Buffers()
         self._sources = 0
         self.leases = 0
         """Streams from the origin: each takes one download slot."""
@@ -257,7 +259,7 @@ class PieceExchange:
             return None
         if piece.length != download.layout.length(piece.piece):
             raise InvalidMessage(f"piece {piece.piece} of {piece.length} bytes")
-        return bytearray(piece.length)
+        return self._buffers.take(piece.length)
 
     def said(self, neighbour: Neighbour, event: wire.Event) -> None:
         """A message of a neighbour; raises `InvalidMessage`."""
@@ -382,6 +384,7 @@ class PieceExchange:
             self._metrics.pieces.labels("duplicate").inc()
             return
         digest = await download.take(piece, content, expected)
+        self._buffers.give_back(content)
         if digest == expected:
             self._metrics.pieces.labels("verified").inc()
         elif not download.over:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peer.checkpoint import Checkpoint
-from peer.disk import SharedFile, StoreError, failing_to, read_all, sync_data, sync_folder, write_all, write_durably
+from peer.disk import SharedFile, StoreError, failing_to, read_all, read_all_into, sync_data, sync_folder, write_all, write_durably
 from shoal.digest import Digest
 from shoal.pieces import MIB, PIECE_DIGEST_SIZE, PieceLayout, PieceSet
 
@@ -118,6 +118,11 @@ class Partial:
         """The `length` bytes from `offset` on, which must lie in pieces of `have`; raises `StoreError`."""
         with self._file as fd, failing_to(f"read {length} bytes at {offset} of {self.digest}"):
             return read_all(fd, offset, length)
+
+    def read_into(self, offset: int, target: memoryview) -> None:
+        """Fill `target` with the bytes from `offset` on, which must lie in pieces of `have`; raises `StoreError`."""
+        with self._file as fd, failing_to(f"read {len(target)} bytes at {offset} of {self.digest}"):
+            read_all_into(fd, target, offset)
 
     def snapshot(self) -> Checkpoint:
         """What is had at this moment; later calls of `mark` do not show in it."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from shoal.digest import Digest
-from shoal.pieces import PieceIndex, PieceLayout, PieceSet, iterate, pick, run_of
+from shoal.pieces import PieceIndex, PieceLayout, PieceSet, iterate, lowest, pick, run_of
 from supernode.protocol import PeerId
 
 WINDOW = 32
@@ -59,6 +59,13 @@ class BlobBook:
     def parted(self, peer: PeerId) -> None:
         """A neighbour has left the swarm."""
         self._shift(self.holders.pop(peer, 0), -1)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether every neighbour is a seed: nobody waits for what comes here, so that it may come in order, and be
+        hashed on the way instead of afterwards."""
+        everything = self.layout.all
+        return all(pieces == everything for pieces in self.holders.values())
 
     def window(self) -> PieceSet:
         """Pieces that readers need next."""
@@ -120,7 +127,8 @@ class Picker:
                         best = (level, digest, rarest)
             if best is not None:
                 _, digest, rarest = best
-                return self._ask(digest, pick(rarest, self._rng), idle, cost)
+                alone = self.books[digest].is_alone
+                return self._ask(digest, lowest(rarest) if alone else pick(rarest, self._rng), idle, cost)
         return None
 
     def choose_again(
