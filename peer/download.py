@@ -19,7 +19,7 @@ from peer.partial import Partial
 from peer.store import StoreError
 from peer.workers import Workers
 from shoal.descriptor import Descriptor
-from shoal.pieces import KIB, MIB, PieceIndex, PieceLayout, iterate, leading_run, piece_digest
+from shoal.pieces import MIB, PieceIndex, PieceLayout, iterate, leading_run, piece_digest
 from shoal.reference import Location
 
 log = structlog.get_logger()
@@ -180,8 +180,8 @@ class Download:
                     break
                 most = max(1, _HASH_JOB // self.layout.piece_size)
                 until = self._hashed + min(run, most)
-                end = self.layout.span(until - 1).end
-                await self._workers.sync(partial(self._feed, self._hasher.update, self.layout.span(self._hashed).start, end))
+                start, end = self.layout.span(self._hashed).start, self.layout.span(until - 1).end
+                await self._workers.run_long(partial(self._feed, self._hasher.update, start, end))
                 if epoch == self.epoch:
                     self._hashed = until
         except (StoreError, OSError) as error:
@@ -210,7 +210,7 @@ class Download:
         log.info("blob.verified", digest=self.blob.digest, size=self.layout.size, seconds=seconds)
         self.changed()
         try:
-            await self._workers.sync(self.partial.finish)
+            await self._workers.run_long(self.partial.finish)
         except (StoreError, OSError) as error:
             log.error("blob.not_stored", digest=self.blob.digest, error=str(error))
             self.error = DownloadFailed(str(error))

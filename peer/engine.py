@@ -189,7 +189,7 @@ class Engine:
         self.exchange.gained(download, index, rare)
         self.sourcing.gained(download)
         if download.partial.due(time.monotonic()):
-            self._own(self.workers.sync(download.partial.checkpoint))
+            self._own(self.workers.run_long(download.partial.checkpoint))
 
     def _ended(self, download: Download) -> None:
         digest = download.blob.digest
@@ -226,9 +226,9 @@ class Engine:
     async def _put_away(self, download: Download) -> None:
         try:
             if isinstance(download.error, DigestMismatch):
-                await self.workers.sync(download.partial.abort)
+                await self.workers.run_long(download.partial.abort)
             elif download.error is not None and download.have:
-                await self.workers.sync(download.partial.checkpoint)
+                await self.workers.run_long(download.partial.checkpoint)
         except StoreError as error:
             log.warning("blob.not_saved", digest=download.blob.digest, error=str(error))
         finally:

@@ -14,7 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peer.checkpoint import Checkpoint
-from peer.disk import SharedFile, StoreError, failing_to, read_all, read_all_into, sync_data, sync_folder, write_all, write_durably
+from peer.disk import (
+    SharedFile,
+    StoreError,
+    failing_to,
+    read_all,
+    read_all_into,
+    sync_data,
+    sync_folder,
+    write_all,
+    write_durably,
+)
 from shoal.digest import Digest
 from shoal.pieces import MIB, PIECE_DIGEST_SIZE, PieceLayout, PieceSet
 
@@ -61,6 +71,7 @@ class Partial:
         self._closed = False
         self._lost = False
         self._turn = threading.Lock()  # one checkpoint, `finish` or `abort` at a time; held over syncs
+        self._writer = threading.Lock()  # the kernel lets one thread write to a file at a time, and the others spin
         self._guard = threading.Condition()  # the fields above; held for an instant
 
     @property
@@ -81,7 +92,7 @@ class Partial:
         if not self._claim(index):
             return
         try:
-            with self._file as fd, failing_to(f"write piece {index} of {self.digest}"):
+            with self._writer, self._file as fd, failing_to(f"write piece {index} of {self.digest}"):
                 write_all(fd, view, self.layout.span(index).start)
         finally:
             with self._guard:

@@ -1,4 +1,4 @@
-"""The threads that hash and write, and those that wait for the disk: all release the interpreter's lock meanwhile."""
+"""The threads that hash, write and sync: these release the interpreter's lock, so that the event loop goes on."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ _MAX_THREADS = 4
 
 
 class Workers:
-    """As many threads as there are processors, two to four, for work; as many again that only wait for the disk.
+    """As many threads as there are processors, two to four, for pieces; as many again for what takes long.
 
-    Were they the same, each sync of a large blob would stop half of the hashing: a fifth of the time at 1 GB/s.
+    Whole blobs are hashed and synced in the second: neither waits there behind the pieces that came meanwhile, nor do
+    pieces wait for the disk.
     """
 
     def __init__(self) -> None:
         threads = min(max(os.cpu_count() or 2, 2), _MAX_THREADS)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="shoal-worker")
-        self._syncing = ThreadPoolExecutor(threads, thread_name_prefix="shoal-sync")
+        self._long = ThreadPoolExecutor(threads, thread_name_prefix="shoal-long")
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do `work` in a thread; its exceptions are raised here."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: work(*args, **kwargs))
 
-    async def sync(self, work: Callable[[], T]) -> T:
-        """Do `work`, which waits for the disk, in a thread; its exceptions are raised here."""
-        return await asyncio.get_running_loop().run_in_executor(self._syncing, work)
+    async def run_long(self, work: Callable[[], T]) -> T:
+        """Do `work`, which hashes much or waits for the disk, in a thread; its exceptions are raised here."""
+        return await asyncio.get_running_loop().run_in_executor(self._long, work)
 
     def close(self) -> None:
         """Wait for what runs, and end the threads."""
         self._pool.shutdown(wait=True)
-        self._syncing.shutdown(wait=True)
+        self._long.shutdown(wait=True)
