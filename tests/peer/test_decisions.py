@@ -75,10 +75,21 @@ def test_ties_are_broken_at_random() -> None:
     for seed in range(40):
         chooser, book = picker(seed=seed)
         book.held(A, book.layout.all)
-        choice = chooser.choose([A], free)
+        book.held(B, 0)
+        choice = chooser.choose([A, B], free)
         assert choice is not None
         chosen.add(choice.piece)
     assert len(chosen) > 15
+
+
+def test_pieces_come_in_order_where_every_neighbour_is_a_seed() -> None:
+    chooser, book = picker()
+    book.held(A, book.layout.all)
+    book.held(B, book.layout.all)
+    book.pending = 0b11
+    choice = chooser.choose([A, B], free)
+    assert choice is not None
+    assert choice.piece == 2
 
 
 def test_of_several_holders_the_one_of_least_cost_is_asked() -> None:
