@@ -27,6 +27,8 @@ log = structlog.get_logger()
 _READ_SIZE = 1 * MIB
 _HASH_STEP = 1 * MIB
 _HASH_JOB = 8 * MIB
+_HASH_LEAST = 2 * MIB
+"""Bytes for which a thread is woken, the end of the blob aside: 1 ms of work."""
 
 
 @dataclass(slots=True)
@@ -168,14 +170,21 @@ class Download:
 
     def _hash_on(self) -> None:
         """Go on with the hash of the whole blob, as far as its pieces are there without a gap."""
-        if self._hashing is None and not self.over and leading_run(self.have, self._hashed):
+        if self._hashing is None and not self.over and self._hashable:
             self._hashing = asyncio.create_task(self._hash())
+
+    @property
+    def _hashable(self) -> int:
+        """How many pieces the hash may go on for now; 0 where it is not worth a thread's while."""
+        run = leading_run(self.have, self._hashed)
+        whole = self._hashed + run == self.layout.count
+        return run if whole or run * self.layout.piece_size >= _HASH_LEAST else 0
 
     async def _hash(self) -> None:
         epoch = self.epoch
         try:
             while not self.over and epoch == self.epoch:
-                run = leading_run(self.have, self._hashed)
+                run = self._hashable
                 if not run:
                     break
                 most = max(1, _HASH_JOB // self.layout.piece_size)
@@ -281,7 +290,7 @@ class Download:
         growing = self.growing.get(index)
         if growing is not None and not self.have >> index & 1:
             begin = offset - self.layout.span(index).start
-            return bytes(memoryview(growing.buffer)[begin : begin + count])
+            return memoryview(growing.buffer)[begin : begin + count]
         return self.partial.read(offset, count)
 
     def known_digests(self) -> tuple[int, bytes]:

@@ -15,16 +15,16 @@ _MAX_THREADS = 4
 
 
 class Workers:
-    """As many threads as there are processors, two to four, for pieces; as many again for what takes long.
+    """Threads for pieces, one less than there are processors since the event loop fills one; more for what takes long.
 
     Whole blobs are hashed and synced in the second: neither waits there behind the pieces that came meanwhile, nor do
     pieces wait for the disk.
     """
 
     def __init__(self) -> None:
-        threads = min(max(os.cpu_count() or 2, 2), _MAX_THREADS)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="shoal-worker")
-        self._long = ThreadPoolExecutor(threads, thread_name_prefix="shoal-long")
+        processors = os.cpu_count() or 2
+        self._pool = ThreadPoolExecutor(min(max(processors - 1, 1), _MAX_THREADS), thread_name_prefix="shoal-piece")
+        self._long = ThreadPoolExecutor(min(max(processors, 2), _MAX_THREADS), thread_name_prefix="shoal-long")
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do `work` in a thread; its exceptions are raised here."""
