@@ -11,14 +11,15 @@ import structlog
 
 from peer.download import Download, GrowingPiece
 from peer.origin import Origin, OriginDenied, OriginError, OriginNotFound, OriginUnavailable
+from shoal.pieces import MIB
 from supernode.protocol import LeaseId, ReleaseReason
 
 log = structlog.get_logger()
 
 _ATTEMPTS = 3
 """Streams in a row that may end without a whole piece before the lease is given back."""
-_PIECES_IN_HAND = 4
-"""Pieces of one stream that wait to be hashed and written."""
+_BYTES_IN_HAND = 4 * MIB
+"""Of one stream, in pieces that wait to be hashed and written; one piece at least."""
 _RETRY_SECONDS = 0.3
 
 
@@ -51,7 +52,7 @@ class LeaseStream:
         self._origin = origin
         self._report = report
         self._count_bytes = count_bytes
-        self._in_hand = asyncio.Semaphore(_PIECES_IN_HAND)
+        self._in_hand = asyncio.Semaphore(max(1, _BYTES_IN_HAND // lease.download.layout.piece_size))
         self._landing: set[asyncio.Task[None]] = set()
         self._landed: dict[int, bytes] = {}
         self._reported = lease.next
