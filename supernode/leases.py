@@ -62,6 +62,11 @@ class Lease:
     def __post_init__(self) -> None:
         self.first, self.granted_at = self.next, self.moved_at
 
+    def soon(self, seconds: float, now: float) -> int:
+        """Pieces that its holder has reached in so many seconds, at its pace until now; of `_MAX_RUN` bytes at most."""
+        pace = (self.next - self.first) / max(now - self.granted_at, _MIN_SECONDS)
+        return min(round(pace * seconds), _MAX_RUN // self.swarm.layout.piece_size)
+
 
 @dataclass(slots=True)
 class Granted:
@@ -202,7 +207,7 @@ class OriginLeases:
             elif lease.counted and self._ends_soon(lease, now) and self._ending < self._slots // _MAX_OVERLAP:
                 lease.counted = False
         if not self._is_lone:
-            self._split(decisions)
+            self._split(decisions, now)
         active = sum(lease.counted for lease in self.leases.values())
         while active < self._slots:
             granted = self._grant(now)
@@ -248,7 +253,7 @@ class OriginLeases:
         size = min(max(self._rate * _RUN_SECONDS, _MIN_RUN), _MAX_RUN)
         return max(1, int(size // swarm.layout.piece_size))
 
-    def _split(self, decisions: list[Decision]) -> None:
+    def _split(self, decisions: list[Decision], now: float) -> None:
         """Lone leases end soon, and of several that one peer holds only those that have begun stay."""
         kept: set[PeerId] = set()
         lone = [lease for lease in self.leases.values() if lease.lone]
@@ -260,7 +265,7 @@ class OriginLeases:
                 decisions.append(Revoked(lease))
                 continue
             kept.add(lease.holder)
-            end = min(lease.end, lease.next + self._run(lease.swarm))
+            end = min(lease.end, lease.next + max(self._run(lease.swarm), lease.soon(_RUN_SECONDS, now)))
             if end < lease.end:
                 given_up = run_of(end, lease.end - end)
                 lease.end = end
