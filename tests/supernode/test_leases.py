@@ -60,6 +60,17 @@ def test_when_others_join_what_a_lone_lease_has_not_reached_is_split_off() -> No
     assert set(holders) <= {"b", "c", "d", "a"}
 
 
+def test_a_lone_lease_keeps_what_its_holder_reaches_before_the_cut_does() -> None:
+    leases, swarm = OriginLeases(random.Random(1)), swarm_of(128 * MIB)
+    join(leases, swarm, "a")
+    (lone,) = granted(leases)
+    for piece in range(10):
+        fetch(leases, lone, 1, 0.02 * (piece + 1))
+    join(leases, swarm, "b")
+    leases.decide(0.2)
+    assert lone.end - lone.next == 25
+
+
 def test_an_origin_has_four_slots_over_all_its_blobs() -> None:
     leases = OriginLeases(random.Random(1))
     for name in (b"1", b"2", b"3"):
