@@ -13,7 +13,6 @@ from typing import Protocol
 import structlog
 
 from peer import wire
-from peer.buffers import Buffers
 from peer.connection import Span
 from peer.download import Download
 from peer.metrics import PeerMetrics
@@ -69,7 +68,6 @@ class PieceExchange:
         self._news: dict[Digest, PieceSet] = {}
         self._news_timer: asyncio.TimerHandle | None = None
         self._taking: set[asyncio.Task[None]] = set()
-        self._buffers = Buffers()
         self._sources = 0
         self.leases = 0
         """Streams from the origin: each takes one download slot."""
@@ -260,7 +258,7 @@ class PieceExchange:
             return None
         if piece.length != download.layout.length(piece.piece):
             raise InvalidMessage(f"piece {piece.piece} of {piece.length} bytes")
-        return self._buffers.take(piece.length)
+        return bytearray(piece.length)
 
     def said(self, neighbour: Neighbour, event: wire.Event) -> None:
         """A message of a neighbour; raises `InvalidMessage`."""
@@ -385,7 +383,6 @@ class PieceExchange:
             self._metrics.pieces.labels("duplicate").inc()
             return
         digest = await download.take(piece, content, expected)
-        self._buffers.give_back(content)
         if digest == expected:
             self._metrics.pieces.labels("verified").inc()
         elif not download.over:
