@@ -177,7 +177,6 @@ class PieceExchange:
                 self._free(digest, piece)
             self._requests.rest_long(peer, now, _STUCK_REST)
         self._count_sources()
-        self._requests.behind = self._picker.behind
         self.schedule()
 
     @property

@@ -6,7 +6,6 @@ The simulator in `bench/` runs these same classes.
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
@@ -112,15 +111,6 @@ class Picker:
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self.books: dict[Digest, BlobBook] = {}
-
-    @property
-    def behind(self) -> int:
-        """How many more pieces are missing here than at the median neighbour, of the blobs that are underway here."""
-        lacking: Counter[PeerId] = Counter()
-        for book in self.books.values():
-            for peer, pieces in book.holders.items():
-                lacking[peer] += book.missing.bit_count() - (book.layout.all & ~pieces).bit_count()
-        return sorted(lacking.values())[len(lacking) // 2] if lacking else 0
 
     def choose(self, idle: Collection[PeerId], cost: Callable[[PeerId], float]) -> Choice | None:
         """The next request among neighbours that take one; the one of least `cost` is asked."""

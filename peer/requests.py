@@ -16,9 +16,6 @@ START_DEPTH = 3 * UPLOAD_SLOTS
 """Requests outstanding at the start. 16 nodes at 50 Mbit/s, median over bound: 8 1.29, 12 1.17, 14 1.18, 16 1.19."""
 
 _MAX_DEPTH = 64
-_BEHIND_STEP, _MAX_EXTRA = 4, 6
-"""One request more for so many pieces behind, up to so many. Slowest of 16 nodes: 1.25, without 1.27; twice as much of
-it: 1.26, and taking requests from those ahead lifts the median from 1.17 to 1.22."""
 _COVER = 1.5
 """Outstanding bytes over rate x latency."""
 _RATE_SECONDS = 1.0
@@ -54,14 +51,7 @@ class Requests:
         self._window_bytes = 0
         self._service = 0.0
         self.count = 0
-        self._covering = START_DEPTH
-        self.behind = 0
-        """Pieces that are missing here beyond those that the median neighbour lacks."""
-
-    @property
-    def depth(self) -> int:
-        """Requests that may be outstanding: a few more where others are ahead, since slots go to those who ask."""
-        return self._covering + max(0, min(self.behind // _BEHIND_STEP, _MAX_EXTRA))
+        self.depth = START_DEPTH
 
     def load(self, peer: PeerId) -> int:
         """Requests outstanding at one neighbour."""
@@ -181,7 +171,7 @@ class Requests:
         self._rate = self._window_bytes / elapsed
         self._window_start, self._window_bytes = now, 0
         covering = _COVER * self._rate * self._latency / max(size, 1) + UPLOAD_SLOTS
-        self._covering = max(START_DEPTH, min(_MAX_DEPTH, round(covering)))
+        self.depth = max(START_DEPTH, min(_MAX_DEPTH, round(covering)))
 
 
 def _smoothed(before: float, sample: float) -> float:

@@ -251,19 +251,3 @@ def test_the_manifests_of_an_index_are_not_opened_ahead() -> None:
     plans.expect(children, AT)
     assert plans.following(children[0].digest, AT) == []
     assert plans.known(children[1].digest) == children[1]
-
-
-def test_who_is_behind_its_neighbours_may_ask_for_more_at_a_time() -> None:
-    chooser, book = picker()
-    requests = Requests()
-    assert chooser.behind == 0
-    book.missing = book.layout.all & ~run_of(0, 10)
-    for peer, had in ((A, 10), (B, 30), (C, 60)):
-        book.held(peer, run_of(0, had))
-    assert chooser.behind == 20
-    requests.behind = chooser.behind
-    assert requests.depth == START_DEPTH + 5
-    book.missing = 0
-    requests.behind = chooser.behind
-    assert requests.behind < 0
-    assert requests.depth == START_DEPTH
