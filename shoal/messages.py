@@ -28,12 +28,12 @@ M = TypeVar("M")
 class Codec(Generic[M]):
     """Encodes and decodes the messages of one protocol in one direction.
 
-    `kinds` is the union of message classes, `limit` the largest encoded message in bytes.
+    `kinds` is a message class or the union of several, `limit` the largest encoded message in bytes.
     """
 
     def __init__(self, kinds: Any, limit: int) -> None:
         # by tag, as msgspec would find them itself, which takes it eight times as long as all the rest
-        self._kinds: dict[Any, Any] = {kind.__struct_config__.tag: kind for kind in get_args(kinds)}
+        self._kinds: dict[Any, Any] = {kind.__struct_config__.tag: kind for kind in get_args(kinds) or (kinds,)}
         self.limit = limit
 
     def encode(self, message: M) -> bytes:
