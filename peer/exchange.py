@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import random
 import time
@@ -19,7 +20,7 @@ from peer.metrics import PeerMetrics
 from peer.neighbours import Neighbour, Neighbours
 from peer.picker import BlobBook, Choice, Picker
 from peer.requests import Requests
-from peer.uploads import Upload, UploadSlots
+from peer.uploads import Upload, UploadRate, UploadSlots
 from shoal.digest import Digest, InvalidDigest
 from shoal.messages import InvalidMessage
 from shoal.pieces import PieceIndex, PieceLayout, PieceSet, from_bitfield, iterate, to_bitfield
@@ -27,8 +28,9 @@ from supernode.protocol import PeerId
 
 log = structlog.get_logger()
 
-_HAVE_DELAY = 0.05
-"""Seconds for which news of pieces is collected; a piece from the origin is told at once."""
+_HAVE_DELAY, _CALM_HAVE_DELAY = 0.05, 0.15
+"""Seconds for which news of pieces is collected; the second where more pieces are to be had than are asked for at a
+time. A piece from the origin is told at once. With many neighbours news is half of all messages."""
 _STUCK_REST = 10.0
 
 
@@ -64,6 +66,7 @@ class PieceExchange:
         self._picker = Picker(rng)
         self._requests = Requests()
         self._uploads = UploadSlots(slots)
+        self._upload_rate = UploadRate()
         self._asked_at: dict[tuple[PeerId, Digest, int], float] = {}
         self._news: dict[Digest, PieceSet] = {}
         self._news_timer: asyncio.TimerHandle | None = None
@@ -165,7 +168,9 @@ class PieceExchange:
         if rare or download.missing == 0:
             self._tell_news()
         elif self._news_timer is None:
-            self._news_timer = asyncio.get_running_loop().call_later(_HAVE_DELAY, self._tell_news)
+            calm = book is not None and book.wanted.bit_count() > self._requests.depth
+            delay = _CALM_HAVE_DELAY if calm else _HAVE_DELAY
+            self._news_timer = asyncio.get_running_loop().call_later(delay, self._tell_news)
         self.schedule()
 
     def tick(self) -> None:
@@ -428,9 +433,10 @@ class PieceExchange:
             if sent:
                 self._metrics.requests.labels("served").inc()
                 self._metrics.bytes.labels("peer", "out").inc(span.length)
+                self._upload_rate.sent(span.length, time.monotonic())
             self._served(upload)
 
-        neighbour.connection.send_piece(Span(message, fd, span.start, release))
+        neighbour.connection.send_piece(Span(message, fd, span.start, release, self._upload_rate.best / self._slots))
 
     def _served(self, upload: Upload) -> None:
         following, invited = self._uploads.finished(upload)
@@ -460,6 +466,7 @@ class PieceExchange:
                     neighbour.connection.send_raw(frames[lacking])
 
 
+@functools.lru_cache(maxsize=1024)
 def _digest(text: str) -> Digest:
     try:
         return Digest(text)

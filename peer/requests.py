@@ -12,7 +12,7 @@ from peer.uploads import UPLOAD_SLOTS
 from shoal.digest import Digest
 from supernode.protocol import PeerId
 
-START_DEPTH = 3 * UPLOAD_SLOTS
+START_DEPTH = 2 * UPLOAD_SLOTS
 """Requests outstanding at the start. 16 nodes at 50 Mbit/s, median over bound: 8 1.29, 12 1.17, 14 1.18, 16 1.19."""
 
 _MAX_DEPTH = 64

@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from peer.uploads import UPLOAD_SLOTS
 from shoal.fields import Duration, Port, check_url
 from shoal.operations import OperationsSettings
 
@@ -43,7 +44,7 @@ class PeerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     store: Path = msgspec.field(default_factory=default_store)
     """The folder of the blob store."""
 
-    upload_slots: Annotated[int, Meta(ge=1, le=64)] = 4
+    upload_slots: Annotated[int, Meta(ge=1, le=64)] = UPLOAD_SLOTS
     """Pieces served to other peers at a time (design, "balanced degree")."""
 
     operations: OperationsSettings = OperationsSettings(port=5082)

@@ -156,6 +156,11 @@ class Decoder:
         """The piece whose bytes are coming now."""
         return self._piece
 
+    @property
+    def chunk_left(self) -> int:
+        """Bytes of a piece that come before anything else can; 0 between chunks."""
+        return self._chunk
+
     def buffer(self) -> memoryview:
         """Where the next bytes go: straight into the piece inside a long chunk, otherwise into the scratch buffer."""
         if self._chunk and self._target is not None and self._start == self._end:

@@ -81,6 +81,28 @@ def test_an_origin_has_four_slots_over_all_its_blobs() -> None:
     assert granted(leases) == []
 
 
+def test_the_first_peer_does_not_get_all_leases_before_the_others_have_come() -> None:
+    leases = OriginLeases(random.Random(1))
+    swarms = [swarm_of(20 * MIB, name) for name in (b"1", b"2", b"3", b"4")]
+    join(leases, swarm_of(1000, b"manifest"), "late")  # it reads the manifest still, and wants no layer yet
+    granted(leases)
+    for swarm in swarms:
+        join(leases, swarm, "first")
+    assert [lease.holder for lease in granted(leases)] == ["first"]
+    for swarm in swarms:
+        join(leases, swarm, "second")
+    assert [lease.holder for lease in granted(leases, 0.1)] == ["second"]
+    assert len(leases.leases) == ORIGIN_SLOTS - 1
+    assert len(granted(leases, 0.4)) == 1
+
+
+def test_small_blobs_are_fetched_four_at_a_time_from_the_start() -> None:
+    leases = OriginLeases(random.Random(1))
+    for name in (b"1", b"2", b"3", b"4"):
+        join(leases, swarm_of(MIB // 2, name), "first")
+    assert len(granted(leases)) == ORIGIN_SLOTS
+
+
 def test_a_lease_without_progress_is_revoked_and_its_pieces_go_to_others() -> None:
     leases, swarm = OriginLeases(random.Random(1)), swarm_of(8 * MIB)
     for peer in "ab":
