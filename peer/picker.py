@@ -24,7 +24,9 @@ _BLUR = 0.2
 class BlobBook:
     """What is known about one blob: which pieces are missing, underway, checkable, and which neighbour has which.
 
-    `levels[k]` are the pieces that exactly `k` neighbours have.
+    How many neighbours have a piece is kept as binary numbers across the pieces: `counts[k]` are the pieces whose
+    number has bit `k` set. News of any size then costs as many operations as the numbers have digits, whatever the
+    number of neighbours.
     """
 
     layout: PieceLayout
@@ -34,10 +36,7 @@ class BlobBook:
     readers: dict[int, int] = field(default_factory=dict)
     """The piece at which each reader stands."""
     holders: dict[PeerId, PieceSet] = field(default_factory=dict)
-    levels: list[PieceSet] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.levels = [self.layout.all]
+    counts: list[PieceSet] = field(default_factory=list)
 
     @property
     def wanted(self) -> PieceSet:
@@ -47,18 +46,37 @@ class BlobBook:
         """A neighbour tells all that it has."""
         before = self.holders.get(peer, 0)
         self.holders[peer] = pieces
-        self._shift(pieces & ~before, 1)
-        self._shift(before & ~pieces, -1)
+        self._add(pieces & ~before)
+        self._subtract(before & ~pieces)
 
     def gained(self, peer: PeerId, pieces: PieceSet) -> None:
         """A neighbour has more pieces."""
         before = self.holders.get(peer, 0)
         self.holders[peer] = before | pieces
-        self._shift(pieces & ~before, 1)
+        self._add(pieces & ~before)
 
     def parted(self, peer: PeerId) -> None:
         """A neighbour has left the swarm."""
-        self._shift(self.holders.pop(peer, 0), -1)
+        self._subtract(self.holders.pop(peer, 0))
+
+    @property
+    def available(self) -> PieceSet:
+        """Pieces that some neighbour has."""
+        available = 0
+        for digit in self.counts:
+            available |= digit
+        return available
+
+    @property
+    def levels(self) -> list[PieceSet]:
+        """For each number of neighbours from 0 on, the pieces that exactly so many have."""
+        levels: list[PieceSet] = []
+        rest = self.layout.all
+        while rest:
+            level, members = self.rarity(rest)
+            levels += [0] * (level - len(levels)) + [members]
+            rest &= ~members
+        return levels
 
     @property
     def is_alone(self) -> bool:
@@ -76,24 +94,34 @@ class BlobBook:
 
     def rarity(self, pieces: PieceSet) -> tuple[int, PieceSet]:
         """The lowest count of holders among `pieces` (not empty) and those that have it."""
-        for level, members in enumerate(self.levels):
-            rarest = members & pieces
-            if rarest:
-                return level, rarest
-        raise AssertionError("a piece on no level")
+        level = 0
+        for place in range(len(self.counts) - 1, -1, -1):
+            fewer = pieces & ~self.counts[place]
+            if fewer:
+                pieces = fewer
+            else:
+                level += 1 << place
+        return level, pieces
 
-    def _shift(self, pieces: PieceSet, step: int) -> None:
-        """Move pieces one level up or down, each from where it is."""
-        order = range(len(self.levels)) if step < 0 else range(len(self.levels) - 1, -1, -1)
-        if step > 0 and pieces & self.levels[-1]:
-            self.levels.append(0)
-        for level in order:
-            moved = self.levels[level] & pieces
-            if moved:
-                self.levels[level] &= ~moved
-                self.levels[level + step] |= moved
-        while len(self.levels) > 1 and not self.levels[-1]:
-            self.levels.pop()
+    def _add(self, carry: PieceSet) -> None:
+        """One more neighbour has these pieces."""
+        counts = self.counts
+        for place, digit in enumerate(counts):
+            if not carry:
+                return
+            counts[place] = digit ^ carry
+            carry &= digit
+        if carry:
+            counts.append(carry)
+
+    def _subtract(self, borrow: PieceSet) -> None:
+        """One neighbour less has these pieces."""
+        counts = self.counts
+        for place, digit in enumerate(counts):
+            if not borrow:
+                return
+            counts[place] = digit ^ borrow
+            borrow &= ~digit
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +148,7 @@ class Picker:
         for ahead in (True, False):
             for digest, book in self.books.items():
                 wanted = book.wanted & (book.window() if ahead else -1)
-                wanted &= self._offered(book, idle) if wanted else 0
+                wanted = self._offered(book, wanted, idle)
                 if wanted:
                     level, rarest = book.rarity(wanted)
                     if best is None or level < best[0]:
@@ -153,12 +181,14 @@ class Picker:
         return None
 
     @staticmethod
-    def _offered(book: BlobBook, idle: Collection[PeerId]) -> PieceSet:
-        offered = 0
-        for peer, pieces in book.holders.items():
-            if peer in idle:
-                offered |= pieces
-        return offered
+    def _offered(book: BlobBook, wanted: PieceSet, idle: Collection[PeerId]) -> PieceSet:
+        """Those of the `wanted` pieces that some of these neighbours have."""
+        rest, holders = wanted, book.holders
+        for peer in idle:
+            if not rest:
+                break
+            rest &= ~holders.get(peer, 0)
+        return wanted & ~rest
 
     def _ask(
         self, digest: Digest, piece: PieceIndex, idle: Collection[PeerId], cost: Callable[[PeerId], float]

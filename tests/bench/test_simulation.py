@@ -26,3 +26,14 @@ def test_peers_that_vanish_do_not_stop_the_others() -> None:
 
 def test_one_peer_alone_is_as_fast_as_its_link() -> None:
     assert Simulation(50 * MB, [10.0 * MB], 10.0 * MB, seed=1).run().ratio < 1.1
+
+
+def test_sixteen_peers_take_about_as_long_as_on_the_measured_network() -> None:
+    """Namespaces of 50 Mbit/s, 100 MB: 1.16 to 1.19 of the bound (`python -m bench swarm`)."""
+    assert 1.05 < Simulation(100 * MB, [6.25 * MB] * 16, 6.25 * MB, seed=1).run().ratio < 1.25
+
+
+@pytest.mark.parametrize("rates", [[10.0 * MB] * 120, [5.0 * MB] * 30 + [10.0 * MB] * 90])
+def test_swarms_above_a_full_mesh_lose_no_peer(rates: list[float]) -> None:
+    outcome = Simulation(5 * MB, rates, 10.0 * MB, seed=1, leaving=0.1).run()
+    assert outcome.median <= outcome.makespan
