@@ -71,7 +71,7 @@ class PieceExchange:
         self._news: dict[Digest, PieceSet] = {}
         self._news_timer: asyncio.TimerHandle | None = None
         self._taking: set[asyncio.Task[None]] = set()
-        self._sources = 0
+        self._scheduled = False
         self.leases = 0
         """Streams from the origin: each takes one download slot."""
         self.neighbours = Neighbours(peer, host, port, self)
@@ -196,14 +196,20 @@ class PieceExchange:
     # --- asking ---------------------------------------------------------------------------------------------------
 
     def schedule(self) -> None:
-        """Send as many requests as may be outstanding."""
+        """Send as many requests as may be outstanding, once for all that has come at the same moment."""
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._ask_for_more)
+
+    def _ask_for_more(self) -> None:
+        self._scheduled = False
         requests = self._requests
         limit = requests.depth - self.leases * max(1, requests.depth // self._slots)
         room = limit - requests.count
         if room <= 0 or not self._downloads or len(self._taking) > 2 * requests.depth:
             return
         now = time.monotonic()
-        most = requests.most_at_one(self._sources)
+        most = requests.most_at_one
         idle = [peer for peer in self.neighbours.all if not requests.rests(peer, now) and requests.load(peer) < most]
         for digest, download in self._downloads.items():
             self._picker.books[digest].readers = download.readers
@@ -225,7 +231,7 @@ class PieceExchange:
 
     def _count_sources(self) -> None:
         """How many neighbours the requests can be spread over."""
-        self._sources = len({peer for book in self._picker.books.values() for peer in book.holders})
+        self._requests.sources = len({peer for book in self._picker.books.values() for peer in book.holders})
 
     def _free(self, digest: Digest, piece: int) -> None:
         book = self._picker.books.get(digest)

@@ -13,8 +13,14 @@ from shoal.digest import Digest
 from supernode.protocol import PeerId
 
 START_DEPTH = 2 * UPLOAD_SLOTS
-"""Requests outstanding at the start. 16 nodes at 50 Mbit/s, median over bound: 8 1.29, 12 1.17, 14 1.18, 16 1.19."""
+"""Requests outstanding at the start. 16 nodes at 50 Mbit/s, median over bound: 8 1.19, 12 1.16, 18 1.17, 24 1.19."""
 
+WIDE_DEPTH = 4 * UPLOAD_SLOTS
+"""And with many neighbours, which refuse more of them. 128 simulated peers, slowest over bound: 12 1.54, 24 1.28, 36
+1.30."""
+
+_MESH = 15
+"""Neighbours up to which `START_DEPTH` was measured."""
 _MAX_DEPTH = 64
 _COVER = 1.5
 """Outstanding bytes over rate x latency."""
@@ -36,7 +42,7 @@ class _Asked:
 
 
 class Requests:
-    """What is outstanding. `depth` follows rate x latency, as LEDBAT's window does, from `START_DEPTH` up."""
+    """What is outstanding, and how much may be. Keep `sources`, the neighbours to spread requests over, up to date."""
 
     def __init__(self) -> None:
         self._asked: dict[Key, dict[PeerId, _Asked]] = {}
@@ -50,17 +56,25 @@ class Requests:
         self._window_start = 0.0
         self._window_bytes = 0
         self._service = 0.0
+        self._covering = 0
         self.count = 0
-        self.depth = START_DEPTH
+        self.sources = 0
 
     def load(self, peer: PeerId) -> int:
         """Requests outstanding at one neighbour."""
         return self._load[peer]
 
-    def most_at_one(self, sources: int) -> int:
-        """Requests that may be outstanding at one of `sources` neighbours: rare pieces draw all askers to one holder,
-        and what it cannot serve soon is better asked elsewhere."""
-        return -(-self.depth // max(sources, 1))
+    @property
+    def depth(self) -> int:
+        """Requests that may be outstanding: it follows rate x latency, as LEDBAT's window does, from a floor up."""
+        floor = min(max(START_DEPTH, self.sources * START_DEPTH // _MESH), WIDE_DEPTH)
+        return min(max(floor, self._covering), _MAX_DEPTH)
+
+    @property
+    def most_at_one(self) -> int:
+        """Requests that may be outstanding at one neighbour: rare pieces draw all askers to one holder, and what it
+        cannot serve soon is better asked elsewhere."""
+        return -(-self.depth // max(self.sources, 1))
 
     def cost(self, peer: PeerId) -> float:
         """How little is to be said for asking one neighbour: what is outstanding there, then how slow it has been.
@@ -170,8 +184,7 @@ class Requests:
             return
         self._rate = self._window_bytes / elapsed
         self._window_start, self._window_bytes = now, 0
-        covering = _COVER * self._rate * self._latency / max(size, 1) + UPLOAD_SLOTS
-        self.depth = max(START_DEPTH, min(_MAX_DEPTH, round(covering)))
+        self._covering = round(_COVER * self._rate * self._latency / max(size, 1)) + UPLOAD_SLOTS
 
 
 def _smoothed(before: float, sample: float) -> float:

@@ -37,6 +37,8 @@ class Swarm:
     reporters: dict[int, PeerId] = field(default_factory=dict)
     news: PieceSet = 0
     """Pieces whose digests the members have not been told yet."""
+    news_due: float = 0.0
+    """When they may be told next, in seconds of the tracker's clock."""
     asked: dict[PeerId, float] = field(default_factory=dict)
     """When members were asked for piece digests."""
     banned: dict[PeerId, float] = field(default_factory=dict)

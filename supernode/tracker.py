@@ -20,6 +20,8 @@ from supernode.tags import Reply, TagTable
 
 _BAN_SECONDS = 600.0
 _ASK_AGAIN_SECONDS = 2.0
+_NEWS_SECONDS_EACH = 50e-6
+"""News of a swarm waits so long for each that hears of it: at most 20,000 messages a second, half of what is taken."""
 _MAX_SWARMS_PER_PEER = 65_536
 
 Outgoing = tuple[Sequence[PeerId], protocol.FromSupernode]
@@ -118,7 +120,7 @@ class Tracker:
 
     def tick(self, now: float) -> None:
         """Tell news of piece digests, revoke leases that do not move, forget peers that are silent."""
-        self._tell_news()
+        self._tell_news(now)
         self._ask_tables(now)
         self._reply(self._tags.expire(now))
         for peer in [peer for peer, state in self._peers.items() if now - state.seen_at > self._silence]:
@@ -269,12 +271,16 @@ class Tracker:
     def _digests(self, swarm: Swarm, pieces: PieceSet) -> protocol.PieceDigests:
         return protocol.PieceDigests(swarm.digest, to_bitfield(pieces, swarm.layout.count), swarm.digests_of(pieces))
 
-    def _tell_news(self) -> None:
-        for swarm in self._news.values():
+    def _tell_news(self, now: float) -> None:
+        """Tell leechers of new piece digests: the more there are, the more rarely, else news is all that is done."""
+        for digest, swarm in list(self._news.items()):
+            if now < swarm.news_due:
+                continue
+            del self._news[digest]
             if swarm.news:
-                self._send(list(swarm.leechers), self._digests(swarm, swarm.news))
-                swarm.news = 0
-        self._news.clear()
+                leechers = list(swarm.leechers)
+                self._send(leechers, self._digests(swarm, swarm.news))
+                swarm.news, swarm.news_due = 0, now + len(leechers) * _NEWS_SECONDS_EACH
 
     def _ask_tables(self, now: float) -> None:
         """Pieces without a digest are of no use to the swarm: ask those who have them, one at a time."""

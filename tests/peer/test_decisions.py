@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from peer.picker import WINDOW, BlobBook, Picker
 from peer.plans import ImagePlans
-from peer.requests import START_DEPTH, Requests
+from peer.requests import START_DEPTH, WIDE_DEPTH, Requests
 from peer.uploads import QUEUED_REQUESTS, UPLOAD_SLOTS, Upload, UploadRate, UploadSlots
 from shoal.descriptor import BlobKind, Descriptor
 from shoal.digest import Digest
@@ -159,9 +159,17 @@ def test_the_books_of_requests_balance(steps: list[tuple[PeerId, int, str]]) -> 
 
 def test_requests_are_spread_over_all_sources() -> None:
     requests = Requests()
-    assert requests.most_at_one(1) == START_DEPTH
-    assert requests.most_at_one(15) == 1
-    assert requests.most_at_one(0) == START_DEPTH
+    for sources, depth, most in ((0, START_DEPTH, START_DEPTH), (1, START_DEPTH, START_DEPTH), (15, START_DEPTH, 1)):
+        requests.sources = sources
+        assert (requests.depth, requests.most_at_one) == (depth, most)
+
+
+def test_with_many_neighbours_more_requests_are_outstanding() -> None:
+    requests = Requests()
+    depths = []
+    for requests.sources in (15, 20, 50, 100):
+        depths.append(requests.depth)
+    assert depths[0] == START_DEPTH < depths[1] < depths[2] == depths[3] == WIDE_DEPTH
 
 
 def test_a_neighbour_that_is_silent_for_long_is_stuck_and_one_that_sends_is_not() -> None:

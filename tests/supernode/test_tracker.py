@@ -169,3 +169,19 @@ def test_a_blob_has_one_size(world: World) -> None:
     world.open(A)
     with pytest.raises(InvalidMessage, match="not of"):
         world.say(B, protocol.Announce([protocol.Held(DIGEST, SIZE + 1)]))
+
+
+def test_news_of_a_large_swarm_is_told_more_rarely(world: World) -> None:
+    peers = [PeerId(f"{place:032x}") for place in range(2000)]
+    world.join(*peers)
+    told = [each for peer in peers for each in world.open(peer)]
+    (holder, grant), *_ = grants(told)
+
+    def news(seconds: float) -> int:
+        return sum(isinstance(message, protocol.PieceDigests) for _, message in world.tick(seconds))
+
+    world.say(holder, protocol.Progress(grant.lease, grant.first, bytes(PIECE_DIGEST_SIZE)))
+    assert news(0.02) == len(peers)
+    world.say(holder, protocol.Progress(grant.lease, grant.first + 1, bytes(PIECE_DIGEST_SIZE)))
+    assert news(0.02) == 0
+    assert news(0.1) == len(peers)
