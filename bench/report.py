@@ -13,7 +13,7 @@ matplotlib.use("svg")
 from matplotlib import pyplot
 
 from bench.__main__ import MEASUREMENTS
-from bench.result import read
+from bench.result import RESULTS, read, read_variants
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -24,8 +24,8 @@ def command() -> None:
     click.echo(write_report(DOCS, [found for name in MEASUREMENTS if (found := read(name))]))
 
 
-def write_report(docs: Path, results: list[dict[str, Any]]) -> Path:
-    """The page and its pictures below `docs`; the page's path."""
+def write_report(docs: Path, results: list[dict[str, Any]], folder: Path = RESULTS) -> Path:
+    """The page and its pictures below `docs`; the page's path. `folder` has the results in other settings."""
     matplotlib.rcParams["svg.hashsalt"] = "shoal"  # the same picture is the same file
     pictures = docs / "benchmarks"
     pictures.mkdir(parents=True, exist_ok=True)
@@ -39,6 +39,7 @@ def write_report(docs: Path, results: list[dict[str, Any]]) -> Path:
     ]
     for result in results:
         lines += _section(result, pictures)
+        lines += _variants(read_variants(result["name"], folder))
     page = docs / "benchmarks.md"
     page.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
     return page
@@ -66,7 +67,25 @@ def _section(result: dict[str, Any], pictures: Path) -> list[str]:
         drawn.append(_timeline(result["timeline"], pictures / f"{name}-timeline.svg"))
     if result.get("sent"):
         drawn.append(_matrix(result["sent"], pictures / f"{name}-sent.svg"))
-    return [*lines, *[f"![{path.stem}](benchmarks/{path.name})" for path in drawn], ""]
+    lines += [f"![{path.stem}](benchmarks/{path.name})" for path in drawn]
+    return [*lines, ""]
+
+
+def _variants(results: list[dict[str, Any]]) -> list[str]:
+    """A row for each other setting of the same measurement."""
+    if not results:
+        return []
+    lines = ["| other settings | runs | figure | value | bar | CPU idle |", "| --- | --- | --- | --- | --- | --- |"]
+    for result in results:
+        for place, check in enumerate(result["checks"]):
+            runs = len(result["idle"]["runs"])
+            first = f"| {result['title']} | {runs} " if place == 0 else "| | "
+            verdict = "" if check["pass"] else " **missed**"
+            lines.append(
+                f"{first}| {check['meaning']} | {check['value']:g} | {check['bar']:g}{verdict} |"
+                f" {result['idle']['median']:.0%} |"
+            )
+    return [*lines, ""]
 
 
 def _bars(result: dict[str, Any], path: Path) -> Path:

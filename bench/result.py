@@ -181,6 +181,11 @@ def read(name: str, folder: Path = RESULTS) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
+def read_variants(name: str, folder: Path = RESULTS) -> list[dict[str, Any]]:
+    """The last results of a measurement in other settings, which are named `name`-something."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(f"{name}-*.json"))]
+
+
 def machine() -> dict[str, Any]:
     """The processor, the memory and the kernel."""
     cpu = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)

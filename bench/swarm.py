@@ -31,6 +31,7 @@ from bench.origin import PROGRAM
 from bench.processes import DidNotStart, IdleMeter
 from bench.result import Check, Result, Series, publish
 
+_NAME = "swarm"
 MB = 1_000_000
 IMAGES = {"five": [20 * MB] * 5, "one": [100 * MB], "many": [40 * MB] + [MB] * 40}
 """Layers, in bytes: five of 20 MB, a single one of 100 MB, one of 40 MB with 40 of 1 MB."""
@@ -91,7 +92,7 @@ class Run:
 @click.option("--kill", default=0, show_default=True, help="Nodes killed in mid-pull.")
 @click.option("--slow", default=0, show_default=True, help="Nodes on links of half the rate.")
 @click.option("--direct/--no-direct", default=False, help="Also N pulls straight from the origin, once.")
-@click.option("--name", default="swarm", show_default=True, help="The result's name.")
+@click.option("--name", default=_NAME, show_default=True, help="The result's name: swarm-SOMETHING for other settings.")
 @runs_option
 @folder_option
 @json_option
@@ -247,6 +248,8 @@ def _result(name: str, setting: Setting, runs: list[Run], direct: list[Run]) -> 
     egress = statistics.median(each.egress for each in runs)
     what = (
         f"{setting.nodes} nodes at {setting.rate:g} Mbit/s, origin at {setting.origin_rate:g}, image {setting.image!r}"
+        + (f", {setting.kill} killed" if setting.kill else "")
+        + (f", {setting.slow} at half the rate" if setting.slow else "")
     )
     return Result(
         name,
@@ -259,5 +262,5 @@ def _result(name: str, setting: Setting, runs: list[Run], direct: list[Run]) -> 
         [each.idle for each in runs],
         chosen(),
         {**setting.__dict__, "queue": "tbf burst 128kb latency 50ms"},
-        extra={"timeline": middle.timeline, "sent": middle.sent},
+        extra={"timeline": middle.timeline, "sent": middle.sent} if name == _NAME else {},
     )
