@@ -255,17 +255,9 @@ class OriginLeases:
         return max(1, int(size // swarm.layout.piece_size))
 
     def _split(self, decisions: list[Decision], now: float) -> None:
-        """Lone leases end soon, and of several that one peer holds only those that have begun stay."""
-        kept: set[PeerId] = set()
-        lone = [lease for lease in self.leases.values() if lease.lone]
-        for lease in lone:
+        """Lone leases end soon: what they have not reached is for others."""
+        for lease in [lease for lease in self.leases.values() if lease.lone]:
             lease.lone = False
-            begun = lease.swarm.members[lease.holder].have if lease.holder in lease.swarm.members else 0
-            if lease.holder in kept and not begun:
-                self._end(lease)
-                decisions.append(Revoked(lease))
-                continue
-            kept.add(lease.holder)
             end = min(lease.end, lease.next + max(self._run(lease.swarm), lease.soon(_RUN_SECONDS, now)))
             if end < lease.end:
                 given_up = run_of(end, lease.end - end)
@@ -305,7 +297,8 @@ class OriginLeases:
     def _lease(self, peer: PeerId, swarm: Swarm, now: float) -> Lease:
         first = lowest(swarm.free)
         available = leading_run(swarm.free, first)
-        lone = self._is_lone and self.ranges
+        # one at a time: when others come, what the socket of a lease that is cut holds has left the origin twice
+        lone = self._is_lone and self.ranges and not any(lease.lone for lease in self._held.get(peer, ()))
         count = available if lone else min(available, self._run(swarm))
         if not self.ranges:
             count = swarm.layout.count - first

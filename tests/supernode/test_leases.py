@@ -96,6 +96,16 @@ def test_the_first_peer_does_not_get_all_leases_before_the_others_have_come() ->
     assert len(granted(leases, 0.4)) == 1
 
 
+def test_of_the_leases_of_a_lone_peer_one_is_over_all_that_is_left() -> None:
+    leases = OriginLeases(random.Random(1))
+    for name in (b"1", b"2", b"3", b"4"):
+        join(leases, swarm_of(20 * MIB, name), "first")
+    granted(leases)
+    granted(leases, 0.3)
+    sizes = [lease.swarm.layout.bytes_of(lease.rest) // MIB for lease in leases.leases.values()]
+    assert sorted(sizes) == [1, 1, 1, 20]
+
+
 def test_small_blobs_are_fetched_four_at_a_time_from_the_start() -> None:
     leases = OriginLeases(random.Random(1))
     for name in (b"1", b"2", b"3", b"4"):
