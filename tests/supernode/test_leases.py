@@ -100,8 +100,8 @@ def test_of_the_leases_of_a_lone_peer_one_is_over_all_that_is_left() -> None:
     leases = OriginLeases(random.Random(1))
     for name in (b"1", b"2", b"3", b"4"):
         join(leases, swarm_of(20 * MIB, name), "first")
-    granted(leases)
-    granted(leases, 0.3)
+    for now in (0.0, 0.3, 0.6, 0.9):
+        assert len(granted(leases, now)) == 1
     sizes = [lease.swarm.layout.bytes_of(lease.rest) // MIB for lease in leases.leases.values()]
     assert sorted(sizes) == [1, 1, 1, 20]
 
