@@ -1,4 +1,4 @@
-"""Who is served when: four upload slots, a short queue behind them, and "busy" for the rest. No I/O."""
+"""Who is served when: a few upload slots, a short queue behind them, and "busy" for the rest. No I/O."""
 
 from __future__ import annotations
 
@@ -36,12 +36,15 @@ class UploadRate:
     """The most that all uploads together have reached of late, in bytes/s."""
 
     def __init__(self) -> None:
-        self._since = 0.0
+        self._since: float | None = None
         self._bytes = 0
         self._windows: deque[float] = deque(maxlen=_WINDOWS)
 
     def sent(self, size: int, now: float) -> None:
-        """`size` bytes have left."""
+        """`size` bytes have left. The first time only tells when counting begins."""
+        if self._since is None:
+            self._since = now
+            return
         self._bytes += size
         if now - self._since >= _WINDOW_SECONDS:
             self._windows.append(self._bytes / (now - self._since))

@@ -240,6 +240,8 @@ def test_slots_are_never_exceeded_and_never_lost(steps: list[tuple[PeerId, int, 
 def test_the_upload_rate_is_the_best_of_late() -> None:
     rate = UploadRate()
     assert rate.best == 0.0
+    rate.sent(100, 0.0)
+    assert rate.best == 0.0
     for tenth in range(1, 21):
         rate.sent(100 if tenth <= 10 else 10, tenth / 10)
     assert 900 <= rate.best <= 1100
