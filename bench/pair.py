@@ -15,7 +15,15 @@ from bench.client import pull
 from bench.congestion import same_congestion_control
 from bench.daemons import LocalNode, free_ports, metrics, start_node, start_supernode
 from bench.images import BenchImage, write_image
-from bench.options import file_system, folder_option, json_option, require_programs, runs_option, working_folder
+from bench.options import (
+    file_system,
+    folder_option,
+    json_option,
+    require_programs,
+    runs_option,
+    touch_memory,
+    working_folder,
+)
 from bench.origin import PROGRAM, Distribution
 from bench.processes import DidNotStart, IdleMeter
 from bench.result import Check, Result, Series, publish
@@ -46,6 +54,7 @@ def command(runs: int, folder: Path | None, as_json: bool) -> None:
             for place in range(runs):
                 with ExitStack() as run, IdleMeter() as meter:
                     leech = start_node(run, work, f"leech{place}", origin.url, supernode)
+                    touch_memory(work, _SIZE)
                     before = seed.daemon.cpu_seconds(), leech.daemon.cpu_seconds()
                     seconds = _seconds(leech, image)
                     _check(leech)

@@ -13,9 +13,13 @@ from bench.caches import Contender, distribution_cache, nginx_cache
 from bench.client import Pull, pull
 from bench.daemons import start_node
 from bench.images import BenchImage
+from bench.options import touch_memory
 from bench.origin import Distribution
 from bench.processes import IdleMeter
 from bench.result import Series
+
+_TOUCHED = 500_000_000
+"""Bytes that a cache may write."""
 
 DIRECT, SHOAL, CACHE, NGINX = "direct", "shoal", "distribution's cache", "nginx proxy_cache"
 
@@ -84,7 +88,9 @@ def _cold(opener: Open, work: Path) -> Iterator[Contender]:
     folder.mkdir()
     try:
         with ExitStack() as stack:
-            yield opener(stack, folder)
+            contender = opener(stack, folder)
+            touch_memory(folder, _TOUCHED)
+            yield contender
     finally:
         shutil.rmtree(folder)
 

@@ -10,11 +10,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from functools import partial
 
 import structlog
 
 from peer.errors import DigestMismatch, DownloadFailed
+from peer.hashing import BlobHash
 from peer.partial import Partial
 from peer.store import StoreError
 from peer.workers import Workers
@@ -25,10 +25,6 @@ from shoal.reference import Location
 log = structlog.get_logger()
 
 _READ_SIZE = 1 * MIB
-_HASH_STEP = 1 * MIB
-_HASH_JOB = 8 * MIB
-_HASH_LEAST = 2 * MIB
-"""Bytes for which a thread is woken, the end of the blob aside: 1 ms of work."""
 
 
 @dataclass(slots=True)
@@ -79,8 +75,9 @@ class Download:
         self._workers = workers
         self._gained = gained
         self._ended = ended
-        self._hasher = blob.digest.hasher()
-        self._hashed = 0
+        self._hash = BlobHash(partial, workers)
+        self._landing: dict[int, asyncio.Event] = {}
+        """Pieces that are being written: one writer at a time, else what was hashed may not be what is there."""
         self._waiting: set[asyncio.Future[None]] = set()
         self._hashing: asyncio.Task[None] | None = None
         self._next_reader = 0
@@ -110,30 +107,42 @@ class Download:
     async def take(self, index: int, content: bytearray, expected: bytes | None, *, rare: bool = False) -> bytes | None:
         """Check a whole piece, write it, and let readers have it.
 
-        Returns its digest, or None where it does not match `expected`. `rare`: it comes from the origin.
+        Returns its digest, or None where it does not match `expected`. `rare`: it comes from the origin. `content` must
+        not change afterwards. Comes back late where the hash of the whole blob does not keep up.
         """
+        while index in self._landing:
+            await self._landing[index].wait()
         if self.over or self.have >> index & 1:
             return self.partial.table.get(index, b"") or piece_digest(content)
         epoch = self.epoch
         self.taking += 1
+        landed = self._landing[index] = asyncio.Event()
         try:
             digest = await self._workers.run(self._check_and_write, index, content, expected)
         except (StoreError, OSError) as error:
             self.fail(DownloadFailed(f"the store does not take it: {error}"))
             return None
+        else:
+            if digest is not None and epoch == self.epoch and not self.over:
+                self._took(index, content, digest, rare=rare)
         finally:
             self.taking -= 1
-        if digest is None or epoch != self.epoch or self.over:
-            return digest
-        if not self.have >> index & 1:
-            self.partial.mark(index, digest)
-            self.swarmed |= not rare
-            self.moved_at = time.monotonic()
-            self.growing.pop(index, None)
-            self.changed()
-            self._hash_on()
-            self._gained(self, PieceIndex(index), rare)
+            del self._landing[index]
+            landed.set()
+        while epoch == self.epoch and not self.over and self._hash.lags(self.have):
+            await self._hash.moved()
         return digest
+
+    def _took(self, index: int, content: bytearray, digest: bytes, *, rare: bool) -> None:
+        """A piece is checked and written."""
+        self.partial.mark(index, digest)
+        self._hash.keep(index, content)
+        self.swarmed |= not rare
+        self.moved_at = time.monotonic()
+        self.growing.pop(index, None)
+        self.changed()
+        self._hash_on()
+        self._gained(self, PieceIndex(index), rare)
 
     def _check_and_write(self, index: int, content: bytearray, expected: bytes | None) -> bytes | None:
         digest = piece_digest(content)
@@ -155,6 +164,7 @@ class Download:
         """Give up: every reader gets `error`; what is there stays in the store for the next try."""
         if not self.over:
             self.error = error
+            self._hash.wake()
             self.changed()
             self._ended(self)
 
@@ -164,53 +174,31 @@ class Download:
         self.partial.discard(self.layout.all)
         self.table.clear()
         self.growing.clear()
-        self._hasher = self.blob.digest.hasher()
-        self._hashed = 0
+        self._hash.wake()
+        self._hash = BlobHash(self.partial, self._workers)
         self.changed()
 
     def _hash_on(self) -> None:
         """Go on with the hash of the whole blob, as far as its pieces are there without a gap."""
-        if self._hashing is None and not self.over and self._hashable:
-            self._hashing = asyncio.create_task(self._hash())
+        if self._hashing is None and not self.over and self._hash.ready(self.have):
+            self._hashing = asyncio.create_task(self._hash_pieces())
 
-    @property
-    def _hashable(self) -> int:
-        """How many pieces the hash may go on for now; 0 where it is not worth a thread's while."""
-        run = leading_run(self.have, self._hashed)
-        whole = self._hashed + run == self.layout.count
-        return run if whole or run * self.layout.piece_size >= _HASH_LEAST else 0
-
-    async def _hash(self) -> None:
-        epoch = self.epoch
+    async def _hash_pieces(self) -> None:
+        blob_hash = self._hash
         try:
-            while not self.over and epoch == self.epoch:
-                run = self._hashable
-                if not run:
-                    break
-                most = max(1, _HASH_JOB // self.layout.piece_size)
-                until = self._hashed + min(run, most)
-                start, end = self.layout.span(self._hashed).start, self.layout.span(until - 1).end
-                await self._workers.run_long(partial(self._feed, self._hasher.update, start, end))
-                if epoch == self.epoch:
-                    self._hashed = until
+            while not self.over and blob_hash is self._hash and (count := blob_hash.ready(self.have)):
+                await blob_hash.advance(count)
         except (StoreError, OSError) as error:
             self.fail(DownloadFailed(f"the store does not give back what it took: {error}"))
         finally:
             self._hashing = None
-        if epoch != self.epoch:
+        if blob_hash is not self._hash:
             self._hash_on()
-        elif self._hashed == self.layout.count and not self.over:
+        elif blob_hash.reached == self.layout.count and not self.over:
             await self._judge()
 
-    def _feed(self, update: Callable[[memoryview], None], start: int, end: int) -> None:
-        buffer = memoryview(bytearray(min(_HASH_STEP, end - start)))
-        for offset in range(start, end, _HASH_STEP):
-            content = buffer[: end - offset]
-            self.partial.read_into(offset, content)
-            update(content)
-
     async def _judge(self) -> None:
-        if not self.blob.digest.matches(self._hasher):
+        if not self._hash.matches():
             log.error("blob.mismatch", digest=self.blob.digest, size=self.layout.size)
             self.fail(DigestMismatch(f"what came is not {self.blob.digest}"))
             return

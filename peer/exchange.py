@@ -381,7 +381,11 @@ class PieceExchange:
             self._tell(other, wire.Cancel(digest, event.piece))
         task = asyncio.create_task(self._take(neighbour, download, event.piece, event.buffer))
         self._taking.add(task)
-        task.add_done_callback(self._taking.discard)
+        task.add_done_callback(self._taken)
+        self.schedule()
+
+    def _taken(self, task: asyncio.Task[None]) -> None:
+        self._taking.discard(task)
         self.schedule()
 
     async def _take(self, neighbour: Neighbour, download: Download, piece: int, content: bytearray) -> None:

@@ -80,7 +80,10 @@ class UpstreamBody:
 
     async def _next(self) -> bytes:
         try:
-            return await self._content.readany()
+            while True:
+                chunk, ended = await self._content.readchunk()  # `readany` would copy what it joins
+                if chunk or not ended:
+                    return chunk
         except TimeoutError:
             raise Transient("no byte came from the origin in time") from None
         except (aiohttp.ClientError, OSError) as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import gc
 import signal
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -13,6 +15,10 @@ import uvloop
 log = structlog.get_logger()
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Of glibc's `mallopt` (malloc.h)."""
+_SPARE_BYTES = 64 << 20
+_LARGE_BYTES = 16 << 20
 
 
 def run(open_daemon: Callable[[], AbstractAsyncContextManager[object]]) -> None:
@@ -20,8 +26,19 @@ def run(open_daemon: Callable[[], AbstractAsyncContextManager[object]]) -> None:
 
     `open_daemon` is called inside the event loop.
     """
+    _keep_freed_memory()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(open_daemon))
+
+
+def _keep_freed_memory() -> None:
+    """Let memory of pieces be used again instead of going back to the kernel each time: new pages cost a fourth of
+    what receiving costs. Does nothing where the C library is not glibc.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, _LARGE_BYTES)
+        mallopt(_TRIM_THRESHOLD, _SPARE_BYTES)
 
 
 async def _run(open_daemon: Callable[[], AbstractAsyncContextManager[object]]) -> None:
@@ -38,6 +55,7 @@ async def _run(open_daemon: Callable[[], AbstractAsyncContextManager[object]]) -
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, stop, number)
     async with open_daemon():
+        gc.freeze()  # what is here now stays: full collections need not look at it again and again
         log.info("daemon.ready")
         await told.wait()
     log.info("daemon.stopped")
