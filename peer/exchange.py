@@ -18,9 +18,10 @@ from peer.connection import Span
 from peer.download import Download
 from peer.metrics import PeerMetrics
 from peer.neighbours import Neighbour, Neighbours
+from peer.pace import UploadPace
 from peer.picker import BlobBook, Choice, Picker
 from peer.requests import Requests
-from peer.uploads import Upload, UploadRate, UploadSlots
+from peer.uploads import Upload, UploadSlots
 from shoal.digest import Digest, InvalidDigest
 from shoal.messages import InvalidMessage
 from shoal.pieces import PieceIndex, PieceLayout, PieceSet, from_bitfield, iterate, to_bitfield
@@ -66,7 +67,7 @@ class PieceExchange:
         self._picker = Picker(rng)
         self._requests = Requests()
         self._uploads = UploadSlots(slots)
-        self._upload_rate = UploadRate()
+        self._pace = UploadPace(slots)
         self._asked_at: dict[tuple[PeerId, Digest, int], float] = {}
         self._news: dict[Digest, PieceSet] = {}
         self._news_timer: asyncio.TimerHandle | None = None
@@ -76,6 +77,7 @@ class PieceExchange:
         """Streams from the origin: each takes one download slot."""
         self.neighbours = Neighbours(peer, host, port, self)
         metrics.neighbours.set_function(lambda: len(self.neighbours.all))
+        metrics.upload_limit.set_function(lambda: self._pace.limit)
 
     # --- downloads ------------------------------------------------------------------------------------------------
 
@@ -181,6 +183,8 @@ class PieceExchange:
             for digest, piece in self._requests.drop(peer):
                 self._free(digest, piece)
             self._requests.rest_long(peer, now, _STUCK_REST)
+        traffic = [neighbour.connection.traffic() for neighbour in self.neighbours.all.values()]
+        self._pace.sample(sum(out for out, _ in traffic), sum(into for _, into in traffic), self._uploads.serving, now)
         self._count_sources()
         self.schedule()
 
@@ -443,10 +447,13 @@ class PieceExchange:
             if sent:
                 self._metrics.requests.labels("served").inc()
                 self._metrics.bytes.labels("peer", "out").inc(span.length)
-                self._upload_rate.sent(span.length, time.monotonic())
             self._served(upload)
 
-        neighbour.connection.send_piece(Span(message, fd, span.start, release, self._upload_rate.best / self._slots))
+        rate = self._pace.best / self._slots
+        neighbour.connection.send_piece(Span(message, fd, span.start, release, rate, self._book))
+
+    def _book(self, size: int) -> float:
+        return self._pace.book(size, time.monotonic())
 
     def _served(self, upload: Upload) -> None:
         following, invited = self._uploads.finished(upload)

@@ -33,6 +33,9 @@ class PeerMetrics:
         )
         self.downloads = Gauge("shoal_downloads", "Blobs on their way", registry=registry)
         self.neighbours = Gauge("shoal_neighbours", "Connected peers", registry=registry)
+        self.upload_limit = Gauge(
+            "shoal_upload_limit_bytes", "Bytes/s at which uploads are let go; 0: not held back", registry=registry
+        )
         self.leases = Gauge("shoal_leases", "Streams from the origin now", registry=registry)
         self.connected = Gauge("shoal_supernode_connected", "1 while the supernode is reached", registry=registry)
         self.blobs = Gauge("shoal_stored_blobs", "Complete blobs in the store", registry=registry)

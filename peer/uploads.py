@@ -17,8 +17,6 @@ QUEUED_REQUESTS = 8
 """Requests that wait behind the slots, shared out among those who ask: where few ask, the next transfer starts at once
 instead of after a round trip; where many do, "busy" sends them to others, which is 1 % better (16 nodes, 50 Mbit/s)."""
 
-_WINDOW_SECONDS, _WINDOWS = 0.25, 20
-
 _RECENT = 32
 """Requests by which it is judged how many ask."""
 
@@ -30,30 +28,6 @@ class Upload:
     peer: PeerId
     digest: Digest
     piece: int
-
-
-class UploadRate:
-    """The most that all uploads together have reached of late, in bytes/s."""
-
-    def __init__(self) -> None:
-        self._since: float | None = None
-        self._bytes = 0
-        self._windows: deque[float] = deque(maxlen=_WINDOWS)
-
-    def sent(self, size: int, now: float) -> None:
-        """`size` bytes have left. The first time only tells when counting begins."""
-        if self._since is None:
-            self._since = now
-            return
-        self._bytes += size
-        if now - self._since >= _WINDOW_SECONDS:
-            self._windows.append(self._bytes / (now - self._since))
-            self._since, self._bytes = now, 0
-
-    @property
-    def best(self) -> float:
-        """0 where nothing is known yet."""
-        return max(self._windows, default=0.0)
 
 
 class UploadSlots:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from peer.picker import WINDOW, BlobBook, Picker
 from peer.plans import ImagePlans
 from peer.requests import START_DEPTH, WIDE_DEPTH, Requests
-from peer.uploads import QUEUED_REQUESTS, UPLOAD_SLOTS, Upload, UploadRate, UploadSlots
+from peer.uploads import QUEUED_REQUESTS, UPLOAD_SLOTS, Upload, UploadSlots
 from shoal.descriptor import BlobKind, Descriptor
 from shoal.digest import Digest
 from shoal.pieces import MIB, PieceLayout, run_of
@@ -235,19 +235,6 @@ def test_slots_are_never_exceeded_and_never_lost(steps: list[tuple[PeerId, int, 
         elif step == "d":
             serving = {each for each in serving if each.peer != peer} | set(slots.drop(peer))
         assert slots.serving == len(serving) <= UPLOAD_SLOTS
-
-
-def test_the_upload_rate_is_the_best_of_late() -> None:
-    rate = UploadRate()
-    assert rate.best == 0.0
-    rate.sent(100, 0.0)
-    assert rate.best == 0.0
-    for tenth in range(1, 21):
-        rate.sent(100 if tenth <= 10 else 10, tenth / 10)
-    assert 900 <= rate.best <= 1100
-    for tenth in range(21, 200):
-        rate.sent(10, tenth / 10)
-    assert 90 <= rate.best <= 110
 
 
 def layers(*names: str) -> list[Descriptor]:
