@@ -4,7 +4,7 @@ Whoever uploads at full rate has a full queue before its link, in which the ackn
 bursts of several uploads at once overflow it. 16 nodes at 50 Mbit/s, slowest over the bound, all held to one fixed part
 of the link's rate: 1.2 1.19, 1.1 1.15, 1.04 1.14, 0.99 and 0.95 1.10 to 1.13, 0.92 1.13; not held back 1.17 to 1.19.
 Who is held to less than the others leaves its part of the work to them. So the rate of downloads counts as well, for a
-node that is seldom asked does not show what its link takes; where a link takes in more than out, the limit does nothing.
+node that is seldom asked does not show what its link takes; where a link takes in more than out, the limit is idle.
 """
 
 from __future__ import annotations

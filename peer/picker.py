@@ -68,17 +68,6 @@ class BlobBook:
         return available
 
     @property
-    def levels(self) -> list[PieceSet]:
-        """For each number of neighbours from 0 on, the pieces that exactly so many have."""
-        levels: list[PieceSet] = []
-        rest = self.layout.all
-        while rest:
-            level, members = self.rarity(rest)
-            levels += [0] * (level - len(levels)) + [members]
-            rest &= ~members
-        return levels
-
-    @property
     def is_alone(self) -> bool:
         """Whether every neighbour is a seed: nobody waits for what comes here, so that it may come in order, and be
         hashed on the way instead of afterwards."""

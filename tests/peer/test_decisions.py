@@ -116,7 +116,7 @@ def test_the_endgame_asks_one_more_neighbour_only_when_all_else_is_asked_for() -
 
 
 @given(st.lists(st.tuples(st.sampled_from(PEERS), st.integers(0, (1 << 20) - 1), st.sampled_from("hgp"))))
-def test_levels_count_the_holders_of_each_piece(steps: list[tuple[PeerId, int, str]]) -> None:
+def test_rarity_counts_the_holders_of_each_piece(steps: list[tuple[PeerId, int, str]]) -> None:
     layout = PieceLayout.of(5 * MIB)
     book, model = BlobBook(layout, layout.all), dict[PeerId, int]()
     for peer, pieces, step in steps:
@@ -131,7 +131,7 @@ def test_levels_count_the_holders_of_each_piece(steps: list[tuple[PeerId, int, s
             model.pop(peer, None)
     for piece in range(layout.count):
         count = sum(pieces >> piece & 1 for pieces in model.values())
-        assert [level for level, members in enumerate(book.levels) if members >> piece & 1] == [count]
+        assert book.rarity(1 << piece) == (count, 1 << piece)
 
 
 @given(st.lists(st.tuples(st.sampled_from(PEERS), st.integers(0, 5), st.sampled_from("sdfx")), max_size=80))
