@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import socket
@@ -19,6 +20,9 @@ BURST = "128kb"
 QUEUE = "50ms"
 _SUBNET = "10.77.0"
 _RATE_PROBE_BYTES = 12 << 20
+_CLONE_NEWNET = 0x40000000
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_LIBC.setns.argtypes = (ctypes.c_int, ctypes.c_int)
 
 
 class NotPossible(Exception):
@@ -151,9 +155,7 @@ def visit(namespace: str, work: Callable[[], None]) -> None:
 
 def _setns(fd: int) -> None:
     """Move the calling thread to a network namespace (`os.setns` came with Python 3.12)."""
-    import ctypes
-
-    if ctypes.CDLL(None, use_errno=True).setns(fd, 0x40000000) != 0:
+    if _LIBC.setns(fd, _CLONE_NEWNET) != 0:
         raise OSError(ctypes.get_errno(), "setns")
 
 
