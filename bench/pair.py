@@ -52,11 +52,12 @@ def command(runs: int, folder: Path | None, as_json: bool) -> None:
             seed = start_node(stack, work, "seed", origin.url, supernode)
             pull(("127.0.0.1", seed.proxy), image.repository)
             for place in range(runs):
-                with ExitStack() as run, IdleMeter() as meter:
+                with ExitStack() as run:
                     leech = start_node(run, work, f"leech{place}", origin.url, supernode)
                     touch_memory(work, _SIZE)
                     before = seed.daemon.cpu_seconds(), leech.daemon.cpu_seconds()
-                    seconds = _seconds(leech, image)
+                    with IdleMeter() as meter:
+                        seconds = _seconds(leech, image)
                     _check(leech)
                     sender_cpu.append((seed.daemon.cpu_seconds() - before[0]) / (_SIZE / _GB))
                     receiver_cpu.append((leech.daemon.cpu_seconds() - before[1]) / (_SIZE / _GB))

@@ -100,11 +100,14 @@ class UploadPace:
         """Take the place of `size` bytes in the order of what is sent; returns the seconds until it is their turn."""
         if not self.limit:
             return 0.0
-        earliest = now - _BURST_SECONDS
-        self._unused += max(0.0, earliest - max(self._next, self._sampled_at))
-        begin = max(self._next, earliest)
+        self._unused += self._idle(now)
+        begin = max(self._next, now - _BURST_SECONDS)
         self._next = begin + size / self.limit
         return begin - now if begin - now > _LEAST_WAIT else 0.0
+
+    def _idle(self, now: float) -> float:
+        """Seconds until now, since the last chunk or sample, in which nobody asked for what was allowed."""
+        return max(0.0, now - _BURST_SECONDS - max(self._next, self._sampled_at))
 
     def _rate(self, now: float) -> None:
         """The first tick only says when counting begins."""
@@ -127,8 +130,7 @@ class UploadPace:
         if not self.limit:
             self._grown_from = best
             return _MARGIN * best
-        unused = self._unused + max(0.0, now - _BURST_SECONDS - max(self._next, self._sampled_at))
-        is_used = unused < _UNUSED * (now - self._sampled_at)
+        is_used = self._unused + self._idle(now) < _UNUSED * (now - self._sampled_at)
         if self._growing and (not is_used or self.limit > _GROWN * best):
             self._pause = self._next_pause(best)
             self._growing, self._grow_at = False, now + self._pause

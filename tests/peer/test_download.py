@@ -6,7 +6,7 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,8 +36,10 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-async def workers() -> Workers:
-    return Workers()
+async def workers() -> AsyncIterator[Workers]:
+    workers = Workers()
+    yield workers
+    workers.close()
 
 
 @pytest.fixture
