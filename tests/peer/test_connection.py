@@ -116,6 +116,28 @@ async def test_a_fast_link_and_one_that_is_not_known_yet_are_left_to_the_kernel(
         assert send_buffer(sock) >= before
 
 
+async def test_a_chunk_waits_for_its_turn_and_messages_go_out_meanwhile() -> None:
+    async with connected() as (sender, _, __, there, _sock):
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        piece = asyncio.create_task(send(sender, there, 1, 0.0, wait=0.2))
+        await asyncio.sleep(0)
+        sender.send(wire.Ready())
+        await piece
+        assert loop.time() - began < 0.15, "the message did not wait"
+        assert isinstance(await asyncio.wait_for(there.events.get(), 20), wire.PieceReceived)
+        assert loop.time() - began >= 0.2
+
+
+async def test_traffic_is_what_has_arrived_since_the_last_look() -> None:
+    async with connected() as (sender, _, receiver, there, _sock):
+        await send(sender, there, 1, 0.0)
+        await asyncio.sleep(0.1)  # the last acknowledgement
+        assert SIZE < sender.traffic()[0] < SIZE + 10_000
+        assert sender.traffic() == (0, 0)
+        assert SIZE < receiver.traffic()[1] < SIZE + 10_000
+
+
 async def test_a_neighbour_that_hangs_up_is_heard_inside_a_chunk() -> None:
     async with connected() as (sender, _, __, there, sock):
         sock.sendall(wire.frame(wire.Piece(DIGEST, 1, SIZE)) + wire.chunk_prefix(SIZE) + bytes(50_000))
