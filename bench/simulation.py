@@ -378,10 +378,11 @@ class Simulation:
             for other, pieces in book.holders.items()
             if pieces & useful and not rests(other, now) and load(other) < most
         ]
+        late = partial(requests.late, now=now)
         for _ in range(room):
             choice = peer.picker.choose(idle, requests.cost)
             if choice is None and not peer.leases:
-                choice = peer.picker.choose_again(idle, requests.cost, requests.asked)
+                choice = peer.picker.choose_again(idle, requests.cost, late)
             if choice is None:
                 return
             self._ask(peer, choice)

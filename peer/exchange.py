@@ -217,10 +217,11 @@ class PieceExchange:
         idle = [peer for peer in self.neighbours.all if not requests.rests(peer, now) and requests.load(peer) < most]
         for digest, download in self._downloads.items():
             self._picker.books[digest].readers = download.readers
+        late = functools.partial(requests.late, now=now)
         for _ in range(room):
             choice = self._picker.choose(idle, requests.cost)
             if choice is None and not self.leases:
-                choice = self._picker.choose_again(idle, requests.cost, requests.asked)
+                choice = self._picker.choose_again(idle, requests.cost, late)
             if choice is None:
                 return
             self._ask(choice, now)

@@ -152,9 +152,9 @@ class Picker:
         self,
         idle: Collection[PeerId],
         cost: Callable[[PeerId], float],
-        asked: Callable[[Digest, int], Iterable[PeerId]],
+        late: Callable[[Digest, int], PeerId | None],
     ) -> Choice | None:
-        """Endgame: a piece that is underway already, from one more neighbour; `asked` tells whom it was asked of.
+        """Endgame: a piece that is underway already, from one more neighbour; `late` tells who has kept us waiting for it.
 
         Only when every piece that is missing has been asked for: before that a second copy takes the place of a first.
         """
@@ -162,9 +162,9 @@ class Picker:
             return None
         for digest, book in self.books.items():
             for piece in iterate(book.missing & book.pending & book.known):
-                before = set(asked(digest, piece))
-                if len(before) == 1:
-                    fresh = [peer for peer in idle if peer not in before]
+                before = late(digest, piece)
+                if before is not None:
+                    fresh = [peer for peer in idle if peer != before]
                     if any(book.holders.get(peer, 0) >> piece & 1 for peer in fresh):
                         return self._ask(digest, piece, fresh, cost)
         return None

@@ -18,11 +18,11 @@ from shoal.reference import Location
 from supernode.protocol import LeaseId, PeerId
 from supernode.swarm import Swarm
 
-ORIGIN_SLOTS = 4
+ORIGIN_SLOTS = 8
 """Leases at a time over all blobs of an origin: two cost 1.55 of the bound, four 1.05 to 1.08, more than that 1.2."""
 
 _RUN_SECONDS = 0.5
-_MIN_RUN, _MAX_RUN = 1 * MIB, 16 * MIB
+_MIN_RUN, _MAX_RUN = MIB // 2, 16 * MIB
 _LEAD_SECONDS = 0.15
 """So long before the expected end of a lease the next one is granted: what a request costs on links that are full."""
 _MAX_OVERLAP = 2

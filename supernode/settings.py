@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from shoal.fields import Duration, Host, Port
+from supernode.leases import ORIGIN_SLOTS
 
 
 class SupernodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -18,8 +19,8 @@ class SupernodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
     port: Port = 5090
 
-    origin_slots: Annotated[int, Meta(ge=1, le=64)] = 4
-    """Leases given out at a time for one origin, over all its blobs (design: four upload slots)."""
+    origin_slots: Annotated[int, Meta(ge=1, le=64)] = ORIGIN_SLOTS
+    """Leases given out at a time for one origin, over all its blobs (the rule is in `supernode.leases`)."""
 
     announce_interval: Annotated[Duration, Meta(ge=0.1, le=3600)] = 5.0
     """Peers announce themselves at least this often; one that is silent for three intervals is forgotten."""

@@ -107,12 +107,24 @@ def test_the_endgame_asks_one_more_neighbour_only_when_all_else_is_asked_for() -
     book.held(A, book.layout.all)
     book.held(B, book.layout.all)
     book.missing, book.pending = 0b11, 0b01
-    assert chooser.choose_again([A, B], free, lambda *_: [A]) is None
+    assert chooser.choose_again([A, B], free, lambda *_: A) is None
     book.pending = 0b11
-    choice = chooser.choose_again([A, B], free, lambda *_: [A])
+    choice = chooser.choose_again([A, B], free, lambda *_: A)
     assert choice is not None
     assert choice.peer == B
-    assert chooser.choose_again([A, B], free, lambda *_: [A, B]) is None
+    assert chooser.choose_again([A, B], free, lambda *_: None) is None
+
+
+def test_a_request_is_late_when_it_takes_twice_as_long_as_usual_and_asked_of_one_alone() -> None:
+    requests = Requests()
+    requests.sent(A, DIGEST, 0, 0.0)
+    requests.done(A, DIGEST, 0, MIB, 1.0)
+    requests.sent(A, DIGEST, 1, 1.0)
+    assert requests.late(DIGEST, 1, 2.9) is None
+    assert requests.late(DIGEST, 1, 3.1) == A
+    requests.sent(B, DIGEST, 1, 3.1)
+    assert requests.late(DIGEST, 1, 9.0) is None
+    assert requests.late(DIGEST, 2, 9.0) is None
 
 
 @given(st.lists(st.tuples(st.sampled_from(PEERS), st.integers(0, (1 << 20) - 1), st.sampled_from("hgp"))))

@@ -71,7 +71,7 @@ def test_a_lone_lease_keeps_what_its_holder_reaches_before_the_cut_does() -> Non
     assert lone.end - lone.next == 25
 
 
-def test_an_origin_has_four_slots_over_all_its_blobs() -> None:
+def test_an_origin_has_so_many_slots_over_all_its_blobs() -> None:
     leases = OriginLeases(random.Random(1))
     for name in (b"1", b"2", b"3"):
         swarm = swarm_of(32 * MIB, name)
