@@ -1,6 +1,6 @@
-"""Which piece to ask whom for: rarest first inside a window ahead of the readers, rarest first beyond. No I/O.
+"""Which piece to ask whom for: what a reader waits for, then rarest first in a window ahead of the readers and beyond.
 
-The simulator in `bench/` runs these same classes.
+No I/O. The simulator in `bench/` runs these same classes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from shoal.pieces import PieceIndex, PieceLayout, PieceSet, iterate, lowest, pic
 from supernode.protocol import PeerId
 
 WINDOW = 32
-"""Pieces ahead of a reader that come before all others."""
+"""Pieces ahead of a reader that come before all others but the one that it waits for, which may be the most common."""
 
 _BLUR = 0.2
 """Up to so much is added to a neighbour's cost at random, so that not everybody asks the same one."""
@@ -74,11 +74,11 @@ class BlobBook:
         everything = self.layout.all
         return all(pieces == everything for pieces in self.holders.values())
 
-    def window(self) -> PieceSet:
-        """Pieces that readers need next."""
+    def ahead(self, count: int) -> PieceSet:
+        """So many pieces that each reader needs next."""
         ahead = 0
         for piece in self.readers.values():
-            ahead |= run_of(piece, WINDOW)
+            ahead |= run_of(piece, count)
         return ahead
 
     def rarity(self, pieces: PieceSet) -> tuple[int, PieceSet]:
@@ -134,9 +134,9 @@ class Picker:
         if not idle:
             return None
         best: tuple[int, Digest, PieceSet] | None = None
-        for ahead in (True, False):
+        for ahead in (1, WINDOW, None):
             for digest, book in self.books.items():
-                wanted = book.wanted & (book.window() if ahead else -1)
+                wanted = book.wanted & (book.ahead(ahead) if ahead else -1)
                 wanted = self._offered(book, wanted, idle)
                 if wanted:
                     level, rarest = book.rarity(wanted)
@@ -154,7 +154,7 @@ class Picker:
         cost: Callable[[PeerId], float],
         late: Callable[[Digest, int], PeerId | None],
     ) -> Choice | None:
-        """Endgame: a piece that is underway already, from one more neighbour; `late` tells who has kept us waiting for it.
+        """Endgame: a piece that is underway already, from one more neighbour; `late` tells who keeps us waiting for it.
 
         Only when every piece that is missing has been asked for: before that a second copy takes the place of a first.
         """

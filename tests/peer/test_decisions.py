@@ -43,14 +43,22 @@ def test_the_rarest_piece_comes_first() -> None:
     assert (choice.peer, choice.piece) == (A, 7)
 
 
-def test_pieces_ahead_of_a_reader_come_before_rarer_ones() -> None:
+def test_what_a_reader_waits_for_comes_first_then_the_rarest_of_those_ahead_of_it() -> None:
     chooser, book = picker()
     book.held(A, book.layout.all)
-    book.held(B, run_of(0, 60))
+    book.held(B, run_of(0, 60) & ~run_of(21, 3))
     book.readers = {1: 20}
     choice = chooser.choose([A, B], free)
     assert choice is not None
-    assert 20 <= choice.piece < 20 + WINDOW
+    assert choice.piece == 20
+    book.pending = 1 << 20
+    choice = chooser.choose([A, B], free)
+    assert choice is not None
+    assert 21 <= choice.piece < 24
+    book.pending = run_of(20, 4)
+    choice = chooser.choose([A, B], free)
+    assert choice is not None
+    assert 24 <= choice.piece < 20 + WINDOW
 
 
 def test_a_piece_that_cannot_be_checked_yet_is_not_asked_for() -> None:
