@@ -12,6 +12,10 @@ from supernode.swarm import Member
 MAX_NEIGHBOURS = 50
 """Up to here the swarm is a full mesh; above, a random graph of about this degree (design, section 4)."""
 
+_DRAWN = 2
+"""Members drawn for each that is taken. Whoever comes early is told to all who come later: of 400 simulated peers those
+had 170 neighbours, uploaded a fifth more than the others and were slowest: 1.55 of the bound instead of 1.43."""
+
 
 @dataclass(frozen=True, slots=True)
 class Contact:
@@ -31,24 +35,30 @@ def choose_neighbours(
 ) -> list[PeerId]:
     """Up to `limit` members besides `peer`: half from its zone where there are as many, seeds and leechers mixed.
 
-    Members that still leech make up at least half, so that a few seeds are not everybody's only neighbours.
+    Members that still leech make up at least half, so that a few seeds are not everybody's only neighbours. Of those
+    drawn at random the ones with the fewest neighbours are taken.
     """
-    others = [other for other in members if other != peer and other in contacts]
-    if len(others) <= limit:
+    others = list(members)
+    if len(others) <= limit + 1:
+        others = [other for other in others if other != peer]
         rng.shuffle(others)
         return others
+    drawn = [other for other in rng.sample(others, min(len(others), _DRAWN * limit + 1)) if other != peer]
     zone = contacts[peer].zone
-    near = [other for other in others if contacts[other].zone == zone]
-    chosen = _mix(near, members, rng, limit // 2)
+    near = [other for other in drawn if contacts[other].zone == zone]
+    if len(near) < limit // 2:
+        near = [other for other in others if other != peer and contacts[other].zone == zone]
+        near = rng.sample(near, min(len(near), _DRAWN * limit))
+    chosen = _mix(near, members, limit // 2)
     taken = set(chosen)
-    chosen += _mix([other for other in others if other not in taken], members, rng, limit - len(chosen))
+    chosen += _mix([other for other in drawn if other not in taken], members, limit - len(chosen))
     rng.shuffle(chosen)
     return chosen
 
 
-def _mix(peers: list[PeerId], members: Mapping[PeerId, Member], rng: random.Random, count: int) -> list[PeerId]:
+def _mix(peers: list[PeerId], members: Mapping[PeerId, Member], count: int) -> list[PeerId]:
+    peers = sorted(peers, key=lambda peer: members[peer].neighbours)
     leechers = [peer for peer in peers if members[peer].leeching]
     seeds = [peer for peer in peers if not members[peer].leeching]
     wanted = min(len(leechers), max(count - len(seeds), count // 2))
-    chosen = rng.sample(leechers, wanted)
-    return chosen + rng.sample(seeds, min(len(seeds), count - wanted))
+    return leechers[:wanted] + seeds[: count - wanted]

@@ -12,11 +12,15 @@ from supernode.protocol import PeerId
 
 @dataclass(slots=True)
 class Member:
-    """A peer in a swarm: the pieces it said it has, whether it wants the rest, and may fetch it from the origin."""
+    """A peer in a swarm: the pieces it said it has, whether it wants the rest, and may fetch it from the origin.
+
+    `neighbours` is the number of members that it was told of or that were told of it.
+    """
 
     have: PieceSet = 0
     leeching: bool = False
     origin: bool = False
+    neighbours: int = 0
 
 
 @dataclass(slots=True)

@@ -181,6 +181,9 @@ class Tracker:
 
     def _introduce(self, peer: PeerId, swarm: Swarm) -> None:
         chosen = choose_neighbours(peer, swarm.members, self._contacts, self._rng, self._handout)
+        swarm.members[peer].neighbours = len(chosen)
+        for other in chosen:
+            swarm.members[other].neighbours += 1
         contacts = [
             protocol.Neighbour(other, self._contacts[other].host, self._contacts[other].port) for other in chosen
         ]

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shoal.digest import Digest
-from supernode.handout import Contact, choose_neighbours
+from supernode.handout import MAX_NEIGHBOURS, Contact, choose_neighbours
 from supernode.protocol import PeerId, Publish, Resolve, Resolved
 from supernode.swarm import Member
 from supernode.tags import TagTable
@@ -49,11 +48,23 @@ def test_half_of_the_neighbours_are_of_the_same_zone() -> None:
     assert 25 <= near <= 35
 
 
-def test_nobody_is_everybodys_neighbour() -> None:
-    members, contacts = swarm(400, 0)
+def test_a_zone_that_is_small_is_found() -> None:
+    members, contacts = swarm(1000, 0, zones=50)
+    chosen = choose_neighbours(PeerId("p0"), members, contacts, random.Random(1))
+    assert sum(contacts[peer].zone == "zone0" for peer in chosen) >= 19
+
+
+def test_who_comes_first_is_not_everybodys_neighbour() -> None:
+    everybody, contacts = swarm(400, 0)
     rng = random.Random(1)
-    degrees = Counter(other for peer in members for other in choose_neighbours(peer, members, contacts, rng))
-    assert max(degrees.values()) < 2 * 50
+    members: dict[PeerId, Member] = {}
+    for peer, member in everybody.items():
+        members[peer] = member
+        chosen = choose_neighbours(peer, members, contacts, rng)
+        member.neighbours = len(chosen)
+        for other in chosen:
+            members[other].neighbours += 1
+    assert max(member.neighbours for member in members.values()) <= 2.5 * MAX_NEIGHBOURS
 
 
 def ask(query: int) -> Resolve:
