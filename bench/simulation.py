@@ -11,8 +11,9 @@ from __future__ import annotations
 import gc
 import heapq
 import itertools
+import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -84,7 +85,7 @@ class Peer:
     book: BlobBook = field(init=False)
     picker: Picker = field(init=False)
     requests: Requests = field(default_factory=Requests)
-    uploads: UploadSlots = field(default_factory=UploadSlots)
+    uploads: UploadSlots = field(init=False)
     have: int = 0
     leases: dict[int, list[int]] = field(default_factory=dict)
     """The next piece and the end of each lease that is held."""
@@ -99,6 +100,7 @@ class Peer:
         self.book = BlobBook(self.layout, self.layout.all)
         self.up, self.down = _Link(self.rate), _Link(self.rate)
         self.picker = Picker(self.rng)
+        self.uploads = UploadSlots(self.rng)
         self.picker.books[_DIGEST] = self.book
 
 
@@ -204,10 +206,8 @@ class Simulation:
     def _flush(self) -> None:
         for peers, message in self._tracker.take():
             self._messages += len(peers)
-            if len(peers) == 1:
-                self._send(None, self._peers[peers[0]], self._hear, peers, message)
-            else:
-                self._later(LATENCY + QUEUE, self._hear, peers, message)
+            for seconds, group in self._by_wait(self._peers[peer] for peer in peers):
+                self._later(seconds, self._hear, group, message)
 
     def _leave(self, peer: Peer) -> None:
         if peer.done_at is None:
@@ -224,11 +224,10 @@ class Simulation:
                 self._serve(other, upload)
             self._schedule(other)
 
-    def _hear(self, peers: Sequence[PeerId], message: FromSupernode) -> None:
+    def _hear(self, peers: Sequence[Peer], message: FromSupernode) -> None:
         """A message of the supernode reaches those to whom it went."""
         known = from_bitfield(message.pieces, self._layout.count) if isinstance(message, protocol.PieceDigests) else 0
-        for each in peers:
-            peer = self._peers[each]
+        for peer in peers:
             if peer.gone:
                 continue
             peer.book.known |= known
@@ -274,6 +273,18 @@ class Simulation:
         if receiver is not None:
             seconds += receiver.down.wait(self._now)
         self._later(seconds, happen, *arguments)
+
+    def _by_wait(self, receivers: Iterable[Peer]) -> Iterable[tuple[float, list[Peer]]]:
+        """Those to whom a message goes, in groups, and in how many seconds it is there: the queues' part is rounded up
+        to a quarter of the longest one. The order in a group is random."""
+        groups: dict[int, list[Peer]] = {}
+        shuffled = list(receivers)
+        self._rng.shuffle(shuffled)
+        now = self._now
+        for peer in shuffled:
+            wait = peer.down.empty_at - now
+            groups.setdefault(math.ceil(4 * wait / QUEUE) if wait > 0 else 0, []).append(peer)
+        return ((LATENCY + quarters * QUEUE / 4, group) for quarters, group in groups.items())
 
     def _flow(self, up: _Link, down: _Link, size: int, left: Callable[[], None], ended: Callable[[], None]) -> None:
         """Move `size` bytes from one link to another."""
@@ -346,14 +357,16 @@ class Simulation:
 
     def _send_news(self, peer: Peer) -> None:
         if peer.news:
-            self._later(LATENCY + peer.up.wait(self._now) + QUEUE, self._tell_news, peer, peer.news)
+            queued = peer.up.wait(self._now)
+            for seconds, group in self._by_wait(peer.neighbours.values()):
+                self._later(queued + seconds, self._tell_news, peer, group, peer.news)
             peer.news = 0
 
-    def _tell_news(self, peer: Peer, news: int) -> None:
+    def _tell_news(self, peer: Peer, others: list[Peer], news: int) -> None:
         if peer.gone:
             return
         holders, name = peer.book.holders, peer.id
-        for other in peer.neighbours.values():
+        for other in others:
             lacking = news & ~holders.get(other.id, 0)
             if lacking:
                 book = other.book

@@ -64,9 +64,10 @@ class PieceExchange:
         self._slots = slots
         self._downloads: dict[Digest, Download] = {}
         self._contacts: dict[Digest, set[PeerId]] = {}
+        self._rng = rng
         self._picker = Picker(rng)
         self._requests = Requests()
-        self._uploads = UploadSlots(slots)
+        self._uploads = UploadSlots(rng, slots)
         self._pace = UploadPace(slots)
         self._asked_at: dict[tuple[PeerId, Digest, int], float] = {}
         self._news: dict[Digest, PieceSet] = {}
@@ -466,15 +467,18 @@ class PieceExchange:
     # --- news -----------------------------------------------------------------------------------------------------
 
     def _tell_news(self) -> None:
-        """Tell each neighbour of new pieces, but not of those that it has itself."""
+        """Tell each neighbour of new pieces, but not of those that it has itself; in a new order each time, since the
+        first ask first."""
         if self._news_timer is not None:
             self._news_timer.cancel()
             self._news_timer = None
         news, self._news = self._news, {}
+        neighbours = list(self.neighbours.all.values())
+        self._rng.shuffle(neighbours)
         for digest, pieces in news.items():
             book = self._picker.books.get(digest)
             frames: dict[PieceSet, bytes] = {}
-            for neighbour in list(self.neighbours.all.values()):
+            for neighbour in neighbours:
                 if digest not in neighbour.told:
                     continue
                 lacking = pieces & ~(book.holders.get(neighbour.peer, 0) if book is not None else 0)

@@ -6,7 +6,7 @@ No I/O. The simulator in `bench/` runs these same classes.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from shoal.digest import Digest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass
 
@@ -33,14 +34,15 @@ class Upload:
 class UploadSlots:
     """The books of uploads. An upload is in service until its bytes have left the socket."""
 
-    def __init__(self, slots: int = UPLOAD_SLOTS, queued: int = QUEUED_REQUESTS) -> None:
+    def __init__(self, rng: random.Random, slots: int = UPLOAD_SLOTS, queued: int = QUEUED_REQUESTS) -> None:
+        self._rng = rng
         self._slots = slots
         self._limit = queued
         self._serving: dict[Upload, None] = {}
         self._per_peer: Counter[PeerId] = Counter()
         self._queue: OrderedDict[Upload, None] = OrderedDict()
         self._recent: deque[PeerId] = deque(maxlen=_RECENT)
-        self._turned_away: OrderedDict[PeerId, None] = OrderedDict()
+        self._turned_away: dict[PeerId, None] = {}
 
     @property
     def serving(self) -> int:
@@ -100,5 +102,7 @@ class UploadSlots:
             self._serve(following)
         invited: PeerId | None = None
         if self._turned_away and len(self._serving) < self._slots:
-            invited, _ = self._turned_away.popitem(last=False)
+            # not the first: who hears of new pieces first would get all of them, and the others wait for it
+            invited = self._rng.choice(list(self._turned_away))
+            del self._turned_away[invited]
         return following, invited
