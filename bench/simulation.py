@@ -384,13 +384,8 @@ class Simulation:
         if wanted and not wanted & book.available:
             return  # nobody has any of it: spare the look at each neighbour
         useful = wanted or book.missing
-        now, rests, load = self._now, requests.rests, requests.load
-        most = requests.most_at_one
-        idle = [
-            other
-            for other, pieces in book.holders.items()
-            if pieces & useful and not rests(other, now) and load(other) < most
-        ]
+        now, load, most, holders = self._now, requests.load, requests.most_at_one, book.holders
+        idle = [other for other in requests.takers(holders, now) if holders[other] & useful]
         late = partial(requests.late, now=now)
         for _ in range(room):
             choice = peer.picker.choose(idle, requests.cost)

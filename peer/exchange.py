@@ -215,7 +215,7 @@ class PieceExchange:
             return
         now = time.monotonic()
         most = requests.most_at_one
-        idle = [peer for peer in self.neighbours.all if not requests.rests(peer, now) and requests.load(peer) < most]
+        idle = requests.takers(self.neighbours.all, now)
         for digest, download in self._downloads.items():
             self._picker.books[digest].readers = download.readers
         late = functools.partial(requests.late, now=now)

@@ -5,7 +5,8 @@ It sends and receives nothing. Times are in seconds of any monotonic clock.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from peer.uploads import UPLOAD_SLOTS
@@ -49,7 +50,7 @@ class Requests:
 
     def __init__(self) -> None:
         self._asked: dict[Key, dict[PeerId, _Asked]] = {}
-        self._load: Counter[PeerId] = Counter()
+        self._load: defaultdict[PeerId, int] = defaultdict(int)
         self._resting: dict[PeerId, float] = {}
         self._heard: dict[PeerId, float] = {}
         self._took: dict[PeerId, float] = {}
@@ -100,9 +101,10 @@ class Requests:
         [(peer, asked)] = askers.items()
         return peer if now - asked.at > max(_LATE * self._service, _MIN_LATE) else None
 
-    def rests(self, peer: PeerId, now: float) -> bool:
-        """Whether a neighbour is not to be asked now."""
-        return self._resting.get(peer, 0.0) > now
+    def takers(self, peers: Iterable[PeerId], now: float) -> list[PeerId]:
+        """Those neighbours that can be asked for one piece more."""
+        resting, load, most = self._resting, self._load, self.most_at_one
+        return [peer for peer in peers if load[peer] < most and resting.get(peer, 0.0) <= now]
 
     def sent(self, peer: PeerId, digest: Digest, piece: int, now: float) -> None:
         """A request has gone out."""

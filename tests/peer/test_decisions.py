@@ -206,11 +206,18 @@ def test_a_neighbour_that_is_silent_for_long_is_stuck_and_one_that_sends_is_not(
 def test_a_busy_neighbour_rests_until_it_calls() -> None:
     requests = Requests()
     requests.busy(A, 0.0)
-    assert requests.rests(A, 0.1)
+    assert requests.takers([A, B], 0.1) == [B]
     requests.ready(A)
-    assert not requests.rests(A, 0.1)
+    assert requests.takers([A, B], 0.1) == [A, B]
     requests.busy(A, 0.0)
-    assert not requests.rests(A, 1.0)
+    assert requests.takers([A, B], 1.0) == [A, B]
+
+
+def test_a_neighbour_with_its_share_of_requests_takes_no_more() -> None:
+    requests = Requests()
+    requests.sources = START_DEPTH
+    requests.sent(A, DIGEST, 0, 0.0)
+    assert requests.takers([A, B], 0.0) == [B]
 
 
 def test_so_many_uploads_at_a_time_and_busy_beyond_what_may_wait() -> None:
