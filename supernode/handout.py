@@ -10,7 +10,8 @@ from supernode.protocol import PeerId
 from supernode.swarm import Member
 
 MAX_NEIGHBOURS = 50
-"""Up to here the swarm is a full mesh; above, a random graph of about this degree (design, section 4)."""
+"""Up to here the swarm is a full mesh; above, a random graph of about this degree (design, section 4): each is told of
+half as many, and as many are told of it."""
 
 _DRAWN = 2
 """Members drawn for each that is taken. Whoever comes early is told to all who come later: of 400 simulated peers those
@@ -33,7 +34,7 @@ def choose_neighbours(
     rng: random.Random,
     limit: int = MAX_NEIGHBOURS,
 ) -> list[PeerId]:
-    """Up to `limit` members besides `peer`: half from its zone where there are as many, seeds and leechers mixed.
+    """Members besides `peer`: all up to `limit`, else half of it, of which half are from its zone where there are as many.
 
     Members that still leech make up at least half, so that a few seeds are not everybody's only neighbours. Of those
     drawn at random the ones with the fewest neighbours are taken.
@@ -43,15 +44,16 @@ def choose_neighbours(
         others = [other for other in others if other != peer]
         rng.shuffle(others)
         return others
-    drawn = [other for other in rng.sample(others, min(len(others), _DRAWN * limit + 1)) if other != peer]
+    count = -(-limit // 2)
+    drawn = [other for other in rng.sample(others, min(len(others), _DRAWN * count + 1)) if other != peer]
     zone = contacts[peer].zone
     near = [other for other in drawn if contacts[other].zone == zone]
-    if len(near) < limit // 2:
+    if len(near) < count // 2:
         near = [other for other in others if other != peer and contacts[other].zone == zone]
-        near = rng.sample(near, min(len(near), _DRAWN * limit))
-    chosen = _mix(near, members, limit // 2)
+        near = rng.sample(near, min(len(near), _DRAWN * count))
+    chosen = _mix(near, members, count // 2)
     taken = set(chosen)
-    chosen += _mix([other for other in drawn if other not in taken], members, limit - len(chosen))
+    chosen += _mix([other for other in drawn if other not in taken], members, count - len(chosen))
     rng.shuffle(chosen)
     return chosen
 

@@ -26,7 +26,7 @@ class SupernodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """Peers announce themselves at least this often; one that is silent for three intervals is forgotten."""
 
     handout: Annotated[int, Meta(ge=1, le=1000)] = 50
-    """Neighbours that a peer is told of, for each blob."""
+    """Neighbours of a peer for each blob: all others up to so many, else about so many."""
 
     tag_freshness: Annotated[Duration, Meta(ge=0, le=30 * 24 * 3600)] = 60.0
     """How long the cluster takes the origin's word for what a tag stands for."""

@@ -26,7 +26,7 @@ def swarm(leechers: int, seeds: int, zones: int = 1) -> tuple[dict[PeerId, Membe
 def test_a_handout_holds_others_once_up_to_the_limit(leechers: int, seeds: int, limit: int, rng: random.Random) -> None:
     members, contacts = swarm(leechers, seeds, zones=3)
     chosen = choose_neighbours(PeerId("p0"), members, contacts, rng, limit)
-    assert len(chosen) == len(set(chosen)) == min(limit, len(members) - 1)
+    assert len(chosen) == len(set(chosen)) == (len(members) - 1 if len(members) <= limit + 1 else -(-limit // 2))
     assert "p0" not in chosen
 
 
@@ -38,20 +38,20 @@ def test_up_to_the_limit_the_swarm_is_a_full_mesh() -> None:
 def test_seeds_and_leechers_are_mixed() -> None:
     members, contacts = swarm(500, 500)
     chosen = choose_neighbours(PeerId("p0"), members, contacts, random.Random(1))
-    assert 20 <= sum(members[peer].leeching for peer in chosen) <= 30
+    assert 8 <= sum(members[peer].leeching for peer in chosen) <= 17
 
 
 def test_half_of_the_neighbours_are_of_the_same_zone() -> None:
     members, contacts = swarm(1000, 0, zones=20)
     chosen = choose_neighbours(PeerId("p0"), members, contacts, random.Random(1))
     near = sum(contacts[peer].zone == "zone0" for peer in chosen)
-    assert 25 <= near <= 35
+    assert 12 <= near <= 17
 
 
 def test_a_zone_that_is_small_is_found() -> None:
     members, contacts = swarm(1000, 0, zones=50)
     chosen = choose_neighbours(PeerId("p0"), members, contacts, random.Random(1))
-    assert sum(contacts[peer].zone == "zone0" for peer in chosen) >= 19
+    assert sum(contacts[peer].zone == "zone0" for peer in chosen) >= 12
 
 
 def test_who_comes_first_is_not_everybodys_neighbour() -> None:
@@ -64,7 +64,7 @@ def test_who_comes_first_is_not_everybodys_neighbour() -> None:
         member.neighbours = len(chosen)
         for other in chosen:
             members[other].neighbours += 1
-    assert max(member.neighbours for member in members.values()) <= 2.5 * MAX_NEIGHBOURS
+    assert max(member.neighbours for member in members.values()) <= 1.25 * MAX_NEIGHBOURS
 
 
 def ask(query: int) -> Resolve:
