@@ -29,9 +29,6 @@ from supernode.protocol import PeerId
 
 log = structlog.get_logger()
 
-_HAVE_DELAY, _CALM_HAVE_DELAY = 0.05, 0.15
-"""Seconds for which news of pieces is collected; the second where more pieces are to be had than are asked for at a
-time. A piece from the origin is told at once. With many neighbours news is half of all messages."""
 _STUCK_REST = 10.0
 
 
@@ -171,8 +168,7 @@ class PieceExchange:
         if rare or download.missing == 0:
             self._tell_news()
         elif self._news_timer is None:
-            calm = book is not None and book.wanted.bit_count() > self._requests.depth
-            delay = _CALM_HAVE_DELAY if calm else _HAVE_DELAY
+            delay = book.news_delay(self._requests.depth) if book is not None else 0.0
             self._news_timer = asyncio.get_running_loop().call_later(delay, self._tell_news)
         self.schedule()
 

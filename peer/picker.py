@@ -16,6 +16,8 @@ from supernode.protocol import PeerId
 WINDOW = 32
 """Pieces ahead of a reader that come before all others but the one that it waits for, which may be the most common."""
 
+_NEWS_DELAY, _CALM_NEWS_DELAY = 0.05, 0.15
+
 _BLUR = 0.2
 """Up to so much is added to a neighbour's cost at random, so that not everybody asks the same one."""
 
@@ -66,6 +68,11 @@ class BlobBook:
         for digit in self.counts:
             available |= digit
         return available
+
+    def news_delay(self, depth: int) -> float:
+        """Seconds for which news of pieces is collected: longer where more is to be had than is asked for at a time. A
+        piece from the origin is told at once. With many neighbours news is half of all messages."""
+        return _CALM_NEWS_DELAY if (self.wanted & self.available).bit_count() > depth else _NEWS_DELAY
 
     @property
     def is_alone(self) -> bool:

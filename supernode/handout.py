@@ -34,7 +34,7 @@ def choose_neighbours(
     rng: random.Random,
     limit: int = MAX_NEIGHBOURS,
 ) -> list[PeerId]:
-    """Members besides `peer`: all up to `limit`, else half of it, of which half are from its zone where there are as many.
+    """Members besides `peer`: all up to `limit`, else half of it, half of these from its zone where there are as many.
 
     Members that still leech make up at least half, so that a few seeds are not everybody's only neighbours. Of those
     drawn at random the ones with the fewest neighbours are taken.
