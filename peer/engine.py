@@ -17,10 +17,11 @@ from prometheus_client import CollectorRegistry
 
 from peer.download import Download
 from peer.errors import DigestMismatch, DownloadFailed, Stopping
-from peer.exchange import Offer, PieceExchange
+from peer.exchange import PieceExchange
 from peer.metrics import PeerMetrics
 from peer.origin import Origin
 from peer.plans import ImagePlans
+from peer.serving import Offer
 from peer.settings import PeerSettings
 from peer.sourcing import Sourcing
 from peer.store import Store, StoreError
@@ -253,7 +254,7 @@ class Engine:
             self.exchange.tick()
             self.sourcing.tick(time.monotonic())
 
-    # --- what neighbours may have (peer.exchange.Library) ---------------------------------------------------------
+    # --- what neighbours may have (peer.serving.Library) ---------------------------------------------------------
 
     def offer(self, digest: Digest) -> Offer | None:
         """What there is of a blob."""

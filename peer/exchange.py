@@ -1,53 +1,34 @@
-"""Pieces from and to the neighbours: who has what, what to ask whom for, and whom to serve."""
+"""Pieces from the neighbours: who has what, what to ask whom for, and who is told of what came."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import os
 import random
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Protocol
 
 import structlog
 
 from peer import wire
-from peer.connection import Span
 from peer.download import Download
 from peer.metrics import PeerMetrics
 from peer.neighbours import Neighbour, Neighbours
-from peer.pace import UploadPace
 from peer.picker import BlobBook, Choice, Picker
 from peer.requests import Requests
-from peer.uploads import Upload, UploadSlots
+from peer.serving import Library, Serving
+from peer.uploads import Upload
 from shoal.digest import Digest, InvalidDigest
 from shoal.messages import InvalidMessage
-from shoal.pieces import PieceIndex, PieceLayout, PieceSet, from_bitfield, iterate, to_bitfield
+from shoal.pieces import PieceIndex, PieceSet, from_bitfield, iterate, to_bitfield
 from supernode.protocol import PeerId
 
 log = structlog.get_logger()
 
+_JOIN_DELAY = 0.005
+"""Seconds for which handouts are collected: an image of 41 layers is 41 of them, to be told to each neighbour
+as one."""
 _STUCK_REST = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """A blob of which this peer has pieces; `fd` is a file descriptor that the taker closes."""
-
-    layout: PieceLayout
-    have: PieceSet
-
-
-class Library(Protocol):
-    """What this peer can serve, complete or underway."""
-
-    def offer(self, digest: Digest) -> Offer | None:
-        """What there is of a blob."""
-
-    def open_file(self, digest: Digest) -> int:
-        """A new file descriptor of its data; raises `OSError`."""
 
 
 class PieceExchange:
@@ -58,14 +39,12 @@ class PieceExchange:
     ) -> None:
         self._library = library
         self._metrics = metrics
-        self._slots = slots
         self._downloads: dict[Digest, Download] = {}
         self._contacts: dict[Digest, set[PeerId]] = {}
         self._rng = rng
         self._picker = Picker(rng)
         self._requests = Requests()
-        self._uploads = UploadSlots(rng, slots)
-        self._pace = UploadPace(slots)
+        self._to_join: dict[PeerId, list[Digest]] = {}
         self._asked_at: dict[tuple[PeerId, Digest, int], float] = {}
         self._news: dict[Digest, PieceSet] = {}
         self._news_timer: asyncio.TimerHandle | None = None
@@ -74,8 +53,8 @@ class PieceExchange:
         self.leases = 0
         """Streams from the origin: each takes one download slot."""
         self.neighbours = Neighbours(peer, host, port, self)
+        self._serving = Serving(library, metrics, self.neighbours, slots, rng)
         metrics.neighbours.set_function(lambda: len(self.neighbours.all))
-        metrics.upload_limit.set_function(lambda: self._pace.limit)
 
     # --- downloads ------------------------------------------------------------------------------------------------
 
@@ -120,7 +99,9 @@ class PieceExchange:
             if neighbour is None:
                 self.neighbours.meet(peer, host, port)
             else:
-                self._join(neighbour, [digest])
+                if not self._to_join:
+                    asyncio.get_running_loop().call_later(_JOIN_DELAY, self._join_all)
+                self._to_join.setdefault(peer, []).append(digest)
 
     def reserve(self, download: Download, pieces: PieceSet) -> None:
         """Pieces that a lease fetches are not asked of neighbours."""
@@ -180,15 +161,14 @@ class PieceExchange:
             for digest, piece in self._requests.drop(peer):
                 self._free(digest, piece)
             self._requests.rest_long(peer, now, _STUCK_REST)
-        traffic = [neighbour.connection.traffic() for neighbour in self.neighbours.all.values()]
-        self._pace.sample(sum(out for out, _ in traffic), sum(into for _, into in traffic), self._uploads.serving, now)
+        self._serving.tick(now)
         self._count_sources()
         self.schedule()
 
     @property
     def idle(self) -> bool:
         """Whether nothing is being sent to neighbours."""
-        return self._uploads.serving == 0
+        return self._serving.idle
 
     async def settle(self) -> None:
         """Wait for the pieces that are being checked and written."""
@@ -205,7 +185,7 @@ class PieceExchange:
     def _ask_for_more(self) -> None:
         self._scheduled = False
         requests = self._requests
-        limit = requests.depth - self.leases * max(1, requests.depth // self._slots)
+        limit = requests.depth - self.leases * max(1, requests.depth // self._serving.slots)
         room = limit - requests.count
         if room <= 0 or not self._downloads or len(self._taking) > 2 * requests.depth:
             return
@@ -257,8 +237,7 @@ class PieceExchange:
             book.parted(neighbour.peer)
         for digest, piece in self._requests.drop(neighbour.peer):
             self._free(digest, piece)
-        for upload in self._uploads.drop(neighbour.peer):
-            self._serve(upload)
+        self._serving.drop(neighbour.peer)
         self.schedule()
 
     def accept(self, neighbour: Neighbour, piece: wire.Piece) -> bytearray | None:
@@ -281,7 +260,7 @@ class PieceExchange:
             case wire.Have():
                 self._have(neighbour, event)
             case wire.Request():
-                self._request(neighbour, event)
+                self._serving.request(neighbour, Upload(neighbour.peer, _digest(event.digest), event.piece))
             case wire.Busy():
                 self._unserved(neighbour, event)
                 self._requests.busy(neighbour.peer, time.monotonic())
@@ -296,7 +275,7 @@ class PieceExchange:
                     book.held(neighbour.peer, book.holders.get(neighbour.peer, 0) & ~(1 << event.piece))
                 self.schedule()
             case wire.Cancel():
-                self._uploads.cancel(Upload(neighbour.peer, _digest(event.digest), event.piece))
+                self._serving.cancel(Upload(neighbour.peer, _digest(event.digest), event.piece))
             case wire.Join():
                 self._joined(neighbour, event)
             case wire.Part():
@@ -306,6 +285,14 @@ class PieceExchange:
                 raise InvalidMessage("a second hello")
             case _:
                 raise InvalidMessage(f"an unexpected {type(event).__name__}")
+
+    def _join_all(self) -> None:
+        """Say what we share of the blobs of the last handouts."""
+        waiting, self._to_join = self._to_join, {}
+        for peer, digests in waiting.items():
+            neighbour = self.neighbours.all.get(peer)
+            if neighbour is not None:
+                self._join(neighbour, digests)
 
     def _join(self, neighbour: Neighbour, digests: Iterable[Digest]) -> None:
         joined = []
@@ -406,59 +393,6 @@ class PieceExchange:
             log.warning("piece.corrupt", peer=neighbour.peer, digest=download.blob.digest, piece=piece)
             self._free(download.blob.digest, piece)
             self.neighbours.shun(neighbour, "it sent a corrupt piece")
-
-    # --- serving --------------------------------------------------------------------------------------------------
-
-    def _request(self, neighbour: Neighbour, message: wire.Request) -> None:
-        upload = Upload(neighbour.peer, _digest(message.digest), message.piece)
-        offer = self._library.offer(upload.digest)
-        if offer is None or not offer.have >> upload.piece & 1:
-            self._metrics.requests.labels("absent").inc()
-            neighbour.connection.send(wire.Absent(upload.digest, upload.piece))
-            return
-        now_or_later = self._uploads.request(upload)
-        if now_or_later:
-            self._serve(upload)
-        elif now_or_later is False:
-            self._metrics.requests.labels("busy").inc()
-            neighbour.connection.send(wire.Busy(upload.digest, upload.piece))
-
-    def _serve(self, upload: Upload) -> None:
-        neighbour = self.neighbours.all.get(upload.peer)
-        offer = self._library.offer(upload.digest)
-        if neighbour is None:
-            self._served(upload)
-            return
-        try:
-            if offer is None or not offer.have >> upload.piece & 1:
-                raise FileNotFoundError(upload.digest)
-            fd = self._library.open_file(upload.digest)
-        except OSError:
-            neighbour.connection.send(wire.Absent(upload.digest, upload.piece))
-            self._served(upload)
-            return
-        span = offer.layout.span(upload.piece)
-        message = wire.Piece(upload.digest, upload.piece, span.length)
-
-        def release(sent: bool) -> None:
-            os.close(fd)
-            if sent:
-                self._metrics.requests.labels("served").inc()
-                self._metrics.bytes.labels("peer", "out").inc(span.length)
-            self._served(upload)
-
-        rate = self._pace.best / self._slots
-        neighbour.connection.send_piece(Span(message, fd, span.start, release, rate, self._book))
-
-    def _book(self, size: int) -> float:
-        return self._pace.book(size, time.monotonic())
-
-    def _served(self, upload: Upload) -> None:
-        following, invited = self._uploads.finished(upload)
-        if following is not None:
-            self._serve(following)
-        if invited is not None:
-            self._tell(invited, wire.Ready())
 
     # --- news -----------------------------------------------------------------------------------------------------
 
