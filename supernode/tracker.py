@@ -96,9 +96,8 @@ class Tracker:
             case protocol.Progress():
                 self._progress(peer, message, now)
             case protocol.Announce():
-                for held in message.blobs:
+                for held in message.blobs:  # what follows for leases can wait for the tick: most messages are announces
                     self._announce(peer, held)
-                self._decide(now)
             case protocol.Open():
                 self._open(peer, message, now)
             case protocol.Resolve():
