@@ -64,6 +64,10 @@ class _RawManifest(msgspec.Struct):
     manifests: list[_RawDescriptor] | None = None
 
 
+_DECODER = msgspec.json.Decoder(_RawManifest)
+"""Made here, not at the first manifest: msgspec 0.22 crashes where two threads are the first to use a type together."""
+
+
 @dataclass(frozen=True, slots=True)
 class Platform:
     """An index entry's platform, as Go names operating systems and processors."""
@@ -87,7 +91,7 @@ class Manifest:
         if len(content) > MAX_MANIFEST_SIZE:
             raise InvalidManifest(f"a manifest of {len(content)} bytes is over the limit of {MAX_MANIFEST_SIZE}")
         try:
-            raw = msgspec.json.decode(content, type=_RawManifest)
+            raw = _DECODER.decode(content)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidManifest(f"not a manifest: {error}") from None
         if raw.manifests is not None:

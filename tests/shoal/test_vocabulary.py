@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -189,3 +191,27 @@ def test_durations(text: str, value: float) -> None:
 def test_what_is_no_quantity_is_refused(parse: type, text: str) -> None:
     with pytest.raises(ValueError, match="not a"):
         parse(text)
+
+
+_FIRST_TOGETHER = """
+import sys, threading
+from shoal.descriptor import Manifest
+sys.setswitchinterval(1e-6)
+barrier = threading.Barrier(16)
+def parse():
+    barrier.wait()
+    Manifest.parse(sys.argv[1].encode())
+threads = [threading.Thread(target=parse) for _ in range(16)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_threads_may_be_the_first_to_parse_a_manifest_together() -> None:
+    """Processes that did so crashed in three of four cases, and so did the swarm bench once in a hundred runs."""
+    blob = {"mediaType": "application/octet-stream", "digest": f"sha256:{HEX}", "size": 10}
+    content = json.dumps({"schemaVersion": 2, "config": blob, "layers": [blob]})
+    for _ in range(5):
+        assert subprocess.run([sys.executable, "-c", _FIRST_TOGETHER, content], check=False).returncode == 0
