@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
 from collections.abc import Sequence
@@ -330,6 +331,7 @@ class Tracker:
             self._out.append((peers, message))
 
 
+@functools.lru_cache(maxsize=4096)
 def _digest(text: str) -> Digest:
     try:
         return Digest(text)
