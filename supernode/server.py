@@ -28,6 +28,9 @@ _HELLO_SECONDS = 10.0
 _MAX_BACKLOG = 32 << 20
 """Bytes that may wait for one peer that does not read before its connection is closed."""
 
+_ENDS = frozenset((WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED))
+"""Frames after which nothing more comes."""
+
 
 class _Connection:
     """One peer's WebSocket; what is to be sent goes through a queue, so that a slow peer holds up nobody."""
@@ -162,7 +165,7 @@ class SupernodeServer:
         return hello
 
     async def _read(self, socket: web.WebSocketResponse, peer: PeerId) -> None:
-        async for frame in socket:
+        while (frame := await socket.receive()).type not in _ENDS:
             if frame.type is not WSMsgType.BINARY:
                 raise InvalidMessage("a frame that is not binary")
             message = protocol.from_peer.decode(frame.data)
