@@ -205,6 +205,9 @@ class Simulation:
     def _flush(self) -> None:
         for peers, message in self._tracker.take():
             self._messages += len(peers)
+            if len(peers) == 1:
+                self._send(None, self._peers[peers[0]], self._hear, [self._peers[peers[0]]], message)
+                continue
             for seconds, group in self._by_wait(self._peers[peer] for peer in peers):
                 self._later(seconds, self._hear, group, message)
 
@@ -219,8 +222,11 @@ class Simulation:
             other.book.parted(peer.id)
             for _, piece in other.requests.drop(peer.id):
                 other.book.pending &= ~(1 << piece)
-            for upload in other.uploads.drop(peer.id):
+            started, invited = other.uploads.drop(peer.id)
+            for upload in started:
                 self._serve(other, upload)
+            for asker in invited:
+                self._send(other, self._peers[asker], self._ready, self._peers[asker], other)
             self._schedule(other)
 
     def _hear(self, peers: Sequence[Peer], message: FromSupernode) -> None:

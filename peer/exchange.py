@@ -45,7 +45,6 @@ class PieceExchange:
         self._picker = Picker(rng)
         self._requests = Requests()
         self._to_join: dict[PeerId, list[Digest]] = {}
-        self._asked_at: dict[tuple[PeerId, Digest, int], float] = {}
         self._news: dict[Digest, PieceSet] = {}
         self._news_timer: asyncio.TimerHandle | None = None
         self._taking: set[asyncio.Task[None]] = set()
@@ -86,9 +85,13 @@ class PieceExchange:
     def restart(self, download: Download) -> None:
         """All pieces of a blob are void, here and at the others."""
         if download.blob.digest in self._downloads:
+            contacts = self._contacts.get(download.blob.digest, set())
             self.close(download)
             self.withdraw(download.blob.digest)
             self.open(download)
+            self._contacts[download.blob.digest] = contacts
+            for peer in contacts:
+                self._join_soon(peer, download.blob.digest)
 
     def meet(self, digest: Digest, contacts: Iterable[tuple[PeerId, str, int]]) -> None:
         """Neighbours for a blob, from a handout."""
@@ -99,9 +102,7 @@ class PieceExchange:
             if neighbour is None:
                 self.neighbours.meet(peer, host, port)
             else:
-                if not self._to_join:
-                    asyncio.get_running_loop().call_later(_JOIN_DELAY, self._join_all)
-                self._to_join.setdefault(peer, []).append(digest)
+                self._join_soon(peer, digest)
 
     def reserve(self, download: Download, pieces: PieceSet) -> None:
         """Pieces that a lease fetches are not asked of neighbours."""
@@ -146,10 +147,10 @@ class PieceExchange:
             book.missing &= ~(1 << index)
             book.pending &= ~(1 << index)
         self._news[digest] = self._news.get(digest, 0) | 1 << index
-        if rare or download.missing == 0:
+        if rare or book is None or download.missing == 0:
             self._tell_news()
         elif self._news_timer is None:
-            delay = book.news_delay(self._requests.depth) if book is not None else 0.0
+            delay = book.news_delay(self._requests.depth)
             self._news_timer = asyncio.get_running_loop().call_later(delay, self._tell_news)
         self.schedule()
 
@@ -208,7 +209,6 @@ class PieceExchange:
     def _ask(self, choice: Choice, now: float) -> None:
         self._picker.books[choice.digest].pending |= 1 << choice.piece
         self._requests.sent(choice.peer, choice.digest, choice.piece, now)
-        self._asked_at[choice.peer, choice.digest, choice.piece] = now
         self._tell(choice.peer, wire.Request(choice.digest, choice.piece))
 
     def _count_sources(self) -> None:
@@ -286,6 +286,11 @@ class PieceExchange:
             case _:
                 raise InvalidMessage(f"an unexpected {type(event).__name__}")
 
+    def _join_soon(self, peer: PeerId, digest: Digest) -> None:
+        if not self._to_join:
+            asyncio.get_running_loop().call_later(_JOIN_DELAY, self._join_all)
+        self._to_join.setdefault(peer, []).append(digest)
+
     def _join_all(self) -> None:
         """Say what we share of the blobs of the last handouts."""
         waiting, self._to_join = self._to_join, {}
@@ -353,19 +358,18 @@ class PieceExchange:
         digest = _digest(message.digest)
         if self._requests.forget(neighbour.peer, digest, message.piece):
             self._free(digest, message.piece)
-        self._asked_at.pop((neighbour.peer, digest, message.piece), None)
 
     def _piece(self, neighbour: Neighbour, event: wire.PieceReceived) -> None:
         digest = _digest(event.digest)
-        asked_at = self._asked_at.pop((neighbour.peer, digest, event.piece), None)
         download = self._downloads.get(digest)
         if event.buffer is None or download is None:
             self._metrics.pieces.labels("duplicate").inc()
             return
         now = time.monotonic()
         self._metrics.bytes.labels("peer", "in").inc(len(event.buffer))
-        if asked_at is not None:
-            self._metrics.piece_seconds.observe(now - asked_at)
+        seconds = self._requests.seconds(neighbour.peer, digest, event.piece, now)
+        if seconds is not None:
+            self._metrics.piece_seconds.observe(seconds)
         for other in self._requests.done(neighbour.peer, digest, event.piece, len(event.buffer), now):
             self._tell(other, wire.Cancel(digest, event.piece))
         task = asyncio.create_task(self._take(neighbour, download, event.piece, event.buffer))

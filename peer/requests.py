@@ -89,14 +89,10 @@ class Requests:
         took = self._took.get(peer, self._service)
         return self._load[peer] + took / (1 + took)
 
-    def asked(self, digest: Digest, piece: int) -> list[PeerId]:
-        """The neighbours that were asked for a piece."""
-        return list(self._asked.get((digest, piece), ()))
-
     def late(self, digest: Digest, piece: int, now: float) -> PeerId | None:
         """The one neighbour that was asked for a piece, where that takes it much longer than a piece takes."""
         askers = self._asked.get((digest, piece), {})
-        if len(askers) != 1:
+        if len(askers) != 1 or not self._service:
             return None
         [(peer, asked)] = askers.items()
         return peer if now - asked.at > max(_LATE * self._service, _MIN_LATE) else None
@@ -124,6 +120,11 @@ class Requests:
             self._latency, self._latency_at = latency, now
         return True
 
+    def seconds(self, peer: PeerId, digest: Digest, piece: int, now: float) -> float | None:
+        """Since a neighbour was asked for a piece; None where it was not (any more)."""
+        asked = self._asked.get((digest, piece), {}).get(peer)
+        return None if asked is None else now - asked.at
+
     def done(self, peer: PeerId, digest: Digest, piece: int, size: int, now: float) -> list[PeerId]:
         """A piece of `size` bytes has come; returns the other neighbours that were asked for it: cancel there."""
         asked = self._asked.get((digest, piece), {}).get(peer)
@@ -131,7 +132,7 @@ class Requests:
             took = now - asked.at
             self._took[peer] = _smoothed(self._took.get(peer, took), took)
             self._service = _smoothed(self._service or took, took)
-        others = [other for other in self.asked(digest, piece) if other != peer]
+        others = [other for other in self._asked.get((digest, piece), ()) if other != peer]
         for other in [peer, *others]:
             self.forget(other, digest, piece)
         self._adapt(size, now)

@@ -81,8 +81,11 @@ class Serving:
 
     def drop(self, peer: PeerId) -> None:
         """A neighbour is gone."""
-        for upload in self._uploads.drop(peer):
+        started, invited = self._uploads.drop(peer)
+        for upload in started:
             self._serve(upload)
+        for other in invited:
+            self._invite(other)
 
     def _serve(self, upload: Upload) -> None:
         neighbour = self._neighbours.all.get(upload.peer)
@@ -118,6 +121,10 @@ class Serving:
         following, invited = self._uploads.finished(upload)
         if following is not None:
             self._serve(following)
-        neighbour = self._neighbours.all.get(invited) if invited is not None else None
+        if invited is not None:
+            self._invite(invited)
+
+    def _invite(self, peer: PeerId) -> None:
+        neighbour = self._neighbours.all.get(peer)
         if neighbour is not None:
             neighbour.connection.send(wire.Ready())

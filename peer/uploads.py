@@ -77,18 +77,18 @@ class UploadSlots:
         """The asker does not want it any more; what is in service goes on."""
         self._queue.pop(upload, None)
 
-    def drop(self, peer: PeerId) -> list[Upload]:
-        """A neighbour is gone. Returns what is to be served in the places that it leaves."""
+    def drop(self, peer: PeerId) -> tuple[list[Upload], list[PeerId]]:
+        """A neighbour is gone: what is to be served in the places that it leaves, and who is to be told of room."""
         self._turned_away.pop(peer, None)
         for upload in [upload for upload in self._queue if upload.peer == peer]:
             del self._queue[upload]
-        started = []
-        for upload in [upload for upload in self._serving if upload.peer == peer]:
-            following, _ = self.finished(upload)
-            if following is not None:
-                started.append(following)
+        freed = [upload for upload in self._serving if upload.peer == peer]
+        for upload in freed:
+            del self._serving[upload]
         del self._per_peer[peer]
-        return started
+        following = [self._next() for _ in freed]
+        started = [upload for upload, _ in following if upload is not None]
+        return started, [invited for _, invited in following if invited is not None]
 
     def _serve(self, upload: Upload) -> None:
         self._serving[upload] = None

@@ -36,8 +36,8 @@ def choose_neighbours(
 ) -> list[PeerId]:
     """Members besides `peer`: all up to `limit`, else half of it, half of these from its zone where there are as many.
 
-    Members that still leech make up at least half, so that a few seeds are not everybody's only neighbours. Of those
-    drawn at random the ones with the fewest neighbours are taken.
+    Some are drawn at random. Of these, members that still leech make up at least half where there are as many, so that
+    a few seeds are not everybody's only neighbours, and the ones with the fewest neighbours are taken.
     """
     others = list(members)
     if len(others) <= limit + 1:

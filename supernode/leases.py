@@ -38,6 +38,8 @@ _RATE_WEIGHT = 0.25
 _ONLY_SECONDS = 0.25
 """How long a lease over a part of much stays its holder's only one: who come a moment later, as many do, are to fetch
 the rest. What the first peer held of four leases took 0.7 s to spread to 15 others."""
+_SMALL = MIB
+"""Bytes of a blob of which a part is not "a part of much"."""
 _MIN_SECONDS = 0.01
 """What is faster is taken as this fast."""
 _CANDIDATES = 8
@@ -138,7 +140,7 @@ class _Queue:
 
 
 class OriginLeases:
-    """The leases of one origin. Every method that changes something is followed by `decide`."""
+    """The leases of one origin. What changes something is followed by `decide`, at once or with the next tick."""
 
     def __init__(self, rng: random.Random, ids: Iterator[int] | None = None, slots: int = ORIGIN_SLOTS) -> None:
         self._rng = rng
@@ -271,7 +273,7 @@ class OriginLeases:
 
     def _may_hold_another(self, peer: PeerId, now: float) -> bool:
         return all(
-            not lease.counted or lease.swarm.layout.size <= _MIN_RUN or now - lease.granted_at >= _ONLY_SECONDS
+            not lease.counted or lease.swarm.layout.size <= _SMALL or now - lease.granted_at >= _ONLY_SECONDS
             for lease in self._held.get(peer, ())
         )
 

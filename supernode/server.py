@@ -24,6 +24,7 @@ from supernode.tracker import Tracker
 log = structlog.get_logger()
 
 _TICK_SECONDS = 0.02
+_FAULT_SECONDS = 1.0
 _HELLO_SECONDS = 10.0
 _MAX_BACKLOG = 32 << 20
 """Bytes that may wait for one peer that does not read before its connection is closed."""
@@ -108,8 +109,12 @@ class SupernodeServer:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_SECONDS)
-            with self._metrics.decision_seconds.time():
-                self._tracker.tick(time.monotonic())
+            try:
+                with self._metrics.decision_seconds.time():
+                    self._tracker.tick(time.monotonic())
+            except Exception:  # a fault of ours: without ticks no lease ends and no news is told, to anybody
+                log.exception("supernode.tick_failed")
+                await asyncio.sleep(_FAULT_SECONDS)
             self._flush()
 
     async def _serve(self, request: web.Request) -> web.WebSocketResponse:

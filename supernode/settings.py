@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from shoal.fields import Duration, Host, Port
+from supernode.handout import MAX_NEIGHBOURS
 from supernode.leases import ORIGIN_SLOTS
 
 
@@ -20,12 +21,13 @@ class SupernodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     port: Port = 5090
 
     origin_slots: Annotated[int, Meta(ge=1, le=64)] = ORIGIN_SLOTS
-    """Leases given out at a time for one origin, over all its blobs (the rule is in `supernode.leases`)."""
+    """Leases given out at a time for one origin, over all its blobs (the rule is in `supernode.leases`), and up to half
+    as many that are in their last piece."""
 
     announce_interval: Annotated[Duration, Meta(ge=0.1, le=3600)] = 5.0
     """Peers announce themselves at least this often; one that is silent for three intervals is forgotten."""
 
-    handout: Annotated[int, Meta(ge=1, le=1000)] = 50
+    handout: Annotated[int, Meta(ge=1, le=1000)] = MAX_NEIGHBOURS
     """Neighbours of a peer for each blob: all others up to so many, else about so many."""
 
     tag_freshness: Annotated[Duration, Meta(ge=0, le=30 * 24 * 3600)] = 60.0

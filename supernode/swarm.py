@@ -14,7 +14,7 @@ from supernode.protocol import PeerId
 class Member:
     """A peer in a swarm: the pieces it said it has, whether it wants the rest, and may fetch it from the origin.
 
-    `neighbours` is the number of members that it was told of or that were told of it.
+    `neighbours` is the number of members that it was told of or that were told of it, with those that have left since.
     """
 
     have: PieceSet = 0

@@ -119,7 +119,7 @@ class Tracker:
                 raise InvalidMessage("a second hello")
 
     def tick(self, now: float) -> None:
-        """Tell news of piece digests, revoke leases that do not move, forget peers that are silent."""
+        """Tell news of piece digests, revoke leases that do not move, grant what is free, forget silent peers."""
         self._tell_news(now)
         self._ask_tables(now)
         self._reply(self._tags.expire(now))
@@ -143,7 +143,9 @@ class Tracker:
 
     # --- swarms ---------------------------------------------------------------------------------------------------
 
-    def _swarm(self, peer: PeerId, digest: Digest, size: int) -> Swarm:
+    def _swarm(self, peer: PeerId, digest: Digest, size: int, bitfield: bytes) -> tuple[Swarm, PieceSet]:
+        """The swarm of a blob, made where there is none, and the pieces of a bitfield; nothing is kept of what is not
+        valid."""
         swarm = self.swarms.get(digest)
         if swarm is None:
             try:
@@ -155,9 +157,10 @@ class Tracker:
         state = self._peers[peer]
         if len(state.swarms) >= _MAX_SWARMS_PER_PEER:
             raise InvalidMessage("too many swarms")
+        have = _pieces(bitfield, swarm.layout) if bitfield else 0
         self.swarms[digest] = swarm
         state.swarms.add(digest)
-        return swarm
+        return swarm, have
 
     def _open(self, peer: PeerId, message: protocol.Open, now: float) -> None:
         for wanted in message.blobs:
@@ -165,9 +168,10 @@ class Tracker:
                 location = Location.parse(wanted.registry, wanted.repository)
             except InvalidReference as error:
                 raise InvalidMessage(str(error)) from None
-            swarm = self._swarm(peer, _digest(wanted.digest), wanted.size)
-            have = _pieces(wanted.have, swarm.layout) if wanted.have else 0
+            swarm, have = self._swarm(peer, _digest(wanted.digest), wanted.size, wanted.have)
             member = swarm.update(peer, have)
+            if self._wants.get((peer, swarm.digest), location.registry) != location.registry:
+                self._unwant(peer, swarm)
             member.leeching, member.origin = True, wanted.origin
             if have & ~swarm.known:
                 self._untold[swarm.digest] = swarm
@@ -181,9 +185,10 @@ class Tracker:
 
     def _introduce(self, peer: PeerId, swarm: Swarm) -> None:
         chosen = choose_neighbours(peer, swarm.members, self._contacts, self._rng, self._handout)
-        swarm.members[peer].neighbours = len(chosen)
-        for other in chosen:
-            swarm.members[other].neighbours += 1
+        if not swarm.members[peer].neighbours:
+            swarm.members[peer].neighbours = len(chosen)
+            for other in chosen:
+                swarm.members[other].neighbours += 1
         contacts = [
             protocol.Neighbour(other, self._contacts[other].host, self._contacts[other].port) for other in chosen
         ]
@@ -194,8 +199,8 @@ class Tracker:
             self._untold[swarm.digest] = swarm
 
     def _announce(self, peer: PeerId, held: protocol.Held) -> None:
-        swarm = self._swarm(peer, _digest(held.digest), held.size)
-        have = _pieces(held.have, swarm.layout) if held.have else swarm.layout.all
+        swarm, have = self._swarm(peer, _digest(held.digest), held.size, held.have)
+        have = have if held.have else swarm.layout.all
         member = swarm.update(peer, have)
         if have & ~swarm.known and any(other.leeching for other in swarm.members.values()):
             self._untold[swarm.digest] = swarm
@@ -205,6 +210,9 @@ class Tracker:
     def _sated(self, peer: PeerId, swarm: Swarm) -> None:
         """A peer wants nothing (more) of a swarm."""
         swarm.members[peer].leeching = False
+        self._unwant(peer, swarm)
+
+    def _unwant(self, peer: PeerId, swarm: Swarm) -> None:
         registry = self._wants.pop((peer, swarm.digest), None)
         if registry is not None:
             origin = self._origins[registry]

@@ -274,8 +274,18 @@ def test_slots_are_never_exceeded_and_never_lost(steps: list[tuple[PeerId, int, 
         elif step == "c":
             slots.cancel(upload)
         elif step == "d":
-            serving = {each for each in serving if each.peer != peer} | set(slots.drop(peer))
+            serving = {each for each in serving if each.peer != peer} | set(slots.drop(peer)[0])
         assert slots.serving == len(serving) <= UPLOAD_SLOTS
+
+
+def test_when_a_peer_leaves_its_places_go_to_those_turned_away() -> None:
+    slots = UploadSlots(random.Random(1), queued=0)
+    for piece in range(UPLOAD_SLOTS):
+        slots.request(Upload(A, DIGEST, piece))
+    for peer in (B, C):
+        slots.request(Upload(peer, DIGEST, 0))
+    started, invited = slots.drop(A)
+    assert (started, set(invited)) == ([], {B, C})
 
 
 def layers(*names: str) -> list[Descriptor]:

@@ -185,3 +185,25 @@ def test_news_of_a_large_swarm_is_told_more_rarely(world: World) -> None:
     world.say(holder, protocol.Progress(grant.lease, grant.first + 1, bytes(PIECE_DIGEST_SIZE)))
     assert news(0.02) == 0
     assert news(0.1) == len(peers)
+
+
+def test_a_blob_that_is_opened_under_two_registries_leaves_nothing_behind(world: World) -> None:
+    for registry in ("docker.io", "ghcr.io"):
+        world.say(A, protocol.Open([protocol.Wanted(DIGEST, SIZE, registry, "library/busybox")]))
+    world.tracker.leave(A, world.now)
+    world.tick(0.1)
+    assert grants(world.open(B))
+    assert world.tracker.leases <= 1
+
+
+def test_what_is_refused_leaves_no_swarm_behind(world: World) -> None:
+    with pytest.raises(InvalidMessage):
+        world.say(A, protocol.Announce([protocol.Held(DIGEST, 999, b"\x00\x00")]))
+    assert not world.tracker.swarms
+    world.open(B)
+
+
+def test_opening_again_and_again_changes_nobodys_number_of_neighbours(world: World) -> None:
+    for peer in (A, B, C, C, C, B):
+        world.open(peer)
+    assert [member.neighbours for member in world.tracker.swarms[DIGEST].members.values()] == [2, 2, 2]
