@@ -20,6 +20,7 @@ from supernode import protocol
 from supernode.client import ControlClient
 from supernode.server import SupernodeServer
 from supernode.settings import SupernodeSettings
+from supernode.tracker import Tracker
 
 AT = Location.parse("docker.io", "library/busybox")
 FOUND = Descriptor(Digest.of(b"manifest"), 8, "x/y", BlobKind.MANIFEST)
@@ -206,3 +207,21 @@ async def test_a_question_without_an_answer_is_given_up_in_bounded_time(session:
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     await runner.cleanup()
+
+
+async def test_a_tick_that_fails_is_logged_and_the_next_ones_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    tick, failed, went_on = Tracker.tick, asyncio.Event(), asyncio.Event()
+
+    def flaky(tracker: Tracker, now: float) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise KeyError("a fault")
+        tick(tracker, now)
+        went_on.set()
+
+    monkeypatch.setattr(Tracker, "tick", flaky)
+    monkeypatch.setattr("supernode.server._FAULT_SECONDS", 0.01)
+    with capture_logs() as logs:
+        async with SupernodeServer(SupernodeSettings(port=0), CollectorRegistry()), asyncio.timeout(5):
+            await went_on.wait()
+    assert [line["event"] for line in logs].count("supernode.tick_failed") == 1
