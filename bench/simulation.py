@@ -1,9 +1,8 @@
-"""A discrete-event simulation of a swarm that runs the real decisions: tracker, leases, handouts, picker, slots.
+"""A discrete-event simulation of a swarm: the very machines of peers and supernode, with a made-up network.
 
-Only the network is made up: each direction of a link is a queue that drains at the link's rate, as the measured network
-has them (`bench/netns.py`). A transfer puts its next part into the sender's queue when the one before has left it, so
-that transfers take turns, and waits while the receiver's queue is full. Messages wait in the same queues. Peers that
-have the blob stay.
+Each direction of a link is a queue that drains at the link's rate, as the measured network has them (`bench/netns.py`).
+A transfer puts its next part into the sender's queue when the one before has left it, so that transfers take turns, and
+waits while the receiver's queue is full. Messages wait in the same queues. All that is decided, the machines decide.
 """
 
 from __future__ import annotations
@@ -18,11 +17,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from peer.picker import BlobBook, Choice, Picker
-from peer.requests import Requests
-from peer.uploads import UPLOAD_SLOTS, Upload, UploadSlots
+from peer import wire
+from peer.commands import Command, Dial, Fail, Fetch, HangUp, Land, Send, Serve, StopFetch, Tell
+from peer.machine import Machine, MachineSettings
+from peer.piecemap import StreamId
+from peer.uploads import Upload
+from shoal.descriptor import BlobKey
 from shoal.digest import Digest
-from shoal.pieces import PIECE_DIGEST_SIZE, PieceLayout, from_bitfield, run_of, to_bitfield
+from shoal.pieces import PIECE_DIGEST_SIZE, PieceLayout
+from shoal.reference import Location
 from supernode import protocol
 from supernode.handout import Contact
 from supernode.protocol import FromPeer, FromSupernode, PeerId
@@ -32,11 +35,15 @@ LATENCY = 0.005
 """Seconds of each message besides the queues that it waits in."""
 QUEUE = 0.05
 """Seconds of a link's transmission that wait before it at most."""
-_TICK = 0.02
-_ANNOUNCE_SECONDS = 1.0
+_TRACKER_TICK = 0.02
+_PEER_TICK = 0.25
+_ANNOUNCE_SECONDS = 5.0
 _PARTS = 4
 """Of a piece, that are queued one after the other. 8 and 16 move the makespan of 16 peers by less than 2 %."""
-_DIGEST = Digest.of(b"simulated")
+_AT = Location.parse("docker.io", "library/simulated")
+_DIGEST = bytes(PIECE_DIGEST_SIZE)
+_NOTHING = bytearray()
+"""Content plays no part here."""
 
 
 @dataclass(slots=True)
@@ -71,36 +78,47 @@ class _Flow:
     ended: Callable[[], None]
 
 
+class _Library:
+    """No peer begins with anything."""
+
+    def __init__(self) -> None:
+        self.blobs: set[BlobKey] = set()
+
+    def holds(self, blob: BlobKey) -> bool:
+        return blob in self.blobs
+
+    def holdings(self) -> Iterable[BlobKey]:
+        return list(self.blobs)
+
+
+@dataclass(eq=False, slots=True)
+class _Stream:
+    """A transfer from the origin, which brings one piece after the other. `ended` makes all of it void."""
+
+    next: int
+    end: int
+    ended: bool = False
+
+
 @dataclass(eq=False, slots=True)
 class Peer:
-    """A simulated peer with the real books. Rates in bytes/s."""
+    """A simulated peer: the real machine behind a link. Rates in bytes/s."""
 
     id: PeerId
     rate: float
-    layout: PieceLayout
-    rng: random.Random
+    machine: Machine
+    library: _Library
     up: _Link = field(init=False)
     down: _Link = field(init=False)
-    book: BlobBook = field(init=False)
-    picker: Picker = field(init=False)
-    requests: Requests = field(default_factory=Requests)
-    uploads: UploadSlots = field(init=False)
-    have: int = 0
-    leases: dict[int, list[int]] = field(default_factory=dict)
-    """The next piece and the end of each lease that is held."""
-    neighbours: dict[PeerId, Peer] = field(default_factory=dict)
-    news: int = 0
-    told: int = 0
-    """What the supernode has been told of."""
+    streams: dict[StreamId, _Stream] = field(default_factory=dict)
+    neighbours: set[PeerId] = field(default_factory=set)
+    woken_at: float = math.inf
     done_at: float | None = None
     gone: bool = False
+    failed: bool = False
 
     def __post_init__(self) -> None:
-        self.book = BlobBook(self.layout, self.layout.all)
         self.up, self.down = _Link(self.rate), _Link(self.rate)
-        self.picker = Picker(self.rng)
-        self.uploads = UploadSlots(self.rng)
-        self.picker.books[_DIGEST] = self.book
 
 
 @dataclass(frozen=True)
@@ -127,20 +145,22 @@ class Simulation:
         """`leaving`: the share of peers that vanish in mid-pull."""
         self._rng = random.Random(seed)
         self._size, self._origin, self._leaving = size, _Link(origin_rate), leaving
+        self._blob = BlobKey(Digest.of(b"simulated"), size)
         self._layout = PieceLayout.of(size)
         self._tracker = Tracker(random.Random(seed), silence=1e9)
-        self._peers = {
-            PeerId(f"{place:032x}"): Peer(
-                PeerId(f"{place:032x}"), rate, self._layout, random.Random(self._rng.random())
-            )
-            for place, rate in enumerate(rates)
-        }
+        self._peers = {peer.id: peer for peer in (self._peer(place, rate) for place, rate in enumerate(rates))}
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = itertools.count()
         self._now = 0.0
         self._missing = len(rates)
         self._fetched = 0
         self._messages = 0
+        self._supernode_up = True
+
+    def _peer(self, place: int, rate: float) -> Peer:
+        library = _Library()
+        machine = Machine(MachineSettings(), library, random.Random(self._rng.random()), 0.0)
+        return Peer(PeerId(f"{place:032x}"), rate, machine, library)
 
     def run(self, limit: float = 100.0) -> Outcome:
         """Until all have the blob; raises `RuntimeError` after `limit` times the bound."""
@@ -150,15 +170,21 @@ class Simulation:
         finally:
             gc.enable()
 
+    def later(self, seconds: float, happen: Callable[..., None], *arguments: Any) -> None:
+        """Something happens in so many seconds of simulated time."""
+        heapq.heappush(self._events, (self._now + seconds, next(self._order), happen, arguments))
+
     def _run(self, limit: float) -> Outcome:
         for peer in self._peers.values():
-            self._tracker.join(peer.id, Contact("host", 1, ""), 0.0)
-            self._later(0.0, self._tell_tracker, peer, self._open_message())
-            self._later(_ANNOUNCE_SECONDS * (1 + self._rng.random()), self._announce, peer)
-        self._later(_TICK, self._tick)
+            self._join_tracker(peer)
+            peer.machine.open([(self._blob, 0, {})], _AT, 0.0)
+            peer.machine.demand(self._blob, _AT, 0.0)
+            self._act(peer)
+            self.later(_PEER_TICK * (1 + self._rng.random()), self._peer_tick, peer)
+        self.later(_TRACKER_TICK, self._tracker_tick)
         bound = self._bound()
         for peer in self._rng.sample(list(self._peers.values()), round(self._leaving * len(self._peers))):
-            self._later(bound * self._rng.random(), self._leave, peer)
+            self.later(bound * self._rng.random(), self.leave, peer)
         while self._missing:
             if not self._events or self._now > limit * bound:
                 raise RuntimeError(f"{self._missing} peers do not get the blob")
@@ -172,112 +198,144 @@ class Simulation:
         together = len(rates) * self._size / (self._origin.rate + sum(rates))
         return max(self._size / self._origin.rate, self._size / min(rates), together)
 
-    def _later(self, seconds: float, happen: Callable[..., None], *arguments: Any) -> None:
-        heapq.heappush(self._events, (self._now + seconds, next(self._order), happen, arguments))
+    # --- what machines want done ------------------------------------------------------------------------------------
 
-    # --- the supernode --------------------------------------------------------------------------------------------
-
-    def _open_message(self) -> protocol.Open:
-        return protocol.Open([protocol.Wanted(_DIGEST, self._size, "docker.io", "library/simulated")])
-
-    def _tell_tracker(self, peer: Peer, message: FromPeer) -> None:
-        if not peer.gone:
-            self._messages += 1
-            self._tracker.receive(peer.id, message, self._now)
-            self._flush()
-
-    def _announce(self, peer: Peer) -> None:
-        """What a peer tells each second, as long as it gets pieces."""
-        if peer.gone or not peer.book.missing:
+    def _act(self, peer: Peer) -> None:
+        """Carry out what a peer's machine has decided."""
+        if peer.gone:
             return
-        if peer.have != peer.told:
-            peer.told = peer.have
-            held = protocol.Held(_DIGEST, self._size, to_bitfield(peer.have, self._layout.count))
-            self._send(peer, None, self._tell_tracker, peer, protocol.Announce([held]))
-        self._later(_ANNOUNCE_SECONDS, self._announce, peer)
+        for command in peer.machine.take(self._now):
+            self._do(peer, command)
+        wake_at = peer.machine.wake_at
+        if wake_at < peer.woken_at:
+            peer.woken_at = wake_at
+            self.later(max(0.0, wake_at - self._now), self._wake, peer, wake_at)
 
-    def _tick(self) -> None:
-        self._tracker.tick(self._now)
-        self._flush()
-        if self._missing:
-            self._later(_TICK, self._tick)
+    def _wake(self, peer: Peer, due: float) -> None:
+        if peer.woken_at == due:
+            peer.woken_at = math.inf
+            peer.machine.wake(self._now)
+            self._act(peer)
 
-    def _flush(self) -> None:
-        for peers, message in self._tracker.take():
-            self._messages += len(peers)
-            if len(peers) == 1:
-                self._send(None, self._peers[peers[0]], self._hear, [self._peers[peers[0]]], message)
-                continue
-            for seconds, group in self._by_wait(self._peers[peer] for peer in peers):
-                self._later(seconds, self._hear, group, message)
+    def _do(self, peer: Peer, command: Command) -> None:
+        match command:
+            case Send():
+                self._send(peer, command)
+            case Land():
+                peer.machine.landed(command.blob, command.piece, _DIGEST, command.source, self._now)
+                self._ended(peer)
+                self._act(peer)
+            case Serve():
+                self._serve(peer, command.upload)
+            case Tell():
+                self._message(peer, None, self._tell_tracker, peer, command.message)
+            case Fetch():
+                stream = peer.streams[command.stream] = _Stream(command.first, command.end)
+                self._message(peer, None, self._fetch, peer, command.stream, stream)
+            case StopFetch():
+                peer.streams.pop(command.stream, _Stream(0, 0)).ended = True
+            case Dial():
+                self._message(peer, None, self._connect, peer, self._peers[command.peer])
+            case HangUp():
+                self._part(peer, self._peers[command.peer])
+            case Fail():
+                raise RuntimeError(f"{peer.id} gives up: {command.error}")
 
-    def _leave(self, peer: Peer) -> None:
+    def _ended(self, peer: Peer) -> None:
+        """See whether a peer has the whole blob now."""
+        sought = peer.machine.sought.get(self._blob)
+        if sought is not None and not sought.pieces.missing:
+            peer.done_at = self._now
+            self._missing -= 1
+            peer.library.blobs.add(self._blob)
+            peer.machine.verified(self._blob, self._now)
+
+    def _peer_tick(self, peer: Peer) -> None:
+        if not peer.gone and peer.done_at is None:
+            peer.machine.tick(self._now)
+            self._act(peer)
+            self.later(_PEER_TICK, self._peer_tick, peer)
+
+    def leave(self, peer: Peer) -> None:
+        """A peer vanishes."""
+        if peer.gone:
+            return
         if peer.done_at is None:
             self._missing -= 1
         peer.gone = True
         self._tracker.leave(peer.id, self._now)
         self._flush()
-        for other in list(peer.neighbours.values()):
-            other.neighbours.pop(peer.id, None)
-            other.book.parted(peer.id)
-            for _, piece in other.requests.drop(peer.id):
-                other.book.pending &= ~(1 << piece)
-            started, invited = other.uploads.drop(peer.id)
-            for upload in started:
-                self._serve(other, upload)
-            for asker in invited:
-                self._send(other, self._peers[asker], self._ready, self._peers[asker], other)
-            self._schedule(other)
+        for other in list(peer.neighbours):
+            self._part(peer, self._peers[other])
+
+    # --- the supernode ----------------------------------------------------------------------------------------------
+
+    def _join_tracker(self, peer: Peer) -> None:
+        self._tracker.join(peer.id, Contact("host", 1, ""), self._now)
+        peer.machine.joined(_ANNOUNCE_SECONDS, self._now)
+
+    def _tell_tracker(self, peer: Peer, message: FromPeer) -> None:
+        if not peer.gone and self._supernode_up:
+            self._messages += 1
+            self._tracker.receive(peer.id, message, self._now)
+            self._flush()
+
+    def _tracker_tick(self) -> None:
+        if self._supernode_up:
+            self._tracker.tick(self._now)
+            self._flush()
+        if self._missing:
+            self.later(_TRACKER_TICK, self._tracker_tick)
+
+    def _flush(self) -> None:
+        for peers, message in self._tracker.take():
+            self._messages += len(peers)
+            if len(peers) == 1:
+                self._message(None, self._peers[peers[0]], self._hear, [self._peers[peers[0]]], message)
+                continue
+            for seconds, group in self._by_wait(self._peers[peer] for peer in peers):
+                self.later(seconds, self._hear, group, message)
 
     def _hear(self, peers: Sequence[Peer], message: FromSupernode) -> None:
         """A message of the supernode reaches those to whom it went."""
-        known = from_bitfield(message.pieces, self._layout.count) if isinstance(message, protocol.PieceDigests) else 0
         for peer in peers:
-            if peer.gone:
-                continue
-            peer.book.known |= known
-            match message:
-                case protocol.Handout():
-                    for other in message.neighbours:
-                        self._connect(peer, self._peers[PeerId(other.peer)])
-                case protocol.Grant():
-                    peer.leases[message.lease] = [message.first, message.first + message.count]
-                    peer.book.pending |= run_of(message.first, message.count) & peer.book.missing
-                    self._send(peer, None, self._fetch, peer, message.lease)
-                case protocol.Trim():
-                    self._give_up(peer, message.lease, message.end)
-                case protocol.Revoke():
-                    self._give_up(peer, message.lease, 0)
-                    peer.leases.pop(message.lease, None)
-            self._schedule(peer)
+            if not peer.gone and not isinstance(message, protocol.Refused):
+                peer.machine.heard(message, self._now)
+                self._act(peer)
 
-    @staticmethod
-    def _give_up(peer: Peer, lease_id: int, end: int) -> None:
-        """The pieces of a lease from `end` on are no more its holder's to fetch."""
-        lease = peer.leases.get(lease_id)
-        if lease is not None and end < lease[1]:
-            end = max(end, lease[0] + 1 if end else lease[0])
-            peer.book.pending &= ~run_of(end, max(0, lease[1] - end))
-            lease[1] = end
+    def supernode_dies(self) -> None:
+        """The supernode is gone with all that it knew."""
+        self._supernode_up = False
+        for peer in self._peers.values():
+            if not peer.gone:
+                peer.machine.lost(self._now)
+                self._act(peer)
 
-    def _connect(self, one: Peer, two: Peer) -> None:
-        if two.gone or two.id in one.neighbours:
-            return
-        for peer, other in ((one, two), (two, one)):
-            peer.neighbours[other.id] = other
-            peer.book.held(other.id, other.have)
-            self._schedule(peer)
+    def supernode_returns(self) -> None:
+        """Another one takes its place; peers come to it one after the other within a second."""
+        self._tracker = Tracker(random.Random(self._rng.random()), silence=1e9)
+        self._supernode_up = True
+        for peer in self._peers.values():
+            if not peer.gone:
+                self.later(self._rng.random(), self._rejoin, peer)
+
+    def _rejoin(self, peer: Peer) -> None:
+        self._tracker.join(peer.id, Contact("host", 1, ""), self._now, returning=True)
+        peer.machine.joined(_ANNOUNCE_SECONDS, self._now)
+        self._act(peer)
 
     # --- the network ----------------------------------------------------------------------------------------------
 
-    def _send(self, sender: Peer | None, receiver: Peer | None, happen: Callable[..., None], *arguments: Any) -> None:
+    def _message(
+        self, sender: Peer | None, receiver: Peer | None, happen: Callable[..., None], *arguments: Any
+    ) -> None:
         """A message; None stands for the supernode or the origin, whose queues are short."""
         seconds = LATENCY
         if sender is not None:
             seconds += sender.up.wait(self._now)
         if receiver is not None:
             seconds += receiver.down.wait(self._now)
-        self._later(seconds, happen, *arguments)
+        self.later(seconds, happen, *arguments)
 
     def _by_wait(self, receivers: Iterable[Peer]) -> Iterable[tuple[float, list[Peer]]]:
         """Those to whom a message goes, in groups, and in how many seconds it is there: the queues' part is rounded up
@@ -297,7 +355,7 @@ class Simulation:
 
     def _queue_part(self, flow: _Flow) -> None:
         flow.rest -= 1
-        self._later(flow.up.put(flow.size, self._now), self._pass_part, flow)
+        self.later(flow.up.put(flow.size, self._now), self._pass_part, flow)
         if not flow.rest:
             flow.left()
 
@@ -305,160 +363,95 @@ class Simulation:
         """A part goes from the sender's link to the queue before the receiver's."""
         seconds = flow.down.put(flow.size, self._now) + LATENCY
         if not flow.rest:
-            self._later(seconds, flow.ended)
+            self.later(seconds, flow.ended)
         elif seconds > QUEUE:
-            self._later(seconds - QUEUE, self._queue_part, flow)
+            self.later(seconds - QUEUE, self._queue_part, flow)
         else:
             self._queue_part(flow)
 
-    # --- from the origin ------------------------------------------------------------------------------------------
+    # --- between peers ----------------------------------------------------------------------------------------------
 
-    def _fetch(self, peer: Peer, lease_id: int) -> None:
-        """The next piece of a lease begins to leave the origin."""
-        lease = peer.leases.get(lease_id)
-        if lease is None or peer.gone:
+    def _connect(self, one: Peer, two: Peer) -> None:
+        if one.gone or one.id in two.neighbours:
             return
-        if lease[0] >= lease[1]:
-            del peer.leases[lease_id]
-            self._schedule(peer)
+        if two.gone:
+            one.machine.unreachable(two.id, self._now)
             return
-        piece = lease[0]
-        size = self._layout.length(piece)
-        left = partial(self._left_origin, peer, lease_id, size)
-        self._flow(self._origin, peer.down, size, left, partial(self._fetched_piece, peer, lease_id, piece))
+        for peer, other in ((one, two), (two, one)):
+            peer.neighbours.add(other.id)
+            peer.machine.arrived(other.id, self._now)
+            self._act(peer)
 
-    def _left_origin(self, peer: Peer, lease_id: int, size: int) -> None:
-        self._fetched += size
-        lease = peer.leases.get(lease_id)
-        if lease is None:
+    def _part(self, one: Peer, two: Peer) -> None:
+        for peer, other in ((one, two), (two, one)):
+            if other.id in peer.neighbours:
+                peer.neighbours.discard(other.id)
+                peer.machine.gone(other.id, self._now)
+                self._act(peer)
+
+    def _send(self, peer: Peer, command: Send) -> None:
+        peers, message = command
+        if len(peers) == 1:
+            other = self._peers[peers[0]]
+            self._message(peer, other, self._deliver, peer, [other], message)
             return
-        lease[0] += 1
-        self._fetch(peer, lease_id)
+        queued = peer.up.wait(self._now)
+        for seconds, group in self._by_wait(self._peers[other] for other in peers):
+            self.later(queued + seconds, self._deliver, peer, group, message)
 
-    def _fetched_piece(self, peer: Peer, lease_id: int, piece: int) -> None:
-        if peer.gone:
-            return
-        self._gain(peer, piece)
-        self._send_news(peer)
-        self._send(peer, None, self._tell_tracker, peer, protocol.Progress(lease_id, piece, bytes(PIECE_DIGEST_SIZE)))
-
-    # --- the exchange ---------------------------------------------------------------------------------------------
-
-    def _gain(self, peer: Peer, piece: int) -> None:
-        bit = 1 << piece
-        if peer.have & bit:
-            return
-        peer.have |= bit
-        peer.book.missing &= ~bit
-        peer.book.pending &= ~bit
-        if not peer.news:
-            self._later(peer.book.news_delay(peer.requests.depth), self._send_news, peer)
-        peer.news |= bit
-        if not peer.book.missing:
-            peer.done_at = self._now
-            self._missing -= 1
-            self._send_news(peer)
-            self._send(peer, None, self._tell_tracker, peer, protocol.Announce([protocol.Held(_DIGEST, self._size)]))
-
-    def _send_news(self, peer: Peer) -> None:
-        if peer.news:
-            queued = peer.up.wait(self._now)
-            for seconds, group in self._by_wait(peer.neighbours.values()):
-                self._later(queued + seconds, self._tell_news, peer, group, peer.news)
-            peer.news = 0
-
-    def _tell_news(self, peer: Peer, others: list[Peer], news: int) -> None:
-        if peer.gone:
-            return
-        holders, name = peer.book.holders, peer.id
+    def _deliver(self, peer: Peer, others: Sequence[Peer], message: wire.Kinds) -> None:
         for other in others:
-            lacking = news & ~holders.get(other.id, 0)
-            if lacking:
-                book = other.book
-                book.gained(name, lacking)
-                if lacking & book.wanted:
-                    self._schedule(other)
-
-    def _schedule(self, peer: Peer) -> None:
-        requests, book = peer.requests, peer.book
-        requests.sources = len(book.holders)
-        room = requests.depth - len(peer.leases) * max(1, requests.depth // UPLOAD_SLOTS) - requests.count
-        if room <= 0 or peer.gone or not book.missing:
-            return
-        wanted = book.wanted
-        if wanted and not wanted & book.available:
-            return  # nobody has any of it: spare the look at each neighbour
-        useful = wanted or book.missing
-        now, load, most, holders = self._now, requests.load, requests.most_at_one, book.holders
-        idle = [other for other in requests.takers(holders, now) if holders[other] & useful]
-        late = partial(requests.late, now=now)
-        for _ in range(room):
-            choice = peer.picker.choose(idle, requests.cost)
-            if choice is None and not peer.leases:
-                choice = peer.picker.choose_again(idle, requests.cost, late)
-            if choice is None:
-                return
-            self._ask(peer, choice)
-            if load(choice.peer) >= most:
-                idle.remove(choice.peer)
-
-    def _ask(self, peer: Peer, choice: Choice) -> None:
-        peer.book.pending |= 1 << choice.piece
-        peer.requests.sent(choice.peer, _DIGEST, choice.piece, self._now)
-        holder = self._peers[choice.peer]
-        self._send(peer, holder, self._asked, holder, Upload(peer.id, _DIGEST, choice.piece))
-
-    def _asked(self, holder: Peer, upload: Upload) -> None:
-        peer = self._peers[upload.peer]
-        if holder.gone or peer.gone:
-            return
-        answer = holder.uploads.request(upload)
-        if answer:
-            self._serve(holder, upload)
-        elif answer is False:
-            self._send(holder, peer, self._refused, peer, holder, upload.piece)
-
-    def _refused(self, peer: Peer, holder: Peer, piece: int) -> None:
-        if peer.requests.forget(holder.id, _DIGEST, piece):
-            peer.book.pending &= ~(1 << piece)
-        peer.requests.busy(holder.id, self._now)
-        self._schedule(peer)
+            if not other.gone and peer.id in other.neighbours:
+                other.machine.said(peer.id, message, self._now)
+                self._act(other)
 
     def _serve(self, holder: Peer, upload: Upload) -> None:
-        peer = self._peers[upload.peer]
-        begins = self._now + holder.up.wait(self._now) + peer.down.wait(self._now)
-        peer.requests.began(holder.id, _DIGEST, upload.piece, begins)
-        self._flow(
-            holder.up,
-            peer.down,
-            self._layout.length(upload.piece),
-            partial(self._sent, holder, upload),
-            partial(self._passed, holder, upload),
-        )
+        peer, size = self._peers[upload.peer], self._layout.length(upload.piece)
+        begins = holder.up.wait(self._now) + peer.down.wait(self._now)
+        piece = wire.Piece(*upload.blob, upload.piece, size)
+        self.later(begins, self._begin_piece, peer, holder, piece)
+        sent, passed = partial(self._sent, holder, upload), partial(self._passed, peer, holder, piece)
+        self._flow(holder.up, peer.down, size, sent, passed)
+
+    def _begin_piece(self, peer: Peer, holder: Peer, piece: wire.Piece) -> None:
+        if not peer.gone:
+            peer.machine.exchange.accepts(holder.id, piece, self._now)
 
     def _sent(self, holder: Peer, upload: Upload) -> None:
-        following, invited = holder.uploads.finished(upload)
-        if holder.gone:
-            return
-        if following is not None:
-            self._serve(holder, following)
-        if invited is not None:
-            self._send(holder, self._peers[invited], self._ready, self._peers[invited], holder)
-
-    def _passed(self, holder: Peer, upload: Upload) -> None:
         if not holder.gone:
-            self._arrived(self._peers[upload.peer], holder, upload.piece)
+            holder.machine.uploaded(upload)
+            self._act(holder)
 
-    def _arrived(self, peer: Peer, holder: Peer, piece: int) -> None:
-        if peer.gone:
+    def _passed(self, peer: Peer, holder: Peer, piece: wire.Piece) -> None:
+        if not peer.gone and not holder.gone:
+            peer.machine.exchange.piece(holder.id, piece, _NOTHING, self._now)
+            self._act(peer)
+
+    # --- from the origin --------------------------------------------------------------------------------------------
+
+    def _fetch(self, peer: Peer, stream_id: StreamId, stream: _Stream) -> None:
+        """The next piece of a stream begins to leave the origin."""
+        if stream.ended or peer.gone:
             return
+        known = peer.machine.sourcing.streams.get(stream_id)
+        if stream.next >= stream.end or known is None or not known.rest >> stream.next & 1:
+            return
+        piece, stream.next = stream.next, stream.next + 1
         size = self._layout.length(piece)
-        for other in peer.requests.done(holder.id, _DIGEST, piece, size, self._now):
-            asked = self._peers[other]
-            self._send(peer, asked, asked.uploads.cancel, Upload(peer.id, _DIGEST, piece))
-        self._gain(peer, piece)
-        self._schedule(peer)
+        left = partial(self._left_origin, peer, stream_id, stream, size)
+        self._flow(self._origin, peer.down, size, left, partial(self._arrived, peer, stream_id, stream, piece))
 
-    def _ready(self, peer: Peer, holder: Peer) -> None:
-        peer.requests.ready(holder.id)
-        self._schedule(peer)
+    def _left_origin(self, peer: Peer, stream_id: StreamId, stream: _Stream, size: int) -> None:
+        self._fetched += size
+        self._fetch(peer, stream_id, stream)
+
+    def _arrived(self, peer: Peer, stream_id: StreamId, stream: _Stream, piece: int) -> None:
+        if peer.gone or stream.ended:
+            return
+        peer.machine.sourcing.received(stream_id, self._now)
+        _, goes_on = peer.machine.sourcing.fetched(stream_id, piece, _NOTHING)
+        if not goes_on or piece + 1 == stream.end:
+            stream.ended = True
+            peer.streams.pop(stream_id, None)
+            peer.machine.fetch_ended(stream_id, None, self._now)
+        self._act(peer)

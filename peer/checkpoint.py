@@ -10,15 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import blake3
+import msgspec
 
 from shoal.digest import Digest
-from shoal.messages import Codec, Message
 from shoal.pieces import PIECE_DIGEST_SIZE, PieceLayout, PieceSet, from_bitfield, to_bitfield
+from shoal.records import RecordCodec
 
 MAX_CHECKPOINT_SIZE = 4 << 20
 """Bytes; the largest blob has 131,072 pieces, whose digests take 2 MiB."""
 
-_VERSION = 1
+_VERSION = 2
 _CHECKSUM_SIZE = 32
 
 
@@ -26,18 +27,19 @@ class InvalidCheckpoint(ValueError):
     """Bytes that are not a checkpoint of this version, or were altered."""
 
 
-class _State(Message, frozen=True, tag="partial"):
+class _State(msgspec.Struct, frozen=True, tag_field="t", tag="partial"):
     version: int
     digest: str
     size: int
     piece_size: int
+    mtime_ns: int
     have: bytes
     listed: bytes
     """The pieces whose digests follow, in ascending order."""
     digests: bytes
 
 
-_codec: Codec[_State] = Codec(_State, MAX_CHECKPOINT_SIZE - _CHECKSUM_SIZE)
+_codec = RecordCodec(_State, MAX_CHECKPOINT_SIZE - _CHECKSUM_SIZE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class Checkpoint:
     layout: PieceLayout
     have: PieceSet
     table: Mapping[int, bytes]
+    mtime_ns: int
+    """When the data file was last written to, in nanoseconds since 1970 by its file system's clock."""
 
     def encode(self) -> bytes:
         """The checkpoint as its file holds it; digests of pieces that are not had are left out."""
@@ -60,7 +64,16 @@ class Checkpoint:
                 digests += self.table[index]
         layout = self.layout
         body = _codec.encode(
-            _State(_VERSION, str(self.digest), layout.size, layout.piece_size, have, bytes(listed), bytes(digests))
+            _State(
+                _VERSION,
+                str(self.digest),
+                layout.size,
+                layout.piece_size,
+                self.mtime_ns,
+                have,
+                bytes(listed),
+                bytes(digests),
+            )
         )
         return _checksum(body) + body
 
@@ -80,7 +93,7 @@ class Checkpoint:
             have = from_bitfield(state.have, layout.count)
             if from_bitfield(state.listed, layout.count) & ~have:
                 raise InvalidCheckpoint("digests of pieces that are not there")
-            return cls(Digest(state.digest), layout, have, _table(state, layout.count))
+            return cls(Digest(state.digest), layout, have, _table(state, layout.count), state.mtime_ns)
         except ValueError as error:
             raise InvalidCheckpoint(str(error)) from None
 

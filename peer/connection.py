@@ -16,19 +16,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import structlog
+
 from peer import wire
 from shoal.messages import InvalidMessage
+
+log = structlog.get_logger()
 
 _MIN_CHUNK, _MAX_CHUNK = 32 << 10, 1 << 20
 """Bytes that may lie unsent in the kernel, and so of one chunk: a few, else "in service" means nothing."""
 _CHUNK_SECONDS = 0.01
 """A chunk is what the connection sends in this time."""
 _FLIGHT_SECONDS = 0.07
-"""The send buffer holds what an upload sends in this time and one round trip, the same for all connections. With
-buffers of the kernel's own size all queues stand full, losses starve nodes, and the slowest of 16 at 50 Mbit/s needs
-1.29 of the bound; sized by each connection's own rate, what was slow stays slow: 1.31. Slowest with an origin of one
-link and of four, an earlier pace: 0.035 s 1.14 and 1.20, 0.05 s 1.15 and 1.16, 0.07 s 1.14 and 1.15, 0.1 s 1.15 and
-1.16; with less, who is slow at first stays slow."""
+"""The send buffer holds what an upload sends in this time and one round trip, the same for all connections: with more
+the queues before all links stand full, with less who is slow at first stays slow (docs/architecture.md, "Little on its
+way")."""
 _MIN_FLIGHT, _MAX_FLIGHT = 16 << 10, 192 << 10
 """Bytes of send buffer. What is faster from the start is left to the kernel, which gives more than we may ask for."""
 _WAKE_BYTES = 32 << 10
@@ -37,7 +39,7 @@ _TCP_INFO_SIZE, _TRAFFIC_OFFSET, _MIN_RTT_OFFSET = 152, 120, 148
 """Of `struct tcp_info` (linux/tcp.h): bytes up to and including `tcpi_min_rtt`, which is in microseconds; the places of
 `tcpi_bytes_acked` and `tcpi_bytes_received`, and of `tcpi_min_rtt`."""
 _MAX_BACKLOG = 8 << 20
-"""Bytes of messages that may wait for a neighbour that does not read."""
+"""Bytes of messages that may wait here for a neighbour that does not read, the kernel's buffer aside."""
 _READS_PER_WAKE = 8
 _KEEPALIVE_IDLE, _KEEPALIVE_INTERVAL, _KEEPALIVE_PROBES = 15, 5, 3
 _USER_TIMEOUT_MS = 20_000
@@ -45,7 +47,10 @@ _USER_TIMEOUT_MS = 20_000
 
 @dataclass(slots=True)
 class Span:
-    """Bytes of a file that are to be sent as a piece; `release` is called once, whether they were sent or not."""
+    """Bytes of a file that are to be sent as a piece.
+
+    `release` is called once with whether they were sent, by the event loop and never inside another call.
+    """
 
     message: wire.Piece
     fd: int
@@ -59,7 +64,7 @@ class Span:
 
 
 class Handler(Protocol):
-    """Who is told what comes."""
+    """Who is told what comes. What it raises is logged and ends the connection; `InvalidMessage` is the neighbour's."""
 
     def accept(self, connection: Connection, piece: wire.Piece) -> bytearray | None:
         """Memory for a piece that begins, or None to drop it."""
@@ -68,7 +73,7 @@ class Handler(Protocol):
         """A message or a whole piece; raises `InvalidMessage` to end the connection."""
 
     def closed(self, connection: Connection, reason: str) -> None:
-        """The connection is over; called once."""
+        """The connection is over; called once, inside `close` and so inside any `send`: only to keep books."""
 
 
 class Connection:
@@ -79,18 +84,22 @@ class Connection:
         self._socket = sock
         self._fd = sock.fileno()
         self._handler = handler
-        self._decoder = wire.Decoder(lambda piece: handler.accept(self, piece))
+        self._decoder: wire.Decoder | None = wire.Decoder(self._accept)
+        """Refers back to the connection, and is None when that is closed, so that both are freed at once."""
         self._messages: deque[bytes] = deque()
-        self._out = b""
         self._backlog = 0
+        """Bytes of `_messages`."""
+        self._out = b""
         self._spans: deque[Span] = deque()
+        self._turn: asyncio.TimerHandle | None = None
+        """For the next chunk, which has been booked."""
+        self._due: int | None = None
+        """Bytes of the next chunk, when its turn has come."""
         self._chunk_left = 0
         self._chunk = _MIN_CHUNK
         self._flight = _MAX_FLIGHT
         self._wake = 1
         self._blocked = False
-        self._pumping = False
-        self._booked = 0
         self._traffic: tuple[int, int] = (0, 0)
         self._reading_at = time.monotonic()
         self.closed = False
@@ -100,9 +109,9 @@ class Connection:
         self._loop.add_reader(self._fd, self._readable)
 
     @property
-    def receiving(self) -> wire.Piece | None:
-        """The piece whose bytes are coming now."""
-        return self._decoder.piece
+    def receiving(self) -> bool:
+        """Whether bytes of a piece are to come before anything else."""
+        return self._decoder is not None and self._decoder.chunk_left > 0
 
     @property
     def heard_at(self) -> float:
@@ -116,6 +125,11 @@ class Connection:
         before, self._traffic = self._traffic, struct.unpack_from("=QQ", self._tcp_info(), _TRAFFIC_OFFSET)
         return self._traffic[0] - before[0], self._traffic[1] - before[1]
 
+    def greeted(self) -> None:
+        """The other side has said who it is: from here on it may send large messages."""
+        if self._decoder is not None:
+            self._decoder.greeted()
+
     def send(self, message: wire.Kinds) -> None:
         """Send a message as soon as the socket takes it."""
         self.send_raw(wire.frame(message))
@@ -126,18 +140,19 @@ class Connection:
             return
         self._messages.append(data)
         self._backlog += len(data)
-        if self._backlog > _MAX_BACKLOG:
+        if self._backlog + len(self._out) > _MAX_BACKLOG:
             self.close("it does not read")
-        else:
-            self._pump_unless_underway()
+        elif not self._blocked:
+            self._pump()
 
     def send_piece(self, span: Span) -> None:
         """Send a piece behind those that were given before."""
         if self.closed:
-            span.release(False)
+            self._loop.call_soon(span.release, False)
             return
         self._spans.append(span)
-        self._pump_unless_underway()
+        if not self._blocked:
+            self._pump()
 
     def close(self, reason: str) -> None:
         """End the connection at once."""
@@ -147,39 +162,62 @@ class Connection:
         self._loop.remove_reader(self._fd)
         if self._blocked:
             self._loop.remove_writer(self._fd)
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
         self._socket.close()
-        spans, self._spans = list(self._spans), deque()
-        for span in spans:
-            span.release(False)
+        self._decoder = None
+        self._out = b""
+        self._messages.clear()
+        for span in self._spans:
+            self._loop.call_soon(span.release, False)
+        self._spans.clear()
         self._handler.closed(self, reason)
 
+    def _failed(self) -> None:
+        """To be called inside `except`: an error of our own ends this connection and no other."""
+        log.exception("connection.failed")
+        self.close("an error on this side")
+
     # --- receiving ------------------------------------------------------------------------------------------------
+
+    def _accept(self, piece: wire.Piece) -> bytearray | None:
+        return None if self.closed else self._handler.accept(self, piece)
 
     def _readable(self) -> None:
         self._reading_at = time.monotonic()
         try:
             for _ in range(_READS_PER_WAKE):
-                buffer = self._decoder.buffer()
-                count = self._socket.recv_into(buffer)
-                if count == 0:
-                    self.close("closed by the other side")
-                    return
-                full = count == len(buffer)
-                for event in self._decoder.received(count):
-                    self._handler.received(self, event)
-                    if self.closed:
-                        return
-                if not full:
+                if self._decoder is None or not self._read(self._decoder):
                     break
-        except (BlockingIOError, InterruptedError):
-            pass
+            if self._decoder is not None:
+                self._set_wake(min(self._decoder.chunk_left, _WAKE_BYTES) or 1)
         except InvalidMessage as error:
             self.close(f"invalid message: {error}")
-            return
+        except Exception:
+            self._failed()
+
+    def _read(self, decoder: wire.Decoder) -> bool:
+        """Receive once and pass on what that brings; returns whether there may be more."""
+        buffer = decoder.buffer()
+        try:
+            count = self._socket.recv_into(buffer)
+        except (BlockingIOError, InterruptedError):
+            return False
         except OSError as error:
             self.close(str(error))
-            return
-        self._set_wake(min(self._decoder.chunk_left, _WAKE_BYTES) or 1)
+            return False
+        if count == 0:
+            self.close("closed by the other side")
+            return False
+        events = decoder.received(count)
+        while events and not self.closed:
+            for event in events:
+                self._handler.received(self, event)
+                if self.closed:
+                    return False
+            events = decoder.received(0)
+        return count == len(buffer)
 
     def _set_wake(self, size: int) -> None:
         """Let the kernel call when so many bytes are there."""
@@ -189,28 +227,22 @@ class Connection:
 
     # --- sending --------------------------------------------------------------------------------------------------
 
-    def _pump_unless_underway(self) -> None:
-        if not self._blocked and not self._pumping:
-            self._pump()
-
     def _pump(self) -> None:
-        self._pumping = True
         try:
-            while not self.closed and self._step():
+            while self._step():
                 pass
         except (BlockingIOError, InterruptedError):
             if not self._blocked:
                 self._blocked = True
                 self._loop.add_writer(self._fd, self._pump)
-            return
         except OSError as error:
             self.close(str(error))
-            return
-        finally:
-            self._pumping = False
-        if self._blocked and not self.closed:
-            self._blocked = False
-            self._loop.remove_writer(self._fd)
+        except Exception:
+            self._failed()
+        else:
+            if self._blocked:
+                self._blocked = False
+                self._loop.remove_writer(self._fd)
 
     def _step(self) -> bool:
         """Send a bit; False where nothing is left. Raises `BlockingIOError` where the socket takes no more."""
@@ -224,36 +256,36 @@ class Connection:
             self._out = self._messages[0] if len(self._messages) == 1 else b"".join(self._messages)
             self._messages.clear()
             self._backlog = 0
-        elif self._spans and not self._booked:
+        elif self._due is not None:
+            self._begin_chunk(self._due)
+        elif self._spans and self._turn is None:
             self._book_chunk()
         else:
             return False
         return True
 
     def _book_chunk(self) -> None:
-        """Begin the next chunk when it is its turn among those of all connections."""
+        """Let the next chunk wait for its turn among those of all connections."""
         span = self._spans[0]
         if span.sent == 0 and span.rate:
             self._fit_to(span.rate)
         size = min(self._chunk, span.message.length - span.sent)
         wait = span.book(size)
         if wait > 0:
-            self._booked = size
-            self._loop.call_later(wait, self._turn_has_come)
+            self._turn = self._loop.call_later(wait, self._turn_has_come, size)
         else:
-            self._begin_chunk(size)
+            self._due = size
 
-    def _turn_has_come(self) -> None:
-        size, self._booked = self._booked, 0
-        if not self.closed:
-            self._begin_chunk(size)
-            self._pump_unless_underway()
+    def _turn_has_come(self, size: int) -> None:
+        self._turn, self._due = None, size
+        if not self._blocked:
+            self._pump()
 
     def _begin_chunk(self, size: int) -> None:
-        """Messages that wait go out before it, unless they came meanwhile."""
         span = self._spans[0]
+        self._due = None
         if span.sent == 0:
-            self._out += wire.frame(span.message)
+            self._out = wire.frame(span.message)
         self._chunk_left = size
         if size:
             self._out += wire.chunk_prefix(size)
@@ -271,7 +303,7 @@ class Connection:
             self._span_done()
 
     def _span_done(self) -> None:
-        self._spans.popleft().release(True)
+        self._loop.call_soon(self._spans.popleft().release, True)
 
     def _fit_to(self, rate: float) -> None:
         """Fit chunks and send buffer to a rate in bytes/s."""

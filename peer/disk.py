@@ -1,14 +1,16 @@
-"""Files that survive a crash: whole writes, syncs in the right order, and the store's errors."""
+"""Files that survive a crash: whole writes, syncs in the right order, what tells a file, and the store's errors."""
 
 from __future__ import annotations
 
 import errno
 import itertools
 import os
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 FILE_MODE = 0o644
 FOLDER_MODE = 0o755
@@ -28,6 +30,26 @@ class StoreBusy(StoreError):
 
 class StoreFull(StoreError):
     """No space, or no quota, is left on the store's disk."""
+
+
+class Tampered(StoreError):
+    """Somebody else wrote to a partial blob's file, cut it or replaced it."""
+
+
+class Stamp(NamedTuple):
+    """What tells whether a file is still the one that was looked at: its length in bytes, last change and inode."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Stamp:
+        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
+
+    def fits(self, status: os.stat_result) -> bool:
+        """Whether `status` is that of the same regular file, unchanged."""
+        return stat.S_ISREG(status.st_mode) and self == Stamp.of(status)
 
 
 @contextmanager
@@ -80,6 +102,27 @@ class SharedFile:
                 os.close(self._fd)
 
 
+def open_for_reading(path: Path) -> int:
+    """A descriptor that neither follows a symbolic link nor waits, whatever `path` is by now; raises `OSError`."""
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def open_sparse(path: Path, size: int, *, keep: bool) -> int:
+    """A file of `size` bytes, without blocks where nothing is written: a disk is not filled ahead of the pieces.
+
+    A file that is kept and has that size is left as it is, its time of change included. Raises `OSError`.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | (0 if keep else os.O_TRUNC)
+    fd = os.open(path, flags, FILE_MODE)
+    try:
+        if os.fstat(fd).st_size != size:
+            os.ftruncate(fd, size)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
 def write_all(fd: int, content: bytes | bytearray | memoryview, offset: int) -> None:
     """Write all of `content` at `offset`, in as many system calls as it takes; raises `OSError`."""
     rest = memoryview(content).cast("B")
@@ -121,10 +164,11 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def write_durably(target: Path, content: bytes, by_way_of: Path) -> None:
+def write_durably(target: Path, content: bytes, by_way_of: Path) -> Stamp:
     """Put a file in place at once and for good: after a crash it is whole, or it is what was there before.
 
-    The temporary file lies in the folder `by_way_of`, on the same file system. Raises `OSError`.
+    The temporary file lies in the folder `by_way_of`, on the same file system. Returns what tells the file.
+    Raises `OSError`.
     """
     temporary = by_way_of / f"{target.name}.{next(_temporary_number)}{TEMPORARY_SUFFIX}"
     try:
@@ -132,6 +176,7 @@ def write_durably(target: Path, content: bytes, by_way_of: Path) -> None:
         try:
             write_all(fd, content, 0)
             sync_data(fd)
+            stamp = Stamp.of(os.fstat(fd))
         finally:
             os.close(fd)
         temporary.rename(target)
@@ -139,3 +184,4 @@ def write_durably(target: Path, content: bytes, by_way_of: Path) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(target.parent)
+    return stamp

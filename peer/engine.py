@@ -1,4 +1,4 @@
-"""The piece engine: every blob that is asked for comes from the store, the swarm or the origin, and is fetched once."""
+"""One peer at work: carries out what its machine decides, and gives blobs from the store, the swarm or the origin."""
 
 from __future__ import annotations
 
@@ -8,72 +8,67 @@ import os
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from pathlib import Path
-from typing import Self
+from collections import deque
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from typing import Any, Self, TypeVar
 
 import structlog
 from prometheus_client import CollectorRegistry
 
-from peer.download import Download
-from peer.errors import DigestMismatch, DownloadFailed, Stopping
-from peer.exchange import PieceExchange
+from peer import wire
+from peer.blob import BlobInProgress, store_failed
+from peer.budget import Budget
+from peer.commands import (
+    Command,
+    Dial,
+    Discard,
+    Fail,
+    FailReaders,
+    Fetch,
+    HangUp,
+    Land,
+    Send,
+    Serve,
+    StopFetch,
+    Tell,
+    TellTable,
+)
+from peer.errors import DigestMismatch, Stopping
+from peer.fetcher import Fetcher
+from peer.machine import Machine, MachineSettings
 from peer.metrics import PeerMetrics
+from peer.neighbours import Neighbours
+from peer.openblob import OpenBlob
 from peer.origin import Origin
+from peer.partial import Partial
+from peer.piecemap import StreamId
 from peer.plans import ImagePlans
-from peer.serving import Offer
+from peer.readers import Readers
+from peer.serving import Serving
 from peer.settings import PeerSettings
-from peer.sourcing import Sourcing
 from peer.store import Store, StoreError
+from peer.uploads import Upload
 from peer.workers import Workers
-from shoal.descriptor import Descriptor
+from shoal.descriptor import BlobKey, Descriptor
 from shoal.digest import Digest
-from shoal.pieces import PieceIndex, PieceLayout
+from shoal.messages import InvalidMessage
+from shoal.pieces import PieceLayout, piece_digest, to_bitfield
 from shoal.reference import Location
+from supernode import protocol
 from supernode.client import ControlClient
 from supernode.protocol import PeerId
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+
 _TICK_SECONDS = 0.25
-
-
-class OpenBlob:
-    """A blob that somebody reads: in the store, or on its way. Leaving the context does not stop the download."""
-
-    def __init__(self, descriptor: Descriptor, stored: Path | None, download: Download | None) -> None:
-        self.descriptor = descriptor
-        self.stored = stored
-        self.download = download
-        if download is not None:
-            download.use(1)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self.download is not None:
-            self.download.use(-1)
-
-    async def ready(self, start: int) -> None:
-        """Wait until a byte at `start` can be given; raises `OriginError` or `DownloadFailed`."""
-        if self.download is not None:
-            await self.download.wait(start)
-
-    async def read(self, start: int, end: int) -> AsyncIterator[bytes | memoryview]:
-        """Bytes `start` to `end` as they come; raises `OriginError` or `DownloadFailed`."""
-        if self.download is not None:
-            async for content in self.download.read(start, end):
-                yield content
-        elif self.stored is not None:
-            layout = PieceLayout.of(self.descriptor.size)
-            with self.stored.open("rb") as file:
-                for offset in range(start, end, layout.piece_size):
-                    yield os.pread(file.fileno(), min(layout.piece_size, end - offset), offset)
+_MAX_AHEAD = 10_000
+"""Blobs that wait to be opened ahead; beyond, the oldest is left to be asked for."""
 
 
 class Engine:
-    """The downloads of one peer, as an async context manager. `control` is None where there is no supernode."""
+    """One peer, as an async context manager. `control` is None where there is no supernode."""
 
     def __init__(
         self,
@@ -82,41 +77,67 @@ class Engine:
         origin: Origin,
         control: ControlClient | None,
         registry: CollectorRegistry,
+        budget: Budget,
     ) -> None:
         self.id = PeerId(secrets.token_hex(16))
         self.store = store
         self.metrics = PeerMetrics(registry)
         self._settings = settings
-        self.workers = Workers()
+        self._control = control
+        self._budget = budget
+        self._workers = Workers()
         self._plans = ImagePlans()
-        self._downloads: dict[Digest, Download] = {}
-        self._retried: set[Digest] = set()
+        self._blobs: dict[BlobKey, BlobInProgress] = {}
+        self._ahead: deque[tuple[Descriptor, Location]] = deque(maxlen=_MAX_AHEAD)
+        """Blobs of images that are opened when there is room for them."""
+        self._room = asyncio.Condition()
+        self._opening: dict[BlobKey, asyncio.Future[BlobInProgress | Exception]] = {}
+        self._saving: dict[BlobKey, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._hashing: set[BlobKey] = set()
         self._stopping = False
+        self._was_known = False
+        self._is_due = False
+        self._wake: asyncio.TimerHandle | None = None
         self._stack = contextlib.AsyncExitStack()
-        self._saving: set[asyncio.Task[None]] = set()
-        self._closing: dict[Digest, asyncio.Task[None]] = {}
-        self.exchange = PieceExchange(
-            self, self.metrics, self.id, settings.host, settings.port, settings.upload_slots, random.Random()
+        decisions = MachineSettings(settings.upload_slots, control is not None, settings.origin_wait)
+        self.machine = Machine(decisions, self, random.Random(), time.monotonic())
+        self.neighbours = Neighbours(
+            self.id,
+            settings.host,
+            settings.port,
+            self,
+            connections=budget.peer_connections,
+            strangers=budget.strangers,
         )
-        self.sourcing = Sourcing(self, settings, origin, control)
-        self.metrics.downloads.set_function(lambda: len(self._downloads))
+        self._serving = Serving(self.neighbours, self.metrics, settings.upload_slots, self._open_file, self.uploaded)
+        self._fetcher = Fetcher(origin, self)
+        self.metrics.downloads.set_function(lambda: len(self._blobs))
         self.metrics.blobs.set_function(lambda: sum(1 for _ in store.digests()))
+        self.metrics.neighbours.set_function(lambda: len(self.neighbours.all))
+        self.metrics.streams.set_function(lambda: self.machine.exchange.streams)
+        self.metrics.connected.set_function(lambda: float(self.machine.connected))
 
     @property
     def port(self) -> int:
         """The port on which other peers reach this one."""
-        return self.exchange.neighbours.port
+        return self.neighbours.port
 
     @property
-    def downloads(self) -> dict[Digest, Download]:
-        return self._downloads
+    def blobs(self) -> Mapping[BlobKey, BlobInProgress]:
+        """The blobs on their way."""
+        return self._blobs
 
     async def __aenter__(self) -> Self:
-        self._stack.callback(self.workers.close)
-        await self._stack.enter_async_context(self.exchange.neighbours)
-        await self._stack.enter_async_context(self.sourcing)
-        ticking = asyncio.create_task(self._tick())
-        self._stack.push_async_callback(_ended, ticking)
+        self._stack.callback(self._workers.close)
+        self._stack.push_async_callback(self._settle)
+        await self._stack.enter_async_context(self.neighbours)
+        self._stack.push_async_callback(self._fetcher.close)
+        self._stack.push_async_callback(_ended, self._own(self._tick()))
+        if self.store.unverified():
+            self._stack.push_async_callback(_ended, self._own(self._recheck()))
+        if self._control is not None:
+            self._stack.push_async_callback(_ended, self._own(self._control.run(self)))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -124,153 +145,496 @@ class Engine:
         await self._stack.aclose()
 
     async def stop(self, grace: float) -> None:
-        """No new downloads; those that somebody waits for may go on for `grace` seconds; then all state is saved."""
+        """No new blobs; those that somebody waits for may go on for `grace` seconds; then all state is saved."""
         self._stopping = True
-        deadline = time.monotonic() + grace
-        waited_for = [d for d in self._downloads.values() if d.readers or d.waited_for]
+        self._ahead.clear()
+        read = [blob for blob in self._blobs.values() if len(blob.readers)]
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(asyncio.get_running_loop().time() + max(0.0, deadline - time.monotonic())):
-                await asyncio.gather(*(download.finished.wait() for download in waited_for))
-        for download in list(self._downloads.values()):
-            download.fail(Stopping("the daemon is shutting down"))
-        await self.exchange.settle()
-        await asyncio.gather(*self._saving)
+            async with asyncio.timeout(grace):
+                await asyncio.gather(*(blob.finished.wait() for blob in read))
+        verified = [blob for blob in self._blobs.values() if blob.readers.is_verified]
+        for key in [key for key, blob in self._blobs.items() if blob not in verified]:
+            self.machine.fail(key, Stopping("the daemon is shutting down"))
+        self._carry_out()
+        await asyncio.gather(*self._saving.values(), return_exceptions=True)
+        await asyncio.gather(*(blob.finished.wait() for blob in verified))
+
+    async def _settle(self) -> None:
+        """Wait for what is being written and saved."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # --- what the proxy asks for (design, section 3) --------------------------------------------------------------
 
+    def stored(self, digest: Digest) -> int | None:
+        """Bytes of a blob that is in the store."""
+        return self.store.size(digest)
+
     def expect(self, blobs: Sequence[Descriptor], location: Location) -> None:
-        """A manifest was read that names these blobs, in this order."""
+        """A manifest was read at `location` that names these blobs, in this order."""
         self._plans.expect(blobs, location)
 
-    def known(self, digest: Digest) -> Descriptor | None:
-        """A blob's size, from the store, a download or a manifest."""
+    def known(self, digest: Digest, location: Location) -> Descriptor | None:
+        """A blob's size, from the store, else from a manifest that was read at this location."""
         size = self.store.size(digest)
-        if size is not None:
-            return Descriptor(digest, size)
-        download = self._downloads.get(digest)
-        return download.blob if download is not None else self._plans.known(digest)
+        return Descriptor(digest, size) if size is not None else self._plans.known(digest, location)
 
     async def open(self, blob: Descriptor, location: Location) -> OpenBlob:
-        """The blob from the store, or its download, which is begun where there is none. Raises `DownloadFailed`."""
-        size = self.store.size(blob.digest)
-        if size is not None:
-            return OpenBlob(Descriptor(blob.digest, size), self.store.path(blob.digest), None)
-        if blob.digest in self._closing:
-            await asyncio.wait([self._closing[blob.digest]])
-        download = self._downloads.get(blob.digest)
-        if download is None:
+        """The blob from the store, or on its way, which is begun where nobody has. Raises `DownloadFailed`, or the
+        `OriginError` with which `location` has refused it already."""
+        stored = self._open_stored(blob.digest)
+        if stored is not None:
+            return stored
+        key = blob.key
+        if key in self._blobs and key not in self.machine.sought:
+            self._carry_out()  # it has failed a moment ago
+        if key in self._saving:
+            await asyncio.wait([self._saving[key]])
+        progress = self._blobs.get(key) or await self._begin(blob, location)
+        if progress is None:
+            return await self.open(blob, location)  # it was stored meanwhile
+        if key in self.machine.sought:
+            self.machine.demand(key, location, time.monotonic())
+            self._carry_out_soon()
+            place = self.machine.sought[key].places[location]
+            if place.is_final and place.error is not None:
+                raise place.error
+        if progress.readers.error is not None:
+            raise progress.readers.error
+        return OpenBlob(progress.descriptor, None, progress.readers, progress.readers.enter(location))
+
+    def _open_stored(self, digest: Digest) -> OpenBlob | None:
+        size = self.store.size(digest)
+        if size is None:
+            return None
+        try:
+            stored = self.store.open_blob(digest)
+        except StoreError as error:
+            raise store_failed(error) from None
+        if stored is None:
+            self.machine.forgotten(BlobKey(digest, size))
+            self._carry_out_soon()
+            return None
+        return OpenBlob(Descriptor(digest, stored.size), stored, None, None)
+
+    async def _begin(self, blob: Descriptor, location: Location) -> BlobInProgress | None:
+        """Open a blob, and behind it what follows it in its image, as far as there is room for that.
+
+        None where it needs not be opened any more. Raises `DownloadFailed`.
+        """
+        if blob.key not in self._opening:
+            async with self._room:
+                await self._room.wait_for(lambda: len(self._blobs) + len(self._opening) < self._budget.open_blobs)
             if self._stopping:
                 raise Stopping("the daemon is shutting down")
-            ahead = self._plans.following(blob.digest, location) if self._settings.image_ahead else ()
-            started = [self._start(each, location) for each in (blob, *ahead) if self._absent(each.digest)]
-            download = started[0]
-            download.demanded = True
-            self.sourcing.opened(started)
-        elif not download.demanded:
-            download.demanded = True
-            self.sourcing.demanded(download)
-        return OpenBlob(download.blob, None, download)
+        if blob.key not in self._opening:
+            if not self._is_absent(blob):
+                return self._blobs.get(blob.key)
+            if self._settings.image_ahead:
+                self._ahead.extend((each, location) for each in self._plans.following(blob.digest, location))
+            self._begin_all([blob, *self._next_ahead(location)], location)
+        # who asked may go away meanwhile; the files must not be left open
+        opened = await asyncio.shield(self._opening[blob.key])
+        if isinstance(opened, Exception):
+            raise store_failed(opened)
+        return opened
 
-    def _absent(self, digest: Digest) -> bool:
-        return not (digest in self._downloads or digest in self._closing or self.store.size(digest) is not None)
+    def _is_absent(self, blob: Descriptor) -> bool:
+        key = blob.key
+        underway = key in self._blobs or key in self._opening or key in self._saving
+        return not underway and self.store.size(blob.digest) is None
 
-    def _start(self, blob: Descriptor, location: Location) -> Download:
+    def _next_ahead(self, location: Location) -> list[Descriptor]:
+        """Blobs of `location` at the head of the queue, while half of all may be opened ahead."""
+        chosen: dict[BlobKey, Descriptor] = {}
+        room = self._budget.open_blobs // 2 - len(self._blobs) - len(self._opening)
+        while self._ahead and len(chosen) < room and self._ahead[0][1] == location:
+            blob, _ = self._ahead.popleft()
+            if self._is_absent(blob):
+                chosen[blob.key] = blob
+        return list(chosen.values())
+
+    def _begin_all(self, blobs: Sequence[Descriptor], location: Location) -> None:
+        """Open these blobs; what becomes of each is in `_opening` until then."""
+        for blob in blobs:
+            self._opening[blob.key] = asyncio.get_running_loop().create_future()
+        self._own(self._open(blobs, location))
+
+    async def _open(self, blobs: Sequence[Descriptor], location: Location) -> None:
+        """Open these blobs, and tell the machine in one go of those that could be opened."""
         try:
-            partial = self.store.partial(blob.digest, blob.size)
-        except (ValueError, StoreError, OSError) as error:
-            raise DownloadFailed(str(error)) from None
-        download = Download(blob, location, partial, self.workers, gained=self._gained, ended=self._ended)
-        self._downloads[blob.digest] = download
-        self.exchange.open(download)
-        return download
+            partials = await self._workers.run_long(lambda: [self._partial(blob.key) for blob in blobs])
+        except Exception as error:  # a fault of ours: nobody is to wait for ever
+            log.exception("engine.open_failed")
+            partials = [error] * len(blobs)
+        opened = []
+        for blob, partial in zip(blobs, partials, strict=True):
+            result = partial if isinstance(partial, Exception) else self._progress(blob, partial)
+            if isinstance(result, BlobInProgress):
+                opened.append(result)
+            self._opening.pop(blob.key).set_result(result)
+        self._tell_machine(opened, location)
 
-    # --- what downloads tell --------------------------------------------------------------------------------------
+    def _partial(self, key: BlobKey) -> Partial | Exception:
+        try:
+            return self.store.partial(key)
+        except (ValueError, StoreError) as error:
+            log.info("blob.not_opened", digest=key.digest, error=str(error))
+            return error
 
-    def _gained(self, download: Download, index: PieceIndex, rare: bool) -> None:
-        self.exchange.gained(download, index, rare)
-        self.sourcing.gained(download)
-        if download.partial.due(time.monotonic()):
-            self._own(self.workers.run_long(download.partial.checkpoint))
+    def _progress(self, blob: Descriptor, partial: Partial) -> BlobInProgress:
+        key, machine = blob.key, self.machine
 
-    def _ended(self, download: Download) -> None:
-        digest = download.blob.digest
-        if isinstance(download.error, DigestMismatch) and self._try_again(download):
+        def told(reader: int, piece: int, waits_since: float | None) -> None:
+            machine.reading(key, reader, piece, waits_since)
+
+        def left(reader: int) -> None:
+            machine.left(key, reader)
+            self._close_if_unused(key, progress)
+
+        progress = BlobInProgress(blob, partial, Readers(partial, told, left), self._workers)
+        self._blobs[key] = progress
+        return progress
+
+    def _tell_machine(self, opened: Iterable[BlobInProgress], location: Location) -> None:
+        blobs = [(blob.descriptor.key, blob.partial.have, blob.partial.table) for blob in opened]
+        if blobs:
+            self.machine.open(blobs, location, time.monotonic())
+            for key, have, _ in blobs:
+                if have:
+                    self._hash_on(key)
+            self._carry_out_soon()
+
+    # --- what the machine wants done ------------------------------------------------------------------------------
+
+    def _carry_out_soon(self) -> None:
+        """Decide and act when all that comes at this moment has come."""
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._carry_out)
+
+    def _carry_out(self) -> None:
+        self._is_due = False
+        for command in self.machine.take(time.monotonic()):
+            try:
+                self._do(command)
+            except Exception:  # a fault of ours in one command must not lose the others
+                log.exception("engine.command_failed", command=type(command).__name__)
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+        wake_at = self.machine.wake_at
+        if wake_at != float("inf"):
+            delay = max(0.0, wake_at - time.monotonic())
+            self._wake = asyncio.get_running_loop().call_later(delay, self._woken)
+
+    def _woken(self) -> None:
+        self._wake = None
+        self.machine.wake(time.monotonic())
+        self._carry_out()
+
+    def _do(self, command: Command) -> None:
+        match command:
+            case Send():
+                self.neighbours.send(command.peers, command.message)
+            case Land():
+                self._own(self._land(command))
+            case Serve():
+                if not self._serving.serve(command.upload):
+                    self.machine.unservable(command.upload)
+                    self._carry_out_soon()
+            case Tell():
+                if self._control is not None:
+                    self._control.send(command.message)
+            case Fetch():
+                self._fetcher.start(command, self._blobs[command.blob])
+            case StopFetch():
+                self._fetcher.stop(command.stream)
+            case Dial():
+                self.neighbours.dial(command.peer, command.host, command.port)
+            case HangUp():
+                self.neighbours.hang_up(command.peer, command.reason, command.shun)
+            case Discard():
+                log.warning("blob.void", digest=command.blob.digest, pieces=command.pieces.bit_count())
+                self._blobs[command.blob].discard(command.pieces)
+            case Fail():
+                self._failed(command.blob, command.error)
+            case FailReaders():
+                self._blobs[command.blob].readers.fail(command.error, command.location)
+            case TellTable():
+                self._own(self._tell_table(command.blob))
+
+    async def _land(self, command: Land) -> None:
+        key, piece, source = command.blob, command.piece, command.source
+        blob = self._blobs.get(key)
+        try:
+            digest = None if blob is None else await blob.write(piece, command.content, command.expected)
+        except (StoreError, OSError) as error:
+            self.machine.unwritable(key, piece, source, store_failed(error))
             return
-        self.exchange.close(download)
-        del self._downloads[digest]
-        self._retried.discard(digest)
-        outcome = "complete" if download.error is None else type(download.error).__name__
-        self.metrics.ended.labels(outcome).inc()
-        self.sourcing.ended(download)
-        if download.error is not None:
-            log.warning("blob.failed", digest=digest, error=str(download.error) or repr(download.error))
-            self.exchange.withdraw(digest)
-        download.finished.set()
-        self._closing[digest] = self._own(self._put_away(download))
-
-    def _try_again(self, download: Download) -> bool:
-        """A blob that is wrong though each piece was right begins again once; the supernode hears of it."""
-        self.sourcing.corrupt(download)
-        if download.blob.digest in self._retried or not download.swarmed:
-            return False
-        self._retried.add(download.blob.digest)
-        download.error = None
-        self.void(download)
-        return True
-
-    def void(self, download: Download) -> None:
-        """What there is of a blob cannot be trusted."""
-        log.warning("blob.void", digest=download.blob.digest)
-        download.restart()
-        self.exchange.restart(download)
-
-    async def _put_away(self, download: Download) -> None:
-        try:
-            if isinstance(download.error, DigestMismatch):
-                await self.workers.run_long(download.partial.abort)
-            elif download.error is not None and download.have:
-                await self.workers.run_long(download.partial.checkpoint)
-        except StoreError as error:
-            log.warning("blob.not_saved", digest=download.blob.digest, error=str(error))
         finally:
-            await download.unused.wait()
-            download.partial.close()
-            del self._closing[download.blob.digest]
+            if isinstance(source, int):
+                self._fetcher.landed(source)
+            self._carry_out_soon()
+        if blob is None or self._blobs.get(key) is not blob:
+            return
+        if digest is None:
+            self.metrics.pieces.labels("corrupt").inc()
+            log.warning("piece.corrupt", peer=source, digest=key.digest, piece=piece)
+            assert not isinstance(source, int)
+            self.machine.corrupt(key, piece, source)
+        elif self.machine.landed(key, piece, digest, source, time.monotonic()):
+            if not isinstance(source, int):
+                self.metrics.pieces.labels("verified").inc()
+            blob.land(piece, command.content, digest)
+            self._hash_on(key)
+            if blob.partial.due(time.monotonic()):
+                self._own(self._checkpoint(blob))
 
-    def _own(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(coroutine)
-        self._saving.add(task)
-        task.add_done_callback(self._saved)
-        return task
+    def _hash_on(self, key: BlobKey) -> None:
+        if key not in self._hashing and self._blobs[key].verifier.ready():
+            self._hashing.add(key)
+            self._own(self._hash(key, self._blobs[key]))
 
-    def _saved(self, task: asyncio.Task[None]) -> None:
-        self._saving.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("store.failed", error=repr(task.exception()))
+    async def _hash(self, key: BlobKey, blob: BlobInProgress) -> None:
+        """Hash the blob as far as it is there; when that is all of it, it is right or it is not."""
+        try:
+            is_done = await blob.hash_on()
+        except (StoreError, OSError) as error:
+            self.machine.fail(key, store_failed(error))
+            return
+        finally:
+            self._hashing.discard(key)
+            self._carry_out_soon()
+        if not is_done or self._blobs.get(key) is not blob:
+            return
+        if not blob.verifier.matches():
+            log.error("blob.mismatch", digest=key.digest, size=key.size)
+            self.machine.mismatched(key, time.monotonic())
+            return
+        try:
+            await blob.finish()
+        except (StoreError, OSError) as error:
+            log.error("blob.not_stored", digest=key.digest, error=str(error))
+            self.machine.fail(key, store_failed(error))
+            return
+        self.machine.verified(key, time.monotonic())
+        self._ended(key, "complete")
+        self._close_if_unused(key, blob)
+
+    async def _checkpoint(self, blob: BlobInProgress) -> None:
+        try:
+            await self._workers.run_long(blob.partial.checkpoint)
+        except StoreError as error:
+            log.warning("blob.not_saved", digest=blob.descriptor.digest, error=str(error))
+
+    async def _tell_table(self, key: BlobKey) -> None:
+        """Tell the supernode the piece digests of a stored blob."""
+        layout = PieceLayout.of(key.size)
+        try:
+            stored = self.store.open_blob(key.digest)
+            if stored is None:
+                self.machine.forgotten(key)
+                return
+            with stored:
+                digests = await self._workers.run_long(lambda: _digests_of(stored.fd, layout))
+        except (StoreError, OSError) as error:
+            log.warning("blob.unreadable", digest=key.digest, error=str(error))
+            self.machine.forgotten(key)
+            return
+        finally:
+            self._carry_out_soon()
+        if self._control is not None:
+            self._control.send(protocol.Table(*key, to_bitfield(layout.all, layout.count), digests))
+
+    # --- how blobs end --------------------------------------------------------------------------------------------
+
+    def _failed(self, key: BlobKey, error: Exception) -> None:
+        blob = self._blobs[key]
+        log.warning("blob.failed", digest=key.digest, error=str(error) or repr(error))
+        blob.fail(error)
+        self._ended(key, type(error).__name__)
+        keep = bool(blob.partial.have) and not isinstance(error, DigestMismatch)
+        self._saving[key] = self._own(self._save(key, blob, keep=keep))
+
+    async def _save(self, key: BlobKey, blob: BlobInProgress, *, keep: bool) -> None:
+        try:
+            await blob.save(keep=keep)
+        finally:
+            del self._saving[key]
+
+    def _ended(self, key: BlobKey, outcome: str) -> None:
+        blob = self._blobs.pop(key)
+        self.metrics.ended.labels(outcome).inc()
+        blob.finished.set()
+        self._own(self._make_room())
+
+    async def _make_room(self) -> None:
+        async with self._room:
+            self._room.notify_all()
+        if self._ahead and not self._stopping:
+            location = self._ahead[0][1]
+            ahead = self._next_ahead(location)
+            if ahead:
+                self._begin_all(ahead, location)
+
+    def _close_if_unused(self, key: BlobKey, blob: BlobInProgress) -> None:
+        """A stored blob's file stays open for those who read it since before; a failed one's is closed when saved."""
+        if self._blobs.get(key) is not blob and blob.readers.error is None and not len(blob.readers):
+            blob.partial.close()
+
+    # --- what time brings -----------------------------------------------------------------------------------------
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_SECONDS)
-            self.exchange.tick()
-            self.sourcing.tick(time.monotonic())
+            try:
+                now = time.monotonic()
+                for peer, connection in self.neighbours.all.items():
+                    if connection.receiving:
+                        self.machine.exchange.requests.moved(peer, connection.heard_at)
+                self._serving.tick(self.machine.exchange.uploading.serving, now)
+                self.machine.tick(now)
+            except Exception:  # a fault of ours: without ticks nothing is announced and nobody is looked after
+                log.exception("engine.tick_failed")
+            self._carry_out()
 
-    # --- what neighbours may have (peer.serving.Library) ---------------------------------------------------------
+    async def _recheck(self) -> None:
+        """Hash stored blobs of which it is not known that they are right, one after the other."""
+        rechecking = self.store.recheck()
+        while (found := await self._workers.run_long(lambda: next(rechecking, None))) is not None:
+            digest, right = found
+            size = self.store.size(digest)
+            if right and size is not None and self._control is not None:
+                self._control.send(protocol.Announce([protocol.Held(digest, size)]))
 
-    def offer(self, digest: Digest) -> Offer | None:
-        """What there is of a blob."""
-        download = self._downloads.get(digest)
-        if download is not None:
-            return Offer(download.layout, download.have)
-        size = self.store.size(digest)
-        if size is None:
-            return None
-        layout = PieceLayout.of(size)
-        return Offer(layout, layout.all)
+    def _own(self, coroutine: Coroutine[None, None, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_ended)
+        return task
 
-    def open_file(self, digest: Digest) -> int:
-        """A file descriptor of a blob's data, for the caller to close; raises `OSError`."""
-        download = self._downloads.get(digest)
-        return os.dup(download.partial.fd) if download is not None else os.open(self.store.path(digest), os.O_RDONLY)
+    def _task_ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("engine.task_failed", exc_info=task.exception())
+
+    # --- streams (peer.fetcher.Events) ----------------------------------------------------------------------------
+
+    def received(self, stream: StreamId, count: int) -> None:
+        """Bytes of an origin came."""
+        self.machine.sourcing.received(stream, time.monotonic())
+        self.metrics.bytes.labels("origin", "in").inc(count)
+
+    def fetched(self, stream: StreamId, piece: int, content: bytearray) -> tuple[bool, bool]:
+        """A stream has brought a piece."""
+        self._carry_out_soon()
+        return self.machine.sourcing.fetched(stream, piece, content)
+
+    def fetch_ended(self, stream: StreamId, error: Exception | None) -> None:
+        """A stream is over."""
+        self.machine.fetch_ended(stream, error, time.monotonic())
+        self._carry_out_soon()
+
+    # --- neighbours (peer.neighbours.Handler) ---------------------------------------------------------------------
+
+    def arrived(self, peer: PeerId) -> None:
+        """A neighbour is connected."""
+        self.machine.arrived(peer, time.monotonic())
+        self._carry_out_soon()
+
+    def gone(self, peer: PeerId, reason: str) -> None:
+        """A neighbour's connection is over."""
+        self.machine.gone(peer, time.monotonic())
+        self._carry_out_soon()
+
+    def unreachable(self, peer: PeerId) -> None:
+        """A peer could not be connected to."""
+        self.machine.unreachable(peer, time.monotonic())
+        self._carry_out_soon()
+
+    def said(self, peer: PeerId, event: wire.Event) -> None:
+        """A message of a neighbour, or a piece; raises `InvalidMessage`."""
+        now = time.monotonic()
+        if isinstance(event, wire.PieceReceived):
+            self._piece(peer, event, now)
+        else:
+            self.machine.said(peer, event, now)
+        self._carry_out_soon()
+
+    def accept(self, peer: PeerId, piece: wire.Piece) -> bytearray | None:
+        """Memory for a piece that was asked for and is of the right length."""
+        wanted = self.machine.exchange.accepts(peer, piece, time.monotonic())
+        return bytearray(piece.length) if wanted else None
+
+    def uploaded(self, upload: Upload) -> None:
+        """A piece has been served, or could not be."""
+        self.machine.uploaded(upload)
+        self._carry_out_soon()
+
+    def _piece(self, peer: PeerId, event: wire.PieceReceived, now: float) -> None:
+        content = event.buffer
+        seconds = None if content is None else self.machine.exchange.piece(peer, event.message, content, now)
+        if seconds is None:
+            self.metrics.pieces.labels("duplicate").inc()
+        else:
+            self.metrics.bytes.labels("peer", "in").inc(event.message.length)
+            self.metrics.piece_seconds.observe(seconds)
+
+    # --- the supernode (supernode.client.Listener) ----------------------------------------------------------------
+
+    def hello(self) -> protocol.Hello:
+        """Who this peer is."""
+        settings, was_known = self._settings, self._was_known
+        return protocol.Hello(protocol.VERSION, self.id, self.port, settings.advertise, settings.zone, was_known)
+
+    def welcomed(self, announce_interval: float) -> None:
+        """A supernode that knows nothing yet of this peer."""
+        self._was_known = True
+        self.machine.joined(announce_interval, time.monotonic())
+        self._carry_out()
+
+    def receive(self, message: protocol.FromSupernode) -> None:
+        """A message of the supernode."""
+        try:
+            self.machine.heard(message, time.monotonic())
+        except (InvalidMessage, ValueError) as error:
+            log.warning("supernode.invalid_message", kind=type(message).__name__, error=str(error))
+        self._carry_out_soon()
+
+    def lost(self) -> None:
+        """The supernode is gone."""
+        self.machine.lost(time.monotonic())
+        self._carry_out_soon()
+
+    # --- what there is (peer.exchange.Library) --------------------------------------------------------------------
+
+    def holds(self, blob: BlobKey) -> bool:
+        """Whether the whole, verified blob is in the store."""
+        return self.store.size(blob.digest) == blob.size
+
+    def holdings(self) -> Iterable[BlobKey]:
+        """All blobs of the store."""
+        return (BlobKey(digest, size) for digest, size in self.store.digests())
+
+    def _open_file(self, key: BlobKey) -> int:
+        """A file descriptor of a blob's data, for the caller to close; raises `OSError`, `StoreError`."""
+        blob = self._blobs.get(key)
+        if blob is not None:
+            return os.dup(blob.partial.fd)
+        stored = self.store.open_blob(key.digest)
+        if stored is None:
+            self.machine.forgotten(key)
+            raise FileNotFoundError(key.digest)
+        with stored:
+            return os.dup(stored.fd)
+
+
+def _digests_of(fd: int, layout: PieceLayout) -> bytes:
+    def digest(index: int) -> bytes:
+        span = layout.span(index)
+        return piece_digest(os.pread(fd, span.length, span.start))
+
+    return b"".join(digest(index) for index in range(layout.count))
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

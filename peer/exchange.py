@@ -1,430 +1,329 @@
-"""Pieces from the neighbours: who has what, what to ask whom for, and who is told of what came."""
+"""The machine's dealings with neighbours: who has what, and what is asked of whom. No I/O."""
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import random
-import time
 from collections.abc import Iterable
-
-import structlog
+from dataclasses import dataclass
 
 from peer import wire
-from peer.download import Download
-from peer.metrics import PeerMetrics
-from peer.neighbours import Neighbour, Neighbours
-from peer.picker import BlobBook, Choice, Picker
+from peer.commands import Command, Dial, Land, Send
+from peer.picker import Picker
 from peer.requests import Requests
-from peer.serving import Library, Serving
+from peer.sharing import Library, Sharing
+from peer.sought import Sought
+from peer.uploading import Uploading
 from peer.uploads import Upload
-from shoal.digest import Digest, InvalidDigest
-from shoal.messages import InvalidMessage
-from shoal.pieces import PieceIndex, PieceSet, from_bitfield, iterate, to_bitfield
+from shoal.descriptor import BlobKey
+from shoal.messages import BlobRef, InvalidMessage, key_of
+from shoal.pieces import PIECE_DIGEST_SIZE, PieceLayout, PieceSet, from_bitfield
 from supernode.protocol import PeerId
 
-log = structlog.get_logger()
-
-_JOIN_DELAY = 0.005
-"""Seconds for which handouts are collected: an image of 41 layers is 41 of them, to be told to each neighbour
-as one."""
 _STUCK_REST = 10.0
+_COMING_SECONDS = 6.0
+"""How long a neighbour's word counts that pieces come to it."""
+_REDIAL_SECONDS, _REDIALS = 1.0, 4
+"""Before the first attempt to reach a neighbour again, doubled each time, and the number of attempts."""
 
 
-class PieceExchange:
-    """The swarm side of a peer."""
+@dataclass(slots=True)
+class _Redial:
+    host: str
+    port: int
+    at: float
+    attempts: int = 0
+
+
+class Exchange:
+    """The books of all neighbours. Events change them; what follows is put into `out`."""
 
     def __init__(
-        self, library: Library, metrics: PeerMetrics, peer: PeerId, host: str, port: int, slots: int, rng: random.Random
+        self, library: Library, sought: dict[BlobKey, Sought], out: list[Command], slots: int, rng: random.Random
     ) -> None:
-        self._library = library
-        self._metrics = metrics
-        self._downloads: dict[Digest, Download] = {}
-        self._contacts: dict[Digest, set[PeerId]] = {}
-        self._rng = rng
+        self._sought = sought
+        self._out = out
         self._picker = Picker(rng)
-        self._requests = Requests()
-        self._to_join: dict[PeerId, list[Digest]] = {}
-        self._news: dict[Digest, PieceSet] = {}
-        self._news_timer: asyncio.TimerHandle | None = None
-        self._taking: set[asyncio.Task[None]] = set()
-        self._scheduled = False
-        self.leases = 0
-        """Streams from the origin: each takes one download slot."""
-        self.neighbours = Neighbours(peer, host, port, self)
-        self._serving = Serving(library, metrics, self.neighbours, slots, rng)
-        metrics.neighbours.set_function(lambda: len(self.neighbours.all))
+        self._slots = slots
+        self._redials: dict[PeerId, _Redial] = {}
+        self._is_due = False
+        self.requests = Requests()
+        self.sharing = Sharing(library, sought, out, rng)
+        self.uploading = Uploading(self.sharing, out, slots, rng)
+        self.streams = 0
+        """Streams from origins that run: each takes one download slot."""
 
-    # --- downloads ------------------------------------------------------------------------------------------------
+    def sharers(self, sought: Sought) -> list[PeerId]:
+        """The connected neighbours that have pieces of a blob or want them."""
+        return [peer for peer in sought.book.holders if peer in self.sharing.told]
 
-    def open(self, download: Download) -> None:
-        """Fetch the missing pieces of a blob from the swarm, and offer what is there."""
-        book = BlobBook(download.layout, download.missing)
-        self._downloads[download.blob.digest] = download
-        self._picker.books[download.blob.digest] = book
+    def obtainable(self, sought: Sought, now: float) -> PieceSet:
+        """Pieces that are on their way, or that a neighbour has which gives what it is asked for."""
+        pieces, held = sought.pieces, 0
+        for peer, theirs in sought.book.holders.items():
+            if not self.requests.is_doubtful(peer, now):
+                held |= theirs
+        return (pieces.missing & held & sought.book.checkable) | pieces.landing | pieces.leased
 
-    def close(self, download: Download) -> None:
-        """A download is over."""
-        digest = download.blob.digest
-        if self._downloads.pop(digest, None) is None:
-            return
-        del self._picker.books[digest]
-        self._contacts.pop(digest, None)
-        for peer, piece in self._requests.withdraw(digest):
-            self._tell(peer, wire.Cancel(digest, piece))
-        self.schedule()
+    def coming(self, sought: Sought, now: float) -> PieceSet:
+        """Pieces that neighbours are fetching by themselves."""
+        return sought.coming_elsewhere(now, _COMING_SECONDS)
 
-    def withdraw(self, digest: Digest) -> None:
-        """This peer has nothing of a blob any more."""
-        self._news.pop(digest, None)
-        for neighbour in self.neighbours.all.values():
-            if digest in neighbour.told:
-                neighbour.told.discard(digest)
-                neighbour.connection.send(wire.Part([digest]))
+    # --- blobs ----------------------------------------------------------------------------------------------------
 
-    def restart(self, download: Download) -> None:
-        """All pieces of a blob are void, here and at the others."""
-        if download.blob.digest in self._downloads:
-            contacts = self._contacts.get(download.blob.digest, set())
-            self.close(download)
-            self.withdraw(download.blob.digest)
-            self.open(download)
-            self._contacts[download.blob.digest] = contacts
-            for peer in contacts:
-                self._join_soon(peer, download.blob.digest)
+    def opened(self, sought: Sought) -> None:
+        """A blob is sought from now on, and what there is of it is offered."""
+        self._picker.books[sought.key] = sought.book
 
-    def meet(self, digest: Digest, contacts: Iterable[tuple[PeerId, str, int]]) -> None:
+    def closed(self, sought: Sought) -> None:
+        """A blob is not sought any more."""
+        del self._picker.books[sought.key]
+        self.cancel(sought.key, sought.pieces.void(sought.pieces.asked))
+        self.due()
+
+    def meet(self, sought: Sought, contacts: Iterable[tuple[PeerId, str, int]], now: float) -> None:
         """Neighbours for a blob, from a handout."""
-        peers = self._contacts.setdefault(digest, set())
         for peer, host, port in contacts:
-            peers.add(peer)
-            neighbour = self.neighbours.all.get(peer)
-            if neighbour is None:
-                self.neighbours.meet(peer, host, port)
+            sought.contacts[peer] = host, port
+            if peer in self.sharing.told:
+                self.sharing.join_soon(peer, sought.key, now)
             else:
-                self._join_soon(peer, digest)
+                self._out.append(Dial(peer, host, port))
 
-    def reserve(self, download: Download, pieces: PieceSet) -> None:
-        """Pieces that a lease fetches are not asked of neighbours."""
-        book = self._picker.books.get(download.blob.digest)
-        if book is not None:
-            book.pending |= pieces & book.missing
+    def gained(self, sought: Sought, piece: int, now: float, *, own: bool) -> None:
+        """A piece is there, from an origin (`own`) or from a neighbour."""
+        self.sharing.gained(sought, piece, now, own=own, depth=self.requests.depth)
+        self.due()
 
-    def unreserve(self, download: Download, pieces: PieceSet) -> None:
-        """A lease has given pieces up."""
-        book = self._picker.books.get(download.blob.digest)
-        if book is not None:
-            book.pending &= ~pieces
-            self.schedule()
+    def share_again(self, sought: Sought, now: float) -> None:
+        """A blob has begun anew: its neighbours hear of it again."""
+        for peer in sought.contacts:
+            if peer in self.sharing.told:
+                self.sharing.join_soon(peer, sought.key, now)
 
-    def digests_known(self, download: Download, pieces: PieceSet) -> None:
-        """Pieces that can be checked now."""
-        book = self._picker.books.get(download.blob.digest)
-        if book is not None:
-            book.known |= pieces
-            self.schedule()
-
-    def obtainable(self, download: Download) -> PieceSet:
-        """Missing pieces that some neighbour has and that can be checked, or that are underway."""
-        book = self._picker.books.get(download.blob.digest)
-        if book is None:
-            return 0
-        held = 0
-        for pieces in book.holders.values():
-            held |= pieces
-        return book.missing & ((held & book.known) | book.pending)
-
-    def is_lost(self, download: Download) -> bool:
-        """Whether pieces left the origin already, so that no lease will come for them, and no neighbour has any."""
-        book = self._picker.books.get(download.blob.digest)
-        return book is not None and bool(book.missing & book.known) and not self.obtainable(download)
-
-    def gained(self, download: Download, index: PieceIndex, rare: bool) -> None:
-        """A piece is in the store: tell those who lack it."""
-        digest = download.blob.digest
-        book = self._picker.books.get(digest)
-        if book is not None:
-            book.missing &= ~(1 << index)
-            book.pending &= ~(1 << index)
-        self._news[digest] = self._news.get(digest, 0) | 1 << index
-        if rare or book is None or download.missing == 0:
-            self._tell_news()
-        elif self._news_timer is None:
-            delay = book.news_delay(self._requests.depth)
-            self._news_timer = asyncio.get_running_loop().call_later(delay, self._tell_news)
-        self.schedule()
-
-    def tick(self) -> None:
-        """Let go of requests that got stuck. Call some times a second."""
-        now = time.monotonic()
-        for peer in self._requests.stuck(now):
-            log.info("neighbour.stuck", peer=peer)
-            for digest, piece in self._requests.drop(peer):
-                self._free(digest, piece)
-            self._requests.rest_long(peer, now, _STUCK_REST)
-        self._serving.tick(now)
-        self._count_sources()
-        self.schedule()
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is being sent to neighbours."""
-        return self._serving.idle
-
-    async def settle(self) -> None:
-        """Wait for the pieces that are being checked and written."""
-        await asyncio.gather(*self._taking)
+    def cancel(self, blob: BlobKey, requests: Iterable[tuple[int, PeerId]]) -> None:
+        """Requests are void: tell those who were asked."""
+        for piece, peer in requests:
+            self._out.append(Send((peer,), wire.Cancel(blob.digest, blob.size, piece)))
 
     # --- asking ---------------------------------------------------------------------------------------------------
 
-    def schedule(self) -> None:
-        """Send as many requests as may be outstanding, once for all that has come at the same moment."""
-        if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._ask_for_more)
+    def due(self) -> None:
+        """Something has changed by which more may be asked for."""
+        self._is_due = True
 
-    def _ask_for_more(self) -> None:
-        self._scheduled = False
-        requests = self._requests
-        limit = requests.depth - self.leases * max(1, requests.depth // self._serving.slots)
-        room = limit - requests.count
-        if room <= 0 or not self._downloads or len(self._taking) > 2 * requests.depth:
+    def ask(self, now: float) -> None:
+        """Ask for as many pieces as may be outstanding, once for all that has happened at the same moment."""
+        if not self._is_due:
             return
-        now = time.monotonic()
-        most = requests.most_at_one
-        idle = requests.takers(self.neighbours.all, now)
-        for digest, download in self._downloads.items():
-            self._picker.books[digest].readers = download.readers
-        late = functools.partial(requests.late, now=now)
+        self._is_due = False
+        requests = self.requests
+        limit = requests.depth - self.streams * max(1, requests.depth // self._slots)
+        room = limit - requests.count
+        if room <= 0 or not self._sought or self._landing > 2 * requests.depth:
+            return
+        idle = requests.takers(self.sharing.told, now)
+        is_late = functools.partial(requests.is_late, now=now)
         for _ in range(room):
             choice = self._picker.choose(idle, requests.cost)
-            if choice is None and not self.leases:
-                choice = self._picker.choose_again(idle, requests.cost, late)
+            if choice is None and not self.streams:
+                choice = self._picker.choose_again(idle, requests.cost, is_late)
             if choice is None:
                 return
-            self._ask(choice, now)
-            if requests.load(choice.peer) >= most:
+            self._sought[choice.blob].pieces.ask(choice.piece, choice.peer, now)
+            self._out.append(Send((choice.peer,), wire.Request(*choice.blob, choice.piece)))
+            if requests.load(choice.peer) >= requests.most_at_one:
                 idle.remove(choice.peer)
 
-    def _ask(self, choice: Choice, now: float) -> None:
-        self._picker.books[choice.digest].pending |= 1 << choice.piece
-        self._requests.sent(choice.peer, choice.digest, choice.piece, now)
-        self._tell(choice.peer, wire.Request(choice.digest, choice.piece))
+    @property
+    def _landing(self) -> int:
+        return sum(sought.pieces.landing.bit_count() for sought in self._sought.values())
 
-    def _count_sources(self) -> None:
-        """How many neighbours the requests can be spread over."""
-        self._requests.sources = len({peer for book in self._picker.books.values() for peer in book.holders})
+    def count_sources(self) -> None:
+        """Count the neighbours that requests can be spread over."""
+        books = self._picker.books.values()
+        self.requests.sources = len({peer for book in books for peer in book.holders})
 
-    def _free(self, digest: Digest, piece: int) -> None:
-        book = self._picker.books.get(digest)
-        if book is not None:
-            book.pending &= ~(1 << piece)
+    def _unask(self, peer: PeerId, message: wire.Busy | wire.Absent) -> Sought | None:
+        sought = self._sought.get(key_of(message))
+        if sought is not None:
+            sought.pieces.unask(message.piece, peer)
+        return sought
 
-    def _tell(self, peer: PeerId, message: wire.Kinds) -> None:
-        neighbour = self.neighbours.all.get(peer)
-        if neighbour is not None:
-            neighbour.connection.send(message)
+    # --- neighbours -----------------------------------------------------------------------------------------------
 
-    # --- neighbours come, go and speak (peer.neighbours.Exchange) -------------------------------------------------
+    def arrived(self, peer: PeerId, now: float) -> None:
+        """A new connection: say what is shared."""
+        self.sharing.told[peer] = set()
+        self._redials.pop(peer, None)
+        self.sharing.join(peer, [key for key, sought in self._sought.items() if peer in sought.contacts])
 
-    def arrived(self, neighbour: Neighbour) -> None:
-        """A new connection: say what we share."""
-        self._join(neighbour, [digest for digest, peers in self._contacts.items() if neighbour.peer in peers])
-
-    def gone(self, neighbour: Neighbour, reason: str) -> None:
+    def gone(self, peer: PeerId, now: float) -> None:
         """A connection is over: what was asked there is asked elsewhere."""
-        for book in self._picker.books.values():
-            book.parted(neighbour.peer)
-        for digest, piece in self._requests.drop(neighbour.peer):
-            self._free(digest, piece)
-        self._serving.drop(neighbour.peer)
-        self.schedule()
+        self.sharing.told.pop(peer, None)
+        for sought in self._sought.values():
+            sought.book.parted(peer)
+            sought.coming.pop(peer, None)
+            for piece in sought.pieces.asked_of(peer):
+                sought.pieces.unask(piece, peer)
+        self.requests.drop(peer)
+        self.uploading.gone(peer)
+        self.unreachable(peer, now)
+        self.count_sources()
+        self.due()
 
-    def accept(self, neighbour: Neighbour, piece: wire.Piece) -> bytearray | None:
-        """Memory for a piece that was asked for and is of the right length."""
-        digest = _digest(piece.digest)
-        download = self._downloads.get(digest)
-        now = time.monotonic()
-        if download is None or not self._requests.began(neighbour.peer, digest, piece.piece, now):
-            return None
-        if piece.length != download.layout.length(piece.piece):
+    def unreachable(self, peer: PeerId, now: float) -> None:
+        """A peer could not be reached, or is gone: try again some times, as long as it is wanted."""
+        contact = next((each.contacts[peer] for each in self._sought.values() if peer in each.contacts), None)
+        redial = self._redials.get(peer)
+        if contact is None or (redial is not None and redial.attempts >= _REDIALS):
+            self._redials.pop(peer, None)
+            for sought in self._sought.values():
+                sought.contacts.pop(peer, None)
+            return
+        if redial is None:
+            redial = self._redials[peer] = _Redial(*contact, now)
+        redial.at = now + _REDIAL_SECONDS * 2**redial.attempts
+        redial.attempts += 1
+
+    def accepts(self, peer: PeerId, piece: wire.Piece, now: float) -> bool:
+        """Whether a piece that begins is wanted; raises `InvalidMessage` where its length is wrong."""
+        sought = self._sought.get(key_of(piece))
+        if sought is None or peer not in (askers := sought.pieces.askers(piece.piece)):
+            return False
+        if piece.length != sought.layout.length(piece.piece):
             raise InvalidMessage(f"piece {piece.piece} of {piece.length} bytes")
-        return bytearray(piece.length)
+        self.requests.began(peer, askers[peer], now)
+        return True
 
-    def said(self, neighbour: Neighbour, event: wire.Event) -> None:
+    def piece(self, peer: PeerId, message: wire.Piece, content: bytearray, now: float) -> float | None:
+        """All bytes of a piece are here; returns the seconds that it took, or None where it is not wanted any more."""
+        sought = self._sought.get(key_of(message))
+        asked_at = sought.pieces.askers(message.piece).get(peer) if sought is not None else None
+        if sought is None or asked_at is None:
+            return None
+        others = sought.pieces.land_asked(message.piece, peer)
+        self.requests.done(peer, asked_at, message.length, now)
+        self.cancel(sought.key, [(message.piece, other) for other in others])
+        sought.moved_at = now
+        self._out.append(Land(sought.key, message.piece, content, sought.table[message.piece], peer))
+        self.due()
+        return now - asked_at
+
+    def said(self, peer: PeerId, message: wire.Kinds, now: float) -> None:
         """A message of a neighbour; raises `InvalidMessage`."""
-        self._requests.heard(neighbour.peer, neighbour.connection.heard_at)
-        match event:
-            case wire.PieceReceived():
-                self._piece(neighbour, event)
+        match message:
             case wire.Have():
-                self._have(neighbour, event)
+                self._have(peer, message)
             case wire.Request():
-                self._serving.request(neighbour, Upload(neighbour.peer, _digest(event.digest), event.piece))
+                self.uploading.requested(Upload(peer, key_of(message), message.piece))
             case wire.Busy():
-                self._unserved(neighbour, event)
-                self._requests.busy(neighbour.peer, time.monotonic())
-                self.schedule()
+                self._unask(peer, message)
+                self.requests.busy(peer, now)
+                self.due()
             case wire.Ready():
-                self._requests.ready(neighbour.peer)
-                self.schedule()
+                self.requests.ready(peer)
+                self.due()
             case wire.Absent():
-                self._unserved(neighbour, event)
-                book = self._picker.books.get(_digest(event.digest))
-                if book is not None:
-                    book.held(neighbour.peer, book.holders.get(neighbour.peer, 0) & ~(1 << event.piece))
-                self.schedule()
+                sought = self._unask(peer, message)
+                if sought is not None:
+                    sought.book.held(peer, sought.book.holders.get(peer, 0) & ~(1 << message.piece))
+                self.due()
             case wire.Cancel():
-                self._serving.cancel(Upload(neighbour.peer, _digest(event.digest), event.piece))
+                self.uploading.cancelled(Upload(peer, key_of(message), message.piece))
+            case wire.Coming():
+                sought = self._sought.get(key_of(message))
+                if sought is not None:
+                    sought.coming[peer] = _pieces(message.pieces, sought.layout), now
             case wire.Join():
-                self._joined(neighbour, event)
+                self._joined(peer, message)
             case wire.Part():
-                for text in event.digests:
-                    self._parted(neighbour, _digest(text))
-            case wire.Hello():
-                raise InvalidMessage("a second hello")
+                for blob in message.blobs:
+                    self._parted(peer, key_of(blob))
             case _:
-                raise InvalidMessage(f"an unexpected {type(event).__name__}")
+                raise InvalidMessage(f"an unexpected {type(message).__name__}")
 
-    def _join_soon(self, peer: PeerId, digest: Digest) -> None:
-        if not self._to_join:
-            asyncio.get_running_loop().call_later(_JOIN_DELAY, self._join_all)
-        self._to_join.setdefault(peer, []).append(digest)
+    def suspect(self, sought: Sought, piece: int, peer: PeerId) -> None:
+        """A neighbour's piece does not match the table: it is not asked for this piece again.
 
-    def _join_all(self) -> None:
-        """Say what we share of the blobs of the last handouts."""
-        waiting, self._to_join = self._to_join, {}
-        for peer, digests in waiting.items():
-            neighbour = self.neighbours.all.get(peer)
-            if neighbour is not None:
-                self._join(neighbour, digests)
+        Who is right is not known before the whole blob is verified.
+        """
+        sought.suspects.setdefault(peer, {})[piece] = sought.table.get(piece, b"")
+        sought.book.held(peer, sought.book.holders.get(peer, 0) & ~sought.suspected(peer))
+        self.due()
 
-    def _join(self, neighbour: Neighbour, digests: Iterable[Digest]) -> None:
-        joined = []
-        for digest in digests:
-            offer = self._library.offer(digest)
-            if offer is not None and digest not in neighbour.told:
-                neighbour.told.add(digest)
-                complete = offer.have == offer.layout.all
-                have = b"" if complete else to_bitfield(offer.have, offer.layout.count)
-                joined.append(wire.Joined(digest, offer.layout.size, have))
-        for start in range(0, len(joined), wire.MAX_JOINED):
-            neighbour.connection.send(wire.Join(joined[start : start + wire.MAX_JOINED]))
+    # --- time -----------------------------------------------------------------------------------------------------
 
-    def _joined(self, neighbour: Neighbour, message: wire.Join) -> None:
-        known, unknown = [], []
-        for blob in message.blobs:
-            digest = _digest(blob.digest)
-            offer = self._library.offer(digest)
-            if offer is None or offer.layout.size != blob.size:
-                unknown.append(blob.digest)
+    def tick(self, now: float) -> None:
+        """Let go of requests that got stuck, and reach for neighbours that were lost."""
+        for peer in self.requests.stuck(now):
+            for sought in self._sought.values():
+                pieces = sought.pieces.asked_of(peer)
+                for piece in pieces:
+                    sought.pieces.unask(piece, peer)
+                self.cancel(sought.key, [(piece, peer) for piece in pieces])
+            self.requests.leave_alone(peer, now + _STUCK_REST)
+        for peer, redial in list(self._redials.items()):
+            if now >= redial.at:
+                redial.at = float("inf")
+                self._out.append(Dial(peer, redial.host, redial.port))
+        self.count_sources()
+        self.due()
+
+    # --- who has what ---------------------------------------------------------------------------------------------
+
+    def _joined(self, peer: PeerId, message: wire.Join) -> None:
+        shared, unknown = [], []
+        for each in message.blobs:
+            blob = key_of(each)
+            offer = self.sharing.offer(blob)
+            if offer is None:
+                unknown.append(BlobRef(*blob))
                 continue
-            try:
-                have = from_bitfield(blob.have, offer.layout.count) if blob.have else offer.layout.all
-            except ValueError as error:
-                raise InvalidMessage(str(error)) from None
-            neighbour.joined.add(digest)
-            known.append(digest)
-            book = self._picker.books.get(digest)
-            if book is not None:
-                book.held(neighbour.peer, have)
-        self._join(neighbour, known)
+            layout, _ = offer
+            have = _pieces(each.have, layout) if each.have else layout.all
+            shared.append(blob)
+            sought = self._sought.get(blob)
+            if sought is not None:
+                sought.book.held(peer, have & ~sought.suspected(peer))
+        self.sharing.join(peer, shared)
         if unknown:
-            neighbour.connection.send(wire.Part(unknown))
-        self._count_sources()
-        self.schedule()
+            self._out.append(Send((peer,), wire.Part(unknown)))
+        self.count_sources()
+        self.due()
 
-    def _parted(self, neighbour: Neighbour, digest: Digest) -> None:
-        neighbour.joined.discard(digest)
-        neighbour.told.discard(digest)
-        book = self._picker.books.get(digest)
-        if book is not None:
-            book.parted(neighbour.peer)
+    def _parted(self, peer: PeerId, blob: BlobKey) -> None:
+        self.sharing.told[peer].discard(blob)
+        sought = self._sought.get(blob)
+        if sought is not None:
+            sought.book.parted(peer)
+            sought.coming.pop(peer, None)
+            for piece in sought.pieces.asked_of(peer):
+                sought.pieces.unask(piece, peer)
+            self.due()
 
-    def _have(self, neighbour: Neighbour, message: wire.Have) -> None:
-        book = self._picker.books.get(_digest(message.digest))
-        if book is None:
+    def _have(self, peer: PeerId, message: wire.Have) -> None:
+        sought = self._sought.get(key_of(message))
+        if sought is None:
             return
-        pieces = 0
+        pieces, layout = 0, sought.layout
         for index in message.pieces:
-            if not book.layout.is_valid(index):
-                raise InvalidMessage(f"piece {index} of a blob of {book.layout.count} pieces")
+            if not layout.is_valid(index):
+                raise InvalidMessage(f"piece {index} of a blob of {layout.count} pieces")
             pieces |= 1 << index
-        book.gained(neighbour.peer, pieces)
-        if pieces & book.wanted:
-            self.schedule()
-
-    def _unserved(self, neighbour: Neighbour, message: wire.Busy | wire.Absent) -> None:
-        digest = _digest(message.digest)
-        if self._requests.forget(neighbour.peer, digest, message.piece):
-            self._free(digest, message.piece)
-
-    def _piece(self, neighbour: Neighbour, event: wire.PieceReceived) -> None:
-        digest = _digest(event.digest)
-        download = self._downloads.get(digest)
-        if event.buffer is None or download is None:
-            self._metrics.pieces.labels("duplicate").inc()
-            return
-        now = time.monotonic()
-        self._metrics.bytes.labels("peer", "in").inc(len(event.buffer))
-        seconds = self._requests.seconds(neighbour.peer, digest, event.piece, now)
-        if seconds is not None:
-            self._metrics.piece_seconds.observe(seconds)
-        for other in self._requests.done(neighbour.peer, digest, event.piece, len(event.buffer), now):
-            self._tell(other, wire.Cancel(digest, event.piece))
-        task = asyncio.create_task(self._take(neighbour, download, event.piece, event.buffer))
-        self._taking.add(task)
-        task.add_done_callback(self._taken)
-        self.schedule()
-
-    def _taken(self, task: asyncio.Task[None]) -> None:
-        self._taking.discard(task)
-        self.schedule()
-
-    async def _take(self, neighbour: Neighbour, download: Download, piece: int, content: bytearray) -> None:
-        expected = download.table.get(piece)
-        if expected is None:
-            self._free(download.blob.digest, piece)
-            return
-        if download.have >> piece & 1:
-            self._metrics.pieces.labels("duplicate").inc()
-            return
-        digest = await download.take(piece, content, expected)
-        if digest == expected:
-            self._metrics.pieces.labels("verified").inc()
-        elif not download.over:
-            self._metrics.pieces.labels("corrupt").inc()
-            log.warning("piece.corrupt", peer=neighbour.peer, digest=download.blob.digest, piece=piece)
-            self._free(download.blob.digest, piece)
-            self.neighbours.shun(neighbour, "it sent a corrupt piece")
-
-    # --- news -----------------------------------------------------------------------------------------------------
-
-    def _tell_news(self) -> None:
-        """Tell each neighbour of new pieces, but not of those that it has itself; in a new order each time, since the
-        first ask first."""
-        if self._news_timer is not None:
-            self._news_timer.cancel()
-            self._news_timer = None
-        news, self._news = self._news, {}
-        neighbours = list(self.neighbours.all.values())
-        self._rng.shuffle(neighbours)
-        for digest, pieces in news.items():
-            book = self._picker.books.get(digest)
-            frames: dict[PieceSet, bytes] = {}
-            for neighbour in neighbours:
-                if digest not in neighbour.told:
-                    continue
-                lacking = pieces & ~(book.holders.get(neighbour.peer, 0) if book is not None else 0)
-                if lacking:
-                    if lacking not in frames:
-                        frames[lacking] = wire.frame(wire.Have(digest, list(iterate(lacking))))
-                    neighbour.connection.send_raw(frames[lacking])
+        if message.digests:
+            if len(message.digests) != len(message.pieces) * PIECE_DIGEST_SIZE:
+                raise InvalidMessage("not one digest for each piece")
+            sought.learn(message.pieces, message.digests, hearsay=True)
+        if peer in sought.suspects:
+            pieces &= ~sought.suspected(peer)
+        sought.book.gained(peer, pieces)
+        if pieces & sought.book.wanted:
+            self.due()
 
 
-@functools.lru_cache(maxsize=1024)
-def _digest(text: str) -> Digest:
+def _pieces(bitfield: bytes, layout: PieceLayout) -> PieceSet:
     try:
-        return Digest(text)
-    except InvalidDigest as error:
+        return from_bitfield(bitfield, layout.count)
+    except ValueError as error:
         raise InvalidMessage(str(error)) from None

@@ -8,14 +8,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 class PeerMetrics:
     """A peer's metrics, in a registry of their own.
 
-    `bytes`: `in` is what came from the origin or from peers, `out` what went to peers or, from the store, to clients.
+    `bytes`: `in` is what came from origins or from peers, `out` what went to peers.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.bytes = Counter(
             "shoal_bytes", "Bytes of blobs by where they came from", ["source", "direction"], registry=registry
         )
-        for source, direction in (("origin", "in"), ("peer", "in"), ("peer", "out"), ("store", "out")):
+        for source, direction in (("origin", "in"), ("peer", "in"), ("peer", "out")):
             self.bytes.labels(source, direction)
         self.pieces = Counter("shoal_pieces", "Pieces received by outcome", ["outcome"], registry=registry)
         for outcome in ("verified", "corrupt", "duplicate"):
@@ -36,7 +36,7 @@ class PeerMetrics:
         self.upload_limit = Gauge(
             "shoal_upload_limit_bytes", "Bytes/s at which uploads are let go; 0: not held back", registry=registry
         )
-        self.leases = Gauge("shoal_leases", "Streams from the origin now", registry=registry)
+        self.streams = Gauge("shoal_origin_streams", "Streams from origins now", registry=registry)
         self.connected = Gauge("shoal_supernode_connected", "1 while the supernode is reached", registry=registry)
         self.blobs = Gauge("shoal_stored_blobs", "Complete blobs in the store", registry=registry)
         self.ended = Counter("shoal_downloads_ended", "Downloads by outcome", ["outcome"], registry=registry)

@@ -5,68 +5,116 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 
 from peer import wire
-from peer.connection import Connection
-from shoal.digest import Digest
+from peer.connection import Connection, Span
 from shoal.messages import InvalidMessage
 from supernode.protocol import PeerId, parse_peer_id
 
 log = structlog.get_logger()
 
+MAX_CONNECTIONS = 1024
+MAX_STRANGERS, MAX_STRANGERS_OF_ADDRESS = 128, 32
+"""Accepted connections that have not said who they are: in all, and from one address."""
+MAX_SHUNNED = 4096
+
 _GREETING_SECONDS = 10.0
 _DIAL_SECONDS = 5.0
-_MAX_CONNECTIONS = 1024
+_LISTEN_REST_SECONDS = 0.5
+"""After an error of the listening socket, such as no file descriptor being left."""
 _BACKLOG = 512
-_SHUN_SECONDS = 600.0
 
 
-@dataclass(eq=False, slots=True)
-class Neighbour:
-    """A peer that is connected and has said who it is.
+class Handler(Protocol):
+    """Who is told of neighbours and of what they say.
 
-    `told` are the blobs that it knows us to have pieces of, `joined` those that it told us of.
+    Its methods are called by the event loop one after the other, and never inside a call of `Neighbours`. For each peer
+    `arrived` comes first, then what it says, then `gone`, which is called once for each `arrived`. What they raise is
+    logged and ends the connection.
     """
 
-    peer: PeerId
-    connection: Connection
-    told: set[Digest] = field(default_factory=set)
-    joined: set[Digest] = field(default_factory=set)
+    def arrived(self, peer: PeerId) -> None:
+        """A peer is connected and has said who it is."""
+
+    def gone(self, peer: PeerId, reason: str) -> None:
+        """The connection to a peer is over. It has left `Neighbours.all` before."""
+
+    def unreachable(self, peer: PeerId) -> None:
+        """A dial has failed, and the peer has not connected by itself either."""
+
+    def said(self, peer: PeerId, event: wire.Event) -> None:
+        """A message or a whole piece; raises `InvalidMessage` to end the connection."""
+
+    def accept(self, peer: PeerId, piece: wire.Piece) -> bytearray | None:
+        """Memory for a piece that begins, or None to drop it; raises `InvalidMessage` to end the connection."""
 
 
-class Exchange(Protocol):
-    """Who is told of neighbours and what they say."""
+class Shunned:
+    """Peers to have nothing to do with for a while. Times are in seconds of any monotonic clock."""
 
-    def arrived(self, neighbour: Neighbour) -> None: ...
+    def __init__(self) -> None:
+        self._until: dict[PeerId, float] = {}
 
-    def gone(self, neighbour: Neighbour, reason: str) -> None: ...
+    def __len__(self) -> int:
+        return len(self._until)
 
-    def said(self, neighbour: Neighbour, event: wire.Event) -> None: ...
+    def add(self, peer: PeerId, until: float, now: float) -> None:
+        """Shun a peer; where they are too many, the one that would be free again first is let go."""
+        self._until = {other: end for other, end in self._until.items() if end > now}
+        self._until[peer] = max(until, self._until.get(peer, 0.0))
+        if len(self._until) > MAX_SHUNNED:
+            del self._until[min(self._until, key=self._until.__getitem__)]
 
-    def accept(self, neighbour: Neighbour, piece: wire.Piece) -> bytearray | None: ...
+    def holds(self, peer: PeerId, now: float) -> bool:
+        return self._until.get(peer, 0.0) > now
+
+
+@dataclass(frozen=True, slots=True)
+class _Stranger:
+    """What is known of a connection before the other side has said who it is."""
+
+    timer: asyncio.TimerHandle
+    address: str = ""
+    """Where an accepted one comes from."""
+    dialled: PeerId | None = None
 
 
 class Neighbours:
     """All connections of a peer, as an async context manager."""
 
-    def __init__(self, peer: PeerId, host: str, port: int, exchange: Exchange) -> None:
+    def __init__(
+        self,
+        peer: PeerId,
+        host: str,
+        port: int,
+        handler: Handler,
+        *,
+        connections: int = MAX_CONNECTIONS,
+        strangers: int = MAX_STRANGERS,
+        strangers_of_address: int = MAX_STRANGERS_OF_ADDRESS,
+    ) -> None:
         self._me = peer
         self._host = host
         self.port = port
-        self._exchange = exchange
+        self._handler = handler
+        self._max_connections = connections
+        self._max_strangers = strangers
+        self._max_strangers_of_address = strangers_of_address
         self._listener: socket.socket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._dialling: set[PeerId] = set()
-        self._strangers: dict[Connection, asyncio.TimerHandle] = {}
-        self._outgoing: dict[Connection, PeerId] = {}
-        self._known: dict[Connection, Neighbour] = {}
-        self._shunned: dict[PeerId, float] = {}
-        self.all: dict[PeerId, Neighbour] = {}
+        self._strangers: dict[Connection, _Stranger] = {}
+        self._peers: dict[Connection, PeerId] = {}
+        self._leaving: dict[PeerId, str] = {}
+        """Why peers are gone of whom the handler has not been told that yet."""
+        self._shunned = Shunned()
+        self.all: dict[PeerId, Connection] = {}
+        """The peers that are connected and have said who they are."""
 
     async def __aenter__(self) -> Neighbours:
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
@@ -78,77 +126,149 @@ class Neighbours:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in list(self._tasks):
+        """End all connections; the handler has been told of it on return."""
+        listener, self._listener = self._listener, None
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._listener is not None:
-            self._listener.close()
-        for connection in [*self._strangers, *self._known]:
-            connection.close("stopped")
+        try:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        finally:
+            if listener is not None:
+                listener.close()
+            for connection in [*self._strangers, *self._peers]:
+                connection.close("stopped")
+        await asyncio.sleep(0)
 
-    def meet(self, peer: PeerId, host: str, port: int) -> None:
-        """Connect to a peer, where that is not so already."""
-        if peer in self.all or peer in self._dialling or peer == self._me or self.shuns(peer):
+    def dial(self, peer: PeerId, host: str, port: int) -> None:
+        """Connect to a peer, where that is not so or underway already; `arrived` or `unreachable` follows.
+
+        Does nothing outside of the context.
+        """
+        if peer in self.all or peer in self._dialling or peer == self._me or self._listener is None:
             return
-        if len(self._strangers) + len(self._known) < _MAX_CONNECTIONS:
-            self._dialling.add(peer)
+        self._dialling.add(peer)
+        if self.shuns(peer) or self._count >= self._max_connections:
+            self._missed(peer)
+        else:
             self._own(self._dial(peer, host, port))
 
-    def shun(self, neighbour: Neighbour, reason: str) -> None:
-        """End the connection to a peer and have nothing to do with it for a while."""
-        log.warning("neighbour.shunned", peer=neighbour.peer, reason=reason)
-        self._shunned[neighbour.peer] = time.monotonic() + _SHUN_SECONDS
-        neighbour.connection.close(reason)
+    def send(self, peers: Sequence[PeerId], message: wire.Kinds) -> None:
+        """Send a message to those of `peers` that are connected."""
+        data = wire.frame(message)
+        for peer in peers:
+            connection = self.all.get(peer)
+            if connection is not None:
+                connection.send_raw(data)
+
+    def send_piece(self, peer: PeerId, span: Span) -> None:
+        """Send a piece; where the peer is not connected, the span is released unsent."""
+        connection = self.all.get(peer)
+        if connection is not None:
+            connection.send_piece(span)
+        else:
+            asyncio.get_running_loop().call_soon(span.release, False)
+
+    def hang_up(self, peer: PeerId, reason: str, shun: float = 0.0) -> None:
+        """End the connection to a peer, and have nothing to do with it for `shun` seconds."""
+        if shun > 0:
+            log.warning("neighbour.shunned", peer=peer, reason=reason, seconds=shun)
+            now = time.monotonic()
+            self._shunned.add(peer, now + shun, now)
+        connection = self.all.get(peer)
+        if connection is not None:
+            connection.close(reason)
 
     def shuns(self, peer: PeerId) -> bool:
-        return self._shunned.get(peer, 0.0) > time.monotonic()
+        """Whether this peer has nothing to do with that one for now."""
+        return self._shunned.holds(peer, time.monotonic())
+
+    def heard_at(self, peer: PeerId) -> float | None:
+        """When bytes of a peer came last, in seconds of the monotonic clock; None where it is not connected."""
+        connection = self.all.get(peer)
+        return None if connection is None else connection.heard_at
 
     # --- connections ----------------------------------------------------------------------------------------------
+
+    @property
+    def _count(self) -> int:
+        return len(self._strangers) + len(self._peers)
 
     def _own(self, coroutine: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("neighbours.task_failed", exc_info=task.exception())
 
     async def _listen(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                accepted, _ = await loop.sock_accept(listener)
-            except OSError as error:
-                log.warning("listener.failed", error=str(error))
-                await asyncio.sleep(0.1)
-                continue
-            if len(self._strangers) + len(self._known) >= _MAX_CONNECTIONS:
-                accepted.close()
-                continue
-            self._stranger(accepted)
+                sock, address = await loop.sock_accept(listener)
+                self._accepted(sock, address[0])
+                await asyncio.sleep(0)  # who says hello at once is no stranger any more when the next one is accepted
+            except Exception:
+                log.exception("listener.failed")
+                await asyncio.sleep(_LISTEN_REST_SECONDS)
+
+    def _accepted(self, sock: socket.socket, address: str) -> None:
+        others = [stranger.address for stranger in self._strangers.values() if stranger.dialled is None]
+        if (
+            self._count >= self._max_connections
+            or len(others) >= self._max_strangers
+            or others.count(address) >= self._max_strangers_of_address
+        ):
+            log.debug("stranger.refused", address=address)
+            sock.close()
+        else:
+            self._begin(sock, address=address)
 
     async def _dial(self, peer: PeerId, host: str, port: int) -> None:
-        loop = asyncio.get_running_loop()
-        sock: socket.socket | None = None
+        is_connected = False
         try:
             async with asyncio.timeout(_DIAL_SECONDS):
-                found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-                family, kind, proto, _, address = found[0]
-                sock = socket.socket(family, kind, proto)
-                sock.setblocking(False)
-                await loop.sock_connect(sock, address)
-        except (OSError, TimeoutError) as error:
+                sock = await _connect(host, port)
+            connection = self._begin(sock, dialled=peer)
+            is_connected = True
+            connection.send(wire.Hello(wire.VERSION, self._me))
+        except (OSError, UnicodeError) as error:
             log.info("neighbour.unreachable", peer=peer, host=host, port=port, error=repr(error))
-            if sock is not None:
-                sock.close()
-            self._dialling.discard(peer)
-            return
-        connection = self._stranger(sock)
-        self._outgoing[connection] = peer
-        connection.send(wire.Hello(wire.VERSION, self._me))
+        finally:
+            if not is_connected:
+                self._missed(peer)
 
-    def _stranger(self, sock: socket.socket) -> Connection:
-        connection = Connection(sock, self)
+    def _begin(self, sock: socket.socket, address: str = "", dialled: PeerId | None = None) -> Connection:
+        try:
+            connection = Connection(sock, self)
+        except BaseException:
+            sock.close()
+            raise
         timer = asyncio.get_running_loop().call_later(_GREETING_SECONDS, connection.close, "no hello in time")
-        self._strangers[connection] = timer
+        self._strangers[connection] = _Stranger(timer, address, dialled)
         return connection
+
+    def _missed(self, peer: PeerId) -> None:
+        """A dial has failed."""
+        self._dialling.discard(peer)
+        asyncio.get_running_loop().call_soon(self._tell_unreachable, peer)
+
+    def _tell_unreachable(self, peer: PeerId) -> None:
+        if peer not in self.all:
+            self._tell(self._handler.unreachable, peer)
+
+    def _tell_gone(self, peer: PeerId) -> None:
+        reason = self._leaving.pop(peer, None)
+        if reason is not None:
+            self._tell(self._handler.gone, peer, reason)
+
+    def _tell(self, method: Callable[..., None], peer: PeerId, *args: str) -> None:
+        try:
+            method(peer, *args)
+        except Exception:
+            log.exception("neighbours.handler_failed", peer=peer)
 
     def _greet(self, connection: Connection, event: wire.Event) -> None:
         if not isinstance(event, wire.Hello):
@@ -156,53 +276,71 @@ class Neighbours:
         if event.version != wire.VERSION:
             raise InvalidMessage(f"version {event.version} is not spoken here (allowed: {wire.VERSION})")
         peer = parse_peer_id(event.peer)
-        dialled = self._outgoing.get(connection)
-        if peer == self._me or self.shuns(peer) or (dialled is not None and dialled != peer):
+        dialled = self._strangers[connection].dialled
+        if peer == self._me or self.shuns(peer) or dialled not in (None, peer):
             raise InvalidMessage("not a peer to talk to")
-        self._strangers.pop(connection).cancel()
+        self._strangers.pop(connection).timer.cancel()
         if dialled is None:
             connection.send(wire.Hello(wire.VERSION, self._me))
-        self._dialling.discard(peer)
+        else:
+            self._dialling.discard(dialled)
+        if connection.closed:
+            return
         older = self.all.get(peer)
         if older is not None:
             initiator = self._me if dialled is not None else peer
             if initiator != min(self._me, peer):
                 connection.close("connected already")
                 return
-            older.connection.close("connected twice")
-        neighbour = Neighbour(peer, connection)
-        self.all[peer] = self._known[connection] = neighbour
-        self._exchange.arrived(neighbour)
+            older.close("connected twice")
+        self.all[peer] = connection
+        self._peers[connection] = peer
+        connection.greeted()
+        self._tell_gone(peer)  # of an older connection, whose end may not have been told yet
+        self._handler.arrived(peer)
 
     # --- what connections tell (peer.connection.Handler) ----------------------------------------------------------
 
     def accept(self, connection: Connection, piece: wire.Piece) -> bytearray | None:
         """Memory for a piece."""
-        neighbour = self._known.get(connection)
-        if neighbour is None:
+        peer = self._peers.get(connection)
+        if peer is None:
             raise InvalidMessage("a piece before the hello")
-        return self._exchange.accept(neighbour, piece)
+        return self._handler.accept(peer, piece)
 
     def received(self, connection: Connection, event: wire.Event) -> None:
         """A message: the first one is a greeting."""
-        neighbour = self._known.get(connection)
-        if neighbour is None:
+        peer = self._peers.get(connection)
+        if peer is None:
             self._greet(connection, event)
         else:
-            self._exchange.said(neighbour, event)
+            self._handler.said(peer, event)
 
     def closed(self, connection: Connection, reason: str) -> None:
-        """A connection is over."""
-        timer = self._strangers.pop(connection, None)
-        if timer is not None:
-            timer.cancel()
+        """A connection is over; the handler is told of it by the event loop, since it may be what has called."""
+        stranger = self._strangers.pop(connection, None)
+        if stranger is not None:
+            stranger.timer.cancel()
             log.info("stranger.dropped", reason=reason)
-        dialled = self._outgoing.pop(connection, None)
-        if dialled is not None:
-            self._dialling.discard(dialled)
-        neighbour = self._known.pop(connection, None)
-        if neighbour is not None:
-            if self.all.get(neighbour.peer) is neighbour:
-                del self.all[neighbour.peer]
-            log.info("neighbour.gone", peer=neighbour.peer, reason=reason)
-            self._exchange.gone(neighbour, reason)
+            if stranger.dialled is not None:
+                self._missed(stranger.dialled)
+        peer = self._peers.pop(connection, None)
+        if peer is not None:
+            log.info("neighbour.gone", peer=peer, reason=reason)
+            del self.all[peer]
+            self._leaving[peer] = reason
+            asyncio.get_running_loop().call_soon(self._tell_gone, peer)
+
+
+async def _connect(host: str, port: int) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    family, kind, proto, _, address = found[0]
+    sock = socket.socket(family, kind, proto)
+    try:
+        sock.setblocking(False)
+        await loop.sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

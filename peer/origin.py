@@ -15,7 +15,22 @@ class OriginError(Exception):
 
 
 class OriginUnavailable(OriginError):
-    """No connection, a time-out, a 5xx status, a body that broke off: may go well the next time."""
+    """No connection, a time-out, a 5xx status, a body that broke off: may go well the next time.
+
+    `after`: seconds that the origin asked to wait before the next try, where it said so.
+    """
+
+    def __init__(self, message: str, after: float | None = None) -> None:
+        super().__init__(message)
+        self.after = after
+
+
+class SizeDiffers(OriginUnavailable):
+    """The origin's answer to GET says that the blob has `size` bytes, and another size was believed."""
+
+    def __init__(self, message: str, size: int) -> None:
+        super().__init__(message)
+        self.size = size
 
 
 class OriginDenied(OriginError):
@@ -24,6 +39,10 @@ class OriginDenied(OriginError):
 
 class OriginNotFound(OriginError):
     """The origin has no such repository, tag or blob."""
+
+
+class NoRange(OriginError):
+    """The origin sends the whole blob where a part was asked for."""
 
 
 class OriginBody(Protocol):
@@ -49,5 +68,6 @@ class Origin(Protocol):
     ) -> AbstractAsyncContextManager[OriginBody]:
         """Open bytes `start` to `end` (not included; None: the rest). The whole blob is one plain GET without Range.
 
-        Tries again with backoff while nothing has come yet. Raises `OriginError`.
+        It is one attempt, with the signing in and the redirects that belong to it: whether and where to try again is
+        the caller's decision. Raises `OriginError`, and `SizeDiffers` before the first byte.
         """

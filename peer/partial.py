@@ -2,7 +2,7 @@
 
 Two orders make it safe. Data is synced before a checkpoint claims it; and where a piece that a checkpoint may claim was
 discarded, a new checkpoint is written before the piece's place is. What is in `have` is never written to: the bytes
-that were hashed are the ones that get the name.
+that were hashed are the ones that get the name. `peer.watched` notices where somebody else changed them.
 """
 
 from __future__ import annotations
@@ -14,23 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peer.checkpoint import Checkpoint
-from peer.disk import (
-    SharedFile,
-    StoreError,
-    failing_to,
-    read_all,
-    read_all_into,
-    sync_data,
-    sync_folder,
-    write_all,
-    write_durably,
-)
+from peer.disk import SharedFile, Stamp, StoreError, failing_to, sync_folder, write_durably
+from peer.watched import WatchedFile
+from shoal.descriptor import BlobKey
 from shoal.digest import Digest
-from shoal.pieces import MIB, PIECE_DIGEST_SIZE, PieceLayout, PieceSet
+from shoal.pieces import MIB, PIECE_DIGEST_SIZE, PieceLayout, PieceSet, iterate, piece_digest
 
 CHECKPOINT_BYTES = 64 * MIB
 CHECKPOINT_SECONDS = 1.0
 """A crash loses so many bytes, or seconds, of pieces at most: syncing each would cost more than fetching it again."""
+
+_SPOT_PIECES = 8
+_SPOT_BYTES = 16 * MIB
+"""What `finish` reads back at most, besides the first and the last piece: some milliseconds of a disk's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +42,13 @@ class Partial:
     """A blob's pieces on the disk. Made by `Store.partial`.
 
     `mark`, `discard` and `due` belong to one thread, the event loop's. `write`, `read`, `checkpoint` and `finish` may
-    be called from any, also at the same time.
+    be called from any, also at the same time. Once somebody else has changed the file, these raise `Tampered`.
     """
 
     def __init__(
-        self, files: PartialFiles, file: SharedFile, start: Checkpoint, settled: Callable[[bool], None]
+        self, files: PartialFiles, file: WatchedFile, start: Checkpoint, settled: Callable[[Stamp | None], None]
     ) -> None:
-        """`start` is what is on the disk already; `settled` is told once, True where the blob is in its place."""
+        """`start` is what is on the disk already. `settled` is told once, with a stamp where the blob is in place."""
         self.digest: Digest = start.digest
         self.layout: PieceLayout = start.layout
         self.have: PieceSet = start.have
@@ -61,7 +57,7 @@ class Partial:
         """The digests known of pieces in `have`, 16 bytes each."""
         self._files = files
         self._file = file
-        self._settled: Callable[[bool], None] | None = settled
+        self._settled: Callable[[Stamp | None], None] | None = settled
         self._durable = start
         self._covered = start.have
         self._stale: PieceSet = 0
@@ -69,10 +65,17 @@ class Partial:
         self._since: float | None = None
         self._sealed = False
         self._closed = False
-        self._lost = False
         self._turn = threading.Lock()  # one checkpoint, `finish` or `abort` at a time; held over syncs
-        self._writer = threading.Lock()  # the kernel lets one thread write to a file at a time, and the others spin
         self._guard = threading.Condition()  # the fields above; held for an instant
+
+    @property
+    def key(self) -> BlobKey:
+        return BlobKey(self.digest, self.layout.size)
+
+    @property
+    def file(self) -> SharedFile:
+        """The data, to be used inside `with partial.file as fd`; entering raises `StoreError` once closed."""
+        return self._file
 
     @property
     def fd(self) -> int:
@@ -92,12 +95,12 @@ class Partial:
         if not self._claim(index):
             return
         try:
-            with self._writer, self._file as fd, failing_to(f"write piece {index} of {self.digest}"):
-                write_all(fd, view, self.layout.span(index).start)
+            self._file.write(self.layout.span(index).start, view)
         finally:
             with self._guard:
                 self._writing &= ~(1 << index)
                 self._guard.notify_all()
+            self._let_go()
 
     def mark(self, index: int, digest: bytes | None) -> None:
         """Count piece `index`, which was written; `digest` is its `piece_digest`, where known.
@@ -127,18 +130,32 @@ class Partial:
 
     def read(self, offset: int, length: int) -> bytes:
         """The `length` bytes from `offset` on, which must lie in pieces of `have`; raises `StoreError`."""
-        with self._file as fd, failing_to(f"read {length} bytes at {offset} of {self.digest}"):
-            return read_all(fd, offset, length)
+        return self._file.read(offset, length)
 
     def read_into(self, offset: int, target: memoryview) -> None:
         """Fill `target` with the bytes from `offset` on, which must lie in pieces of `have`; raises `StoreError`."""
-        with self._file as fd, failing_to(f"read {len(target)} bytes at {offset} of {self.digest}"):
-            read_all_into(fd, target, offset)
+        self._file.read_into(offset, target)
+
+    def check(self) -> None:
+        """Raise `Tampered` where somebody else changed the file, as far as `WatchedFile` sees it; never waits."""
+        self._file.check()
+
+    def unproven(self) -> PieceSet:
+        """The pieces of `have` that do not read back as `table` says; takes as long as reading all of them."""
+        wrong = 0
+        for index in iterate(self.have):
+            try:
+                right = self._reads_back(index)
+            except StoreError:
+                right = False
+            if not right:
+                wrong |= 1 << index
+        return wrong
 
     def snapshot(self) -> Checkpoint:
         """What is had at this moment; later calls of `mark` do not show in it."""
         have = self.have
-        return Checkpoint(self.digest, self.layout, have, dict(self.table))
+        return Checkpoint(self.digest, self.layout, have, dict(self.table), self._file.left.mtime_ns)
 
     def due(self, now: float) -> bool:
         """Whether enough is new since the last checkpoint; `now` in seconds of a clock that never goes back.
@@ -163,6 +180,7 @@ class Partial:
         Raises `StoreError`, `StoreFull`; the previous checkpoint then stays.
         """
         with self._exclusive():
+            self._file.refuse_tampered()
             if self._sealed:
                 return
             with self._guard:
@@ -182,21 +200,25 @@ class Partial:
     def finish(self) -> Path:
         """Sync the blob and move it to its place; the caller has verified the whole of it. Call it in a thread.
 
-        Reading goes on until `close`. Raises `StoreError`, `StoreFull`; then only `abort` or `close` is left to do.
+        Since the blob was hashed from memory, the file is looked at once more: by its length and mtime, and by some
+        pieces that are read back, always the first and the last (`WatchedFile` says what that does not see). Reading
+        goes on until `close`. Raises `StoreError`, `StoreFull`; then only `abort` or `close` is left to do.
         """
         with self._exclusive():
+            self._file.refuse_tampered()
             with self._guard:
                 if self._sealed:
                     raise StoreError(f"{self.digest} is not partial any more")
                 if self.have != self.layout.all:
                     raise StoreError(f"{self.digest} is not complete")
                 self._sealed = True
-            self._sync()
+            self._file.sync()
             with failing_to(f"move {self.digest} into place"):
+                self._look_back()
                 self._files.data.rename(self._files.blob)
                 sync_folder(self._files.blob.parent)
                 self._files.checkpoint.unlink(missing_ok=True)
-            self._settle(stored=True)
+            self._settle(self._file.left)
         return self._files.blob
 
     def abort(self) -> None:
@@ -214,13 +236,13 @@ class Partial:
                     self._files.checkpoint.unlink()
                     sync_folder(self._files.checkpoint.parent)  # no later file of this name may meet it after a crash
                 self._files.data.unlink(missing_ok=True)
-            self._settle(stored=False)
+            self._settle(None)
 
     def close(self) -> None:
         """Let the file go and keep it on the disk; what was not in a checkpoint is fetched again after a restart.
 
         Does not wait: operations that run in other threads go on to their end, later ones raise `StoreError`. The store
-        gives the blob out again when they have ended.
+        gives the blob out again at once, or when writes and checkpoints that still run have ended.
         """
         with self._guard:
             self._sealed = self._closed = True
@@ -233,6 +255,7 @@ class Partial:
         while True:
             with self._guard:
                 self._guard.wait_for(lambda: not self._writing & bit)
+                self._file.refuse_tampered()
                 if self.have & bit:
                     return False
                 if self._sealed:
@@ -251,31 +274,37 @@ class Partial:
             self._let_go()
 
     def _let_go(self) -> None:
-        """Settle a closed blob now, or leave it to the operation that has its turn, which comes here when it ends."""
-        if self._closed and self._turn.acquire(blocking=False):
+        """Settle a closed blob now, or leave it to the operation that still runs, which comes here when it ends."""
+        if self._closed and not self._writing and self._turn.acquire(blocking=False):
             try:
-                self._settle(stored=False)
+                self._settle(None)
             finally:
                 self._turn.release()
 
     def _write_down(self, snapshot: Checkpoint) -> None:
-        self._sync()
+        self._file.sync()
         with failing_to(f"write the checkpoint of {self.digest}"):
             write_durably(self._files.checkpoint, snapshot.encode(), by_way_of=self._files.checkpoint.parent)
 
-    def _sync(self) -> None:
-        """A sync that failed is never tried again: the kernel forgets the pages, and the next would wrongly succeed."""
-        if self._lost:
-            raise StoreError(f"an earlier sync of {self.digest} failed")
-        with self._file as fd, failing_to(f"sync {self.digest}"):
-            self._lost = True
-            sync_data(fd)
-            self._lost = False
-
-    def _settle(self, *, stored: bool) -> None:
+    def _settle(self, stored: Stamp | None) -> None:
         settled, self._settled = self._settled, None
         if settled is not None:
             settled(stored)
+
+    def _look_back(self) -> None:
+        """Raises `Tampered` where the file under the partial blob's name is not the one that was written."""
+        count, piece_size = self.layout.count, self.layout.piece_size
+        spots = min(count, _SPOT_PIECES, max(2, _SPOT_BYTES // piece_size))
+        chosen = {place * (count - 1) // max(1, spots - 1) for place in range(spots)}
+        if not all(self._reads_back(index) for index in chosen & self.table.keys()):
+            self._file.condemn()
+        self._file.check_path(self._files.data)
+
+    def _reads_back(self, index: int) -> bool:
+        """Whether a piece on the disk has the digest that `table` gives it; False where `table` has none."""
+        span = self.layout.span(index)
+        known = self.table.get(index)
+        return known is not None and piece_digest(self.read(span.start, span.length)) == known
 
     def _check(self, index: int) -> None:
         if not self.layout.is_valid(index):

@@ -9,8 +9,9 @@ import random
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-from shoal.digest import Digest
-from shoal.pieces import PieceIndex, PieceLayout, PieceSet, iterate, lowest, pick, run_of
+from peer.piecemap import PieceMap
+from shoal.descriptor import BlobKey
+from shoal.pieces import PieceIndex, PieceSet, iterate, lowest, pick, run_of
 from supernode.protocol import PeerId
 
 WINDOW = 32
@@ -22,19 +23,18 @@ _BLUR = 0.2
 """Up to so much is added to a neighbour's cost at random, so that not everybody asks the same one."""
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class BlobBook:
-    """What is known about one blob: which pieces are missing, underway, checkable, and which neighbour has which.
+    """What the choice of a piece needs to know of one blob: its map, and which neighbour has which pieces.
 
     How many neighbours have a piece is kept as binary numbers across the pieces: `counts[k]` are the pieces whose
     number has bit `k` set. News of any size then costs as many operations as the numbers have digits, whatever the
     number of neighbours.
     """
 
-    layout: PieceLayout
-    missing: PieceSet
-    pending: PieceSet = 0
-    known: PieceSet = 0
+    pieces: PieceMap
+    checkable: PieceSet = 0
+    """Pieces whose digest is told, so that what comes can be checked."""
     readers: dict[int, int] = field(default_factory=dict)
     """The piece at which each reader stands."""
     holders: dict[PeerId, PieceSet] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class BlobBook:
 
     @property
     def wanted(self) -> PieceSet:
-        return self.missing & ~self.pending & self.known
+        return self.pieces.absent & self.checkable
 
     def held(self, peer: PeerId, pieces: PieceSet) -> None:
         """A neighbour tells all that it has."""
@@ -78,7 +78,7 @@ class BlobBook:
     def is_alone(self) -> bool:
         """Whether every neighbour is a seed: nobody waits for what comes here, so that it may come in order, and be
         hashed on the way instead of afterwards."""
-        everything = self.layout.all
+        everything = self.pieces.layout.all
         return all(pieces == everything for pieces in self.holders.values())
 
     def ahead(self, count: int) -> PieceSet:
@@ -125,7 +125,7 @@ class Choice:
     """A decision: ask this neighbour for this piece."""
 
     peer: PeerId
-    digest: Digest
+    blob: BlobKey
     piece: PieceIndex
 
 
@@ -134,46 +134,46 @@ class Picker:
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
-        self.books: dict[Digest, BlobBook] = {}
+        self.books: dict[BlobKey, BlobBook] = {}
 
     def choose(self, idle: Collection[PeerId], cost: Callable[[PeerId], float]) -> Choice | None:
         """The next request among neighbours that take one; the one of least `cost` is asked."""
         if not idle:
             return None
-        best: tuple[int, Digest, PieceSet] | None = None
+        best: tuple[int, BlobKey, PieceSet] | None = None
         for ahead in (1, WINDOW, None):
-            for digest, book in self.books.items():
+            for blob, book in self.books.items():
                 wanted = book.wanted & (book.ahead(ahead) if ahead else -1)
                 wanted = self._offered(book, wanted, idle)
                 if wanted:
                     level, rarest = book.rarity(wanted)
                     if best is None or level < best[0]:
-                        best = (level, digest, rarest)
+                        best = (level, blob, rarest)
             if best is not None:
-                _, digest, rarest = best
-                alone = self.books[digest].is_alone
-                return self._ask(digest, lowest(rarest) if alone else pick(rarest, self._rng), idle, cost)
+                _, blob, rarest = best
+                alone = self.books[blob].is_alone
+                return self._ask(blob, lowest(rarest) if alone else pick(rarest, self._rng), idle, cost)
         return None
 
     def choose_again(
-        self,
-        idle: Collection[PeerId],
-        cost: Callable[[PeerId], float],
-        late: Callable[[Digest, int], PeerId | None],
+        self, idle: Collection[PeerId], cost: Callable[[PeerId], float], is_late: Callable[[float], bool]
     ) -> Choice | None:
-        """Endgame: a piece that is underway already, from one more neighbour; `late` tells who keeps us waiting for it.
+        """Endgame: a piece that is asked of one neighbour already, of one more; `is_late` judges by when it was.
 
         Only when every piece that is missing has been asked for: before that a second copy takes the place of a first.
         """
-        if any(book.missing & ~book.pending for book in self.books.values()):
+        if any(book.pieces.absent for book in self.books.values()):
             return None
-        for digest, book in self.books.items():
-            for piece in iterate(book.missing & book.pending & book.known):
-                before = late(digest, piece)
-                if before is not None:
+        for blob, book in self.books.items():
+            for piece in iterate(book.pieces.asked & book.checkable):
+                askers = book.pieces.askers(piece)
+                if len(askers) != 1:
+                    continue
+                [(before, asked_at)] = askers.items()
+                if is_late(asked_at):
                     fresh = [peer for peer in idle if peer != before]
                     if any(book.holders.get(peer, 0) >> piece & 1 for peer in fresh):
-                        return self._ask(digest, piece, fresh, cost)
+                        return self._ask(blob, piece, fresh, cost)
         return None
 
     @staticmethod
@@ -187,8 +187,8 @@ class Picker:
         return wanted & ~rest
 
     def _ask(
-        self, digest: Digest, piece: PieceIndex, idle: Collection[PeerId], cost: Callable[[PeerId], float]
+        self, blob: BlobKey, piece: PieceIndex, idle: Collection[PeerId], cost: Callable[[PeerId], float]
     ) -> Choice:
-        holders = self.books[digest].holders
+        holders = self.books[blob].holders
         able = [peer for peer in idle if holders.get(peer, 0) >> piece & 1]
-        return Choice(min(able, key=lambda peer: cost(peer) + self._rng.uniform(0, _BLUR)), digest, piece)
+        return Choice(min(able, key=lambda peer: cost(peer) + self._rng.uniform(0, _BLUR)), blob, piece)

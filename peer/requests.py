@@ -1,24 +1,22 @@
-"""The books of requests to neighbours: what is outstanding where, how many may be, and which have got stuck. No I/O.
+"""How many requests may be outstanding, at whom, and which neighbours have got stuck. No I/O.
 
-It sends and receives nothing. Times are in seconds of any monotonic clock.
+Which piece is asked of whom stands in `peer.piecemap`, whose transitions count here. Times are in seconds of any
+monotonic clock. The figures behind the constants are in `docs/architecture.md`.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from peer.uploads import UPLOAD_SLOTS
-from shoal.digest import Digest
 from supernode.protocol import PeerId
 
 START_DEPTH = 2 * UPLOAD_SLOTS
-"""Requests outstanding at the start. 16 nodes at 50 Mbit/s, median over bound: 8 1.19, 12 1.16, 18 1.17, 24 1.19."""
+"""Requests outstanding at the start."""
 
 WIDE_DEPTH = 4 * UPLOAD_SLOTS
-"""And with many neighbours, which refuse more of them. 128 simulated peers, slowest over bound: 12 1.54, 24 1.28, 36
-1.30."""
+"""And with many neighbours, which refuse more of them."""
 
 _MESH = 15
 """Neighbours up to which `START_DEPTH` was measured."""
@@ -27,33 +25,36 @@ _COVER = 1.5
 """Outstanding bytes over rate x latency."""
 _RATE_SECONDS = 1.0
 _LATENCY_SECONDS = 10.0
-_MIN_PATIENCE = 3.0
-_PATIENCE = 6.0
+_MIN_PATIENCE, _PATIENCE = 2.0, 6.0
+"""Seconds without a byte, and times the seconds that a piece takes, after which a neighbour counts as stuck."""
 _SMOOTHING = 0.25
 _LATE, _MIN_LATE = 2.0, 0.1
-"""Times the seconds that a piece takes, and seconds, after which the last pieces are asked for twice. Where they are at
-once, the copies fill the links that the pieces need: 128 simulated peers, slowest over bound: 1.24, with this 1.21."""
+"""Times the seconds that a piece takes, and seconds, after which the last pieces are asked of a second neighbour."""
 _REST_SECONDS = 0.3
 """How long a neighbour that said busy is left alone, where it does not call earlier."""
-
-Key = tuple[Digest, int]
+_DOUBT_SECONDS = 2.0
+"""A neighbour that was asked for so long without giving a piece is no source to count on."""
 
 
 @dataclass(slots=True)
-class _Asked:
-    at: float
-    began: bool = False
+class _Account:
+    """What is known of one neighbour."""
+
+    load: int = 0
+    waiting_since: float = 0.0
+    """Since when requests are outstanding without a byte of an answer."""
+    rests_until: float = 0.0
+    took: float | None = None
+    busy_since: float | None = None
+    """Since when it has turned away all that it was asked for."""
+    silent_until: float = 0.0
 
 
 class Requests:
-    """What is outstanding, and how much may be. Keep `sources`, the neighbours to spread requests over, up to date."""
+    """The accounts of all neighbours. Keep `sources`, the neighbours to spread requests over, up to date."""
 
     def __init__(self) -> None:
-        self._asked: dict[Key, dict[PeerId, _Asked]] = {}
-        self._load: defaultdict[PeerId, int] = defaultdict(int)
-        self._resting: dict[PeerId, float] = {}
-        self._heard: dict[PeerId, float] = {}
-        self._took: dict[PeerId, float] = {}
+        self._accounts: dict[PeerId, _Account] = {}
         self._rate = 0.0
         self._latency = 0.0
         self._latency_at = 0.0
@@ -66,7 +67,8 @@ class Requests:
 
     def load(self, peer: PeerId) -> int:
         """Requests outstanding at one neighbour."""
-        return self._load[peer]
+        account = self._accounts.get(peer)
+        return account.load if account is not None else 0
 
     @property
     def depth(self) -> int:
@@ -83,113 +85,103 @@ class Requests:
     def cost(self, peer: PeerId) -> float:
         """How little is to be said for asking one neighbour: what is outstanding there, then how slow it has been.
 
-        The whole part is the load; the fraction grows with the seconds from request to piece. Who uploads at full rate
-        downloads at less, since its acknowledgements wait: asking others evens that out.
+        The whole part is the load; the fraction grows with the seconds from request to piece.
         """
-        took = self._took.get(peer, self._service)
-        return self._load[peer] + took / (1 + took)
+        account = self._account(peer)
+        took = account.took if account.took is not None else self._service
+        return account.load + took / (1 + took)
 
-    def late(self, digest: Digest, piece: int, now: float) -> PeerId | None:
-        """The one neighbour that was asked for a piece, where that takes it much longer than a piece takes."""
-        askers = self._asked.get((digest, piece), {})
-        if len(askers) != 1 or not self._service:
-            return None
-        [(peer, asked)] = askers.items()
-        return peer if now - asked.at > max(_LATE * self._service, _MIN_LATE) else None
+    def is_late(self, asked_at: float, now: float) -> bool:
+        """Whether a request takes much longer than requests take."""
+        return bool(self._service) and now - asked_at > max(_LATE * self._service, _MIN_LATE)
 
     def takers(self, peers: Iterable[PeerId], now: float) -> list[PeerId]:
         """Those neighbours that can be asked for one piece more."""
-        resting, load, most = self._resting, self._load, self.most_at_one
-        return [peer for peer in peers if load[peer] < most and resting.get(peer, 0.0) <= now]
+        accounts, most = self._accounts, self.most_at_one
+        takers = []
+        for peer in peers:
+            account = accounts.get(peer)
+            if account is None or (account.load < most and account.rests_until <= now):
+                takers.append(peer)
+        return takers
 
-    def sent(self, peer: PeerId, digest: Digest, piece: int, now: float) -> None:
+    def is_doubtful(self, peer: PeerId, now: float) -> bool:
+        """Whether a neighbour has been asked for long and has only turned requests away, or was silent."""
+        account = self._accounts.get(peer)
+        if account is None:
+            return False
+        busy = account.busy_since is not None and account.rests_until - account.busy_since > _DOUBT_SECONDS
+        return busy or account.silent_until > now
+
+    # --- the transitions of `peer.piecemap` -----------------------------------------------------------------------
+
+    def sent(self, peer: PeerId, now: float) -> None:
         """A request has gone out."""
-        self._asked.setdefault((digest, piece), {})[peer] = _Asked(now)
-        self._load[peer] += 1
-        self._heard.setdefault(peer, now)
+        account = self._account(peer)
+        if not account.load:
+            account.waiting_since = now
+        account.load += 1
         self.count += 1
 
-    def began(self, peer: PeerId, digest: Digest, piece: int, now: float) -> bool:
-        """The first byte of a piece has come; False where it was not asked for (any more)."""
-        asked = self._asked.get((digest, piece), {}).get(peer)
-        if asked is None:
-            return False
-        asked.began = True
-        latency = now - asked.at
+    def over(self, peer: PeerId) -> None:
+        """A request has been answered or given up."""
+        self._account(peer).load -= 1
+        self.count -= 1
+
+    # --- what is heard --------------------------------------------------------------------------------------------
+
+    def began(self, peer: PeerId, asked_at: float, now: float) -> None:
+        """The first byte of a piece has come."""
+        self._account(peer).waiting_since = now
+        latency = now - asked_at
         if latency < self._latency or now - self._latency_at > _LATENCY_SECONDS:
             self._latency, self._latency_at = latency, now
-        return True
 
-    def seconds(self, peer: PeerId, digest: Digest, piece: int, now: float) -> float | None:
-        """Since a neighbour was asked for a piece; None where it was not (any more)."""
-        asked = self._asked.get((digest, piece), {}).get(peer)
-        return None if asked is None else now - asked.at
+    def moved(self, peer: PeerId, at: float) -> None:
+        """More bytes of a piece have come."""
+        account = self._accounts.get(peer)
+        if account is not None:
+            account.waiting_since = max(account.waiting_since, at)
 
-    def done(self, peer: PeerId, digest: Digest, piece: int, size: int, now: float) -> list[PeerId]:
-        """A piece of `size` bytes has come; returns the other neighbours that were asked for it: cancel there."""
-        asked = self._asked.get((digest, piece), {}).get(peer)
-        if asked is not None:
-            took = now - asked.at
-            self._took[peer] = _smoothed(self._took.get(peer, took), took)
-            self._service = _smoothed(self._service or took, took)
-        others = [other for other in self._asked.get((digest, piece), ()) if other != peer]
-        for other in [peer, *others]:
-            self.forget(other, digest, piece)
+    def done(self, peer: PeerId, asked_at: float, size: int, now: float) -> None:
+        """A piece of `size` bytes has come."""
+        account, took = self._account(peer), now - asked_at
+        account.waiting_since, account.busy_since = now, None
+        account.took = _smoothed(took if account.took is None else account.took, took)
+        self._service = _smoothed(self._service or took, took)
         self._adapt(size, now)
-        return others
-
-    def forget(self, peer: PeerId, digest: Digest, piece: int) -> bool:
-        """A request came to nothing. Returns whether nobody is asked for the piece any more."""
-        askers = self._asked.get((digest, piece))
-        if askers is None or askers.pop(peer, None) is None:
-            return False
-        self._load[peer] -= 1
-        self.count -= 1
-        if not askers:
-            del self._asked[digest, piece]
-        return not askers
 
     def busy(self, peer: PeerId, now: float) -> None:
         """A neighbour turned a request away."""
-        self._resting[peer] = now + _REST_SECONDS
+        account = self._account(peer)
+        account.rests_until, account.waiting_since = now + _REST_SECONDS, now
+        if account.busy_since is None:
+            account.busy_since = now
 
     def ready(self, peer: PeerId) -> None:
         """A neighbour calls: it has room."""
-        self._resting.pop(peer, None)
+        self._account(peer).rests_until = 0.0
 
-    def heard(self, peer: PeerId, now: float) -> None:
-        """Bytes came from a neighbour."""
-        self._heard[peer] = now
+    def leave_alone(self, peer: PeerId, until: float) -> None:
+        """Do not ask a neighbour that is silent until then."""
+        account = self._account(peer)
+        account.rests_until = account.silent_until = until
 
-    def drop(self, peer: PeerId) -> list[Key]:
-        """A neighbour is gone; returns the pieces that nobody is asked for any more."""
-        orphans = [key for key in [k for k, askers in self._asked.items() if peer in askers] if self.forget(peer, *key)]
-        for books in (self._load, self._resting, self._heard, self._took):
-            books.pop(peer, None)
-        return orphans
-
-    def withdraw(self, digest: Digest) -> list[tuple[PeerId, int]]:
-        """A blob is closed; returns the requests to cancel."""
-        open_requests = [(peer, key[1]) for key, askers in self._asked.items() if key[0] == digest for peer in askers]
-        for peer, piece in open_requests:
-            self.forget(peer, digest, piece)
-        return open_requests
+    def drop(self, peer: PeerId) -> None:
+        """A neighbour is gone, and nothing is asked of it any more."""
+        self._accounts.pop(peer, None)
 
     def stuck(self, now: float) -> list[PeerId]:
-        """Neighbours with requests outstanding from which nothing has come for too long."""
+        """Neighbours with requests outstanding of which no byte has come for too long."""
         patience = max(_MIN_PATIENCE, _PATIENCE * self._service)
-        return [
-            peer
-            for peer, heard in self._heard.items()
-            if self._load[peer] and now - heard > patience and self._oldest(peer) < now - patience
-        ]
+        accounts = self._accounts.items()
+        return [peer for peer, account in accounts if account.load and now - account.waiting_since > patience]
 
-    def rest_long(self, peer: PeerId, now: float, seconds: float) -> None:
-        """Leave a neighbour alone for a while."""
-        self._resting[peer] = now + seconds
-
-    def _oldest(self, peer: PeerId) -> float:
-        return min(askers[peer].at for askers in self._asked.values() if peer in askers)
+    def _account(self, peer: PeerId) -> _Account:
+        account = self._accounts.get(peer)
+        if account is None:
+            account = self._accounts[peer] = _Account()
+        return account
 
     def _adapt(self, size: int, now: float) -> None:
         self._window_bytes += size

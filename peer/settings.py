@@ -55,9 +55,6 @@ class PeerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     origin_wait: Annotated[Duration, Meta(gt=0, le=300)] = 2.0
     """The longest wait for the supernode before the origin is asked without it."""
 
-    stall: Annotated[Duration, Meta(gt=0, le=3600)] = 10.0
-    """A download that somebody waits for and that has not moved for so long goes to the origin by itself."""
-
     shutdown_grace: Annotated[Duration, Meta(ge=0, le=3600)] = 30.0
     """How long running transfers may go on when the peer stops."""
 

@@ -1,412 +1,336 @@
-"""Where a download's pieces come from: leases that the supernode grants, or the origin alone where nobody helps."""
+"""The machine's dealings with origins: leases that the supernode grants, and what is fetched without them. No I/O."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol, Self
+import random
+from dataclasses import dataclass, field
 
-import structlog
-
-from peer.download import Download
-from peer.exchange import PieceExchange
-from peer.leases import HeldLease, LeaseStream
-from peer.metrics import PeerMetrics
-from peer.origin import Origin, OriginDenied, OriginNotFound
-from peer.settings import PeerSettings
-from peer.store import Store
-from peer.workers import Workers
-from shoal.digest import Digest
-from shoal.messages import InvalidMessage
-from shoal.pieces import (
-    MIB,
-    PIECE_DIGEST_SIZE,
-    PieceLayout,
-    from_bitfield,
-    iterate,
-    leading_run,
-    lowest,
-    piece_digest,
-    run_of,
-    to_bitfield,
-)
+from peer.commands import Command, Fetch, Land, StopFetch, Tell
+from peer.exchange import Exchange
+from peer.origin import NoRange, OriginUnavailable
+from peer.piecemap import StreamId
+from peer.sought import Place, Sought
+from shoal.pieces import MIB, PieceSet, leading_run, lowest, pick, run_of
+from shoal.reference import Location
 from supernode import protocol
-from supernode.client import ControlClient
-from supernode.protocol import LeaseId, PeerId, ReleaseReason
+from supernode.protocol import LeaseId, ReleaseReason
 
-log = structlog.get_logger()
+_AHEAD_STREAMS = 4
+"""Streams without a lease for blobs that nobody waits for yet."""
+_LONG_RUN = 16 * MIB
+"""Bytes that a stream without a lease fetches in one go of a blob of which there are parts already."""
+_SHARED_RUN, _SHARED_STREAMS = 2 * MIB, 2
+"""Bytes of such a stream, and their number, where neighbours fetch other parts of the same blob."""
+_RESCUE_RUN = 1 * MIB
+"""Bytes that are fetched at once for a reader to whom nobody gives them."""
+_RETRY_SECONDS, _MAX_RETRY_SECONDS = 0.3, 3.0
+"""Before a stream that broke off is opened again, doubled each time."""
+_STREAM_PATIENCE = 4.0
+"""Seconds without a byte after which a stream has failed."""
 
-_STREAMS = 4
-"""Streams from the origin for blobs that nobody waits for yet."""
-_ALONE_RUN = 16 * MIB
-"""Bytes that a peer without its supernode fetches in one go of a blob of which neighbours have parts."""
-_LOST_WAITS = 2
-"""Times `origin_wait` after which pieces that were fetched once, and that nobody in reach has, are fetched again."""
-_NEWS_SECONDS = 1.0
-_BATCH = 1000
-_ALONE = LeaseId(0)
 
+@dataclass(eq=False, slots=True)
+class Stream:
+    """A connection to an origin that brings pieces, or waits to be opened again. What it is to bring stands in the map
+    of its blob's pieces."""
 
-class Owner(Protocol):
-    """The engine, as far as it is asked from here."""
-
-    id: PeerId
-    store: Store
-    metrics: PeerMetrics
-    exchange: PieceExchange
-    workers: Workers
+    id: StreamId
+    sought: Sought
+    place: Place
+    lease: LeaseId | None
+    moved_at: float
+    next_report: int
+    """The piece of its lease that the supernode is told of next."""
+    end: int
+    """Where its lease ends."""
+    is_running: bool = True
+    retry_at: float = float("inf")
+    failures: int = 0
+    landed: dict[int, bytes] = field(default_factory=dict)
+    """Digests of pieces that landed before an earlier one did."""
+    landing: set[int] = field(default_factory=set)
 
     @property
-    def port(self) -> int: ...
-
-    @property
-    def downloads(self) -> dict[Digest, Download]: ...
-
-    def void(self, download: Download) -> None: ...
-
-
-@dataclass(slots=True)
-class _Stream:
-    lease: HeldLease
-    task: asyncio.Task[None]
+    def rest(self) -> PieceSet:
+        return self.sought.pieces.leased_to(self.id)
 
 
 class Sourcing:
-    """The peer's side of leases, and its judgement of when to go to the origin by itself."""
+    """The books of all streams. Events change them; what follows is put into `out`."""
 
-    def __init__(self, owner: Owner, settings: PeerSettings, origin: Origin, control: ControlClient | None) -> None:
-        self._owner = owner
-        self._settings = settings
-        self._origin = origin
-        self._control = control
-        self._streams: dict[int, _Stream] = {}
-        self._local_ids = 0
-        self._answered: set[Digest] = set()
-        self._voided: set[Digest] = set()
-        self._alone: set[Digest] = set()
-        """Blobs that nobody helps with although the supernode is there: until it says something new of them."""
-        self._dirty: set[Digest] = set()
-        self._lost_at = time.monotonic()
-        self._moved_at = time.monotonic()
-        self._announced_at = 0.0
-        self._interval = 5.0
-        self._task: asyncio.Task[None] | None = None
-        self._tables: set[asyncio.Task[None]] = set()
-        owner.metrics.leases.set_function(lambda: len(self._streams))
-        owner.metrics.connected.set_function(lambda: float(self.connected))
+    def __init__(self, exchange: Exchange, out: list[Command], rng: random.Random) -> None:
+        self._exchange = exchange
+        self._out = out
+        self._rng = rng
+        self._last_id = 0
+        self.streams: dict[StreamId, Stream] = {}
 
-    async def __aenter__(self) -> Self:
-        if self._control is not None:
-            self._task = asyncio.create_task(self._control.run(self))
-        return self
+    # --- leases ---------------------------------------------------------------------------------------------------
 
-    async def __aexit__(self, *_: object) -> None:
-        tasks = [stream.task for stream in self._streams.values()] + list(self._tables)
-        if self._task is not None:
-            tasks.append(self._task)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    def granted(self, sought: Sought | None, grant: protocol.Grant, now: float) -> None:
+        """The supernode gives a lease."""
+        lease = LeaseId(grant.lease)
+        place = sought.places.get(Location.parse(grant.registry, grant.repository)) if sought is not None else None
+        if sought is None or place is None or not 0 < grant.count <= sought.layout.count - grant.first:
+            self._release(lease, ReleaseReason.CLOSED)
+            return
+        if not place.is_usable(now):
+            self._release(lease, ReleaseReason.DENIED if place.is_final else ReleaseReason.FAILED)
+            return
+        wanted = run_of(grant.first, grant.count) & (sought.pieces.absent | sought.pieces.asked)
+        stream = self._stream(sought, place, lease, run_of(grant.first, grant.count), now)
+        if wanted:
+            self._begin(stream, wanted)
+        self._report(stream)
+        if not wanted:
+            self._release(lease, ReleaseReason.CLOSED)
+            self._end(stream)
 
-    @property
-    def connected(self) -> bool:
-        return self._control is not None and self._control.connected
+    def trimmed(self, lease: int, end: int) -> None:
+        """A lease ends earlier than it was granted."""
+        stream = self._holding(lease)
+        if stream is not None:
+            stream.end = min(stream.end, end)
+            self._give_up(stream, stream.rest & -1 << end)
 
-    # --- what happens to downloads --------------------------------------------------------------------------------
+    def revoked(self, lease: int) -> None:
+        """A lease is over."""
+        stream = self._holding(lease)
+        if stream is not None:
+            self._give_up(stream, stream.rest)
 
-    def opened(self, downloads: list[Download]) -> None:
-        """Downloads have begun, in the order in which they are wanted."""
-        if self.connected:
-            self._send_open(downloads)
-        else:
-            self.tick(time.monotonic())
+    def orphaned(self) -> None:
+        """The supernode that granted the leases is gone: what they bring comes without a lease."""
+        for stream in self.streams.values():
+            stream.lease = None
 
-    def demanded(self, download: Download) -> None:
-        """Somebody waits now for a blob that was opened ahead."""
-        if not self.connected:
-            self.tick(time.monotonic())
+    # --- without a lease ------------------------------------------------------------------------------------------
 
-    def gained(self, download: Download) -> None:
-        """A piece came in."""
-        self._moved_at = time.monotonic()
-        self._dirty.add(download.blob.digest)
-
-    def ended(self, download: Download) -> None:
-        """A download is over, well or not."""
-        digest = download.blob.digest
-        for stream in [stream for stream in self._streams.values() if stream.lease.download is download]:
-            self._cancel(stream, ReleaseReason.CLOSED)
-        self._answered.discard(digest)
-        self._alone.discard(digest)
-        self._voided.discard(digest)
-        self._dirty.discard(digest)
-        if download.error is None:
-            self._send(protocol.Announce([protocol.Held(digest, download.layout.size)]))
-        else:
-            self._send(protocol.Close([digest]))
-        if not self.connected:
-            self.tick(time.monotonic())
-
-    def corrupt(self, download: Download) -> None:
-        """All pieces matched and the blob did not."""
-        self._voided.add(download.blob.digest)
-        self._send(protocol.Corrupt(download.blob.digest))
-
-    def tick(self, now: float) -> None:
-        """Tell the supernode news, and see whether a download has to go to the origin by itself."""
-        if self.connected:
-            self._announce(now)
-        lost = not self.connected and (self._control is None or now - self._lost_at > self._settings.origin_wait)
-        busy = {stream.lease.download.blob.digest for stream in self._streams.values()}
-        for digest, download in list(self._owner.downloads.items()):
-            if digest in busy or download.over:
-                continue
-            if lost:
-                if download.demanded or len(self._streams) < _STREAMS:
-                    self._go_alone(download, now)
-            elif digest in self._alone:
-                self._go_alone(download, now)
-            elif self._is_stalled(download, now):
-                log.info("blob.stalled", digest=digest, seconds=round(now - download.moved_at, 1))
-                self._alone.add(digest)
-                self._go_alone(download, now)
-
-    def _is_stalled(self, download: Download, now: float) -> bool:
-        quiet = now - download.moved_at
-        if self.connected and download.blob.digest not in self._answered:
-            return quiet > self._settings.origin_wait
-        if not self.connected or not download.waited_for:
-            return False
-        quiet = min(quiet, now - download.waited_since)
-        if quiet > _LOST_WAITS * self._settings.origin_wait and self._owner.exchange.is_lost(download):
-            return True
-        stall = self._settings.stall
-        return (quiet > stall and now - self._moved_at > stall) or quiet > 3 * stall
-
-    def _go_alone(self, download: Download, now: float) -> None:
-        """Fetch from the origin without a lease what cannot be had from neighbours."""
-        layout, exchange = download.layout, self._owner.exchange
-        obtainable = exchange.obtainable(download)
-        needed = download.missing & ~obtainable
-        if not needed:
-            if now - download.moved_at < self._settings.origin_wait:
+    def fetch_alone(self, sought: Sought, now: float) -> None:
+        """Fetch without a lease what no neighbour gives or is fetching, in an order of this peer's own."""
+        sharing = bool(self._exchange.sharers(sought))
+        limit = _SHARED_STREAMS if sharing else 1
+        if not sought.demanded and len(self.streams) >= _AHEAD_STREAMS:
+            return
+        while sum(stream.sought is sought for stream in self.streams.values()) < limit:
+            place = sought.place(now)
+            pieces = sought.pieces
+            needed = (pieces.absent | pieces.asked) & ~self._exchange.obtainable(sought, now)
+            needed &= ~self._exchange.coming(sought, now)
+            if place is None or not needed:
                 return
-            needed = download.missing
-        ahead = needed & -1 << min(download.readers.values(), default=0)
-        first = lowest(ahead or needed)
-        run = leading_run(needed, first)
-        if download.have or obtainable:
-            run = min(run, max(1, _ALONE_RUN // layout.piece_size))
-        self._local_ids -= 1
-        self._begin(HeldLease(_ALONE, download, first, first + run), self._local_ids)
+            if not place.ranges:
+                chosen = needed
+            else:
+                first = self._first(sought, needed, scattered=sharing)
+                run = leading_run(needed, first)
+                if sharing:
+                    run = min(run, max(1, _SHARED_RUN // sought.layout.piece_size))
+                elif pieces.there or run < needed.bit_count():
+                    run = min(run, max(1, _LONG_RUN // sought.layout.piece_size))
+                chosen = run_of(first, run)
+            self._begin(self._stream(sought, place, None, chosen, now), chosen)
+            self._tell_coming(sought)
+
+    def rescue(self, sought: Sought, piece: int, now: float) -> None:
+        """A reader waits for `piece` and nobody gives it: fetch it, and a little more, at once."""
+        place, pieces = sought.place(now), sought.pieces
+        open_pieces = pieces.absent | pieces.asked
+        if place is None or not place.ranges or not open_pieces >> piece & 1:
+            return
+        run = min(leading_run(open_pieces, piece), max(1, _RESCUE_RUN // sought.layout.piece_size))
+        chosen = run_of(piece, run)
+        self._begin(self._stream(sought, place, None, chosen, now), chosen)
+        self._tell_coming(sought)
+
+    def alone(self, sought: Sought) -> PieceSet:
+        """The pieces of a blob that come without a lease."""
+        streams = [each for each in self.streams.values() if each.sought is sought and each.lease is None]
+        pieces = 0
+        for stream in streams:
+            pieces |= stream.rest | sum(1 << piece for piece in stream.landing)
+        return pieces
+
+    def is_moving(self, sought: Sought, piece: int, now: float, seconds: float) -> bool:
+        """Whether a stream that is to bring `piece` has brought something in the last `seconds`."""
+        return any(
+            stream.rest >> piece & 1 and now - stream.moved_at < seconds
+            for stream in self.streams.values()
+            if stream.sought is sought
+        )
+
+    def _first(self, sought: Sought, needed: PieceSet, *, scattered: bool) -> int:
+        """What a reader waits for; else, where others fetch too, a random piece, else the next one for a reader."""
+        for piece in sought.book.readers.values():
+            if needed >> piece & 1:
+                return piece
+        if scattered:
+            return pick(needed, self._rng)
+        ahead = needed & -1 << min(sought.book.readers.values(), default=0)
+        return lowest(ahead or needed)
+
+    def _tell_coming(self, sought: Sought) -> None:
+        self._exchange.sharing.tell_coming(sought, self.alone(sought))
+
+    # --- what streams bring ---------------------------------------------------------------------------------------
+
+    def received(self, stream_id: StreamId, now: float) -> None:
+        """Bytes came."""
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            stream.moved_at = stream.sought.moved_at = now
+
+    def fetched(self, stream_id: StreamId, piece: int, content: bytearray) -> tuple[bool, bool]:
+        """All bytes of a piece came. Returns whether it is kept, and whether the stream is to go on."""
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            return False, False
+        stream.place.brought()
+        stream.failures = 0
+        kept = bool(stream.rest >> piece & 1)
+        if kept:
+            stream.sought.pieces.land_leased(piece, stream_id)
+            stream.landing.add(piece)
+            self._out.append(Land(stream.sought.key, piece, content, None, stream_id))
+        return kept, bool(stream.rest)
+
+    def landed(self, stream_id: StreamId, piece: int, digest: bytes) -> None:
+        """A piece of a stream is there."""
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            return
+        stream.landing.discard(piece)
+        stream.landed[piece] = digest
+        self._report(stream)
+        if stream.lease is None and not stream.rest:
+            self._tell_coming(stream.sought)
+        self._forget_if_over(stream)
+
+    def unkept(self, stream_id: StreamId, piece: int) -> None:
+        """A piece of a stream could not be kept."""
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            stream.landing.discard(piece)
+            self._forget_if_over(stream)
+
+    def fetch_ended(self, stream_id: StreamId, error: Exception | None, now: float) -> Sought | None:
+        """A stream is over. Returns its blob where that has to be judged: one of its places has failed."""
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            return None
+        self._pause(stream)
+        if not stream.rest:
+            self._forget_if_over(stream)
+            return None
+        sought, place = stream.sought, stream.place
+        if isinstance(error, NoRange):
+            place.ranges = False
+            self._give_back(stream, ReleaseReason.NO_RANGE)
+            return sought
+        failure = error if error is not None else OriginUnavailable("the origin's body ended early")
+        place.failed(failure, now)
+        stream.failures += 1
+        if not place.is_usable(now):
+            self._give_back(stream, ReleaseReason.DENIED if place.is_final else ReleaseReason.FAILED)
+            return sought
+        other = sought.place(now) if stream.lease is None else None
+        if other is not None and other is not place:
+            stream.place, stream.failures = other, 0
+        after = getattr(failure, "after", None) or 0.0
+        pause = min(_RETRY_SECONDS * 2 ** (stream.failures - 1), _MAX_RETRY_SECONDS)
+        stream.retry_at = now + max(after, pause)
+        return None
+
+    def closed(self, sought: Sought) -> None:
+        """A blob is not sought any more."""
+        for stream in [stream for stream in self.streams.values() if stream.sought is sought]:
+            if stream.rest or stream.is_running:
+                self._give_up(stream, stream.rest)
+            self.streams.pop(stream.id, None)
+        self._count()
+
+    def tick(self, now: float) -> list[Sought]:
+        """Open streams again whose time has come, and let go of silent ones. Returns blobs that are to be judged."""
+        judged = []
+        for stream in list(self.streams.values()):
+            if now >= stream.retry_at:
+                self._fetch(stream, now)
+            elif stream.is_running and not stream.landing and now - stream.moved_at > _STREAM_PATIENCE:
+                self._out.append(StopFetch(stream.id))
+                failed = OriginUnavailable(f"{stream.place.location.registry} sent nothing for {_STREAM_PATIENCE:g} s")
+                sought = self.fetch_ended(stream.id, failed, now)
+                if sought is not None:
+                    judged.append(sought)
+        return judged
 
     # --- streams --------------------------------------------------------------------------------------------------
 
-    def _begin(self, lease: HeldLease, key: int) -> None:
-        self._owner.exchange.reserve(lease.download, run_of(lease.next, lease.end - lease.next))
-        stream = LeaseStream(lease, self._origin, self._report, self._count)
-        task = asyncio.create_task(self._carry_out(stream, key))
-        self._streams[key] = _Stream(lease, task)
-        self._owner.exchange.leases = len(self._streams)
-        # a task that is cancelled before its first step runs no line of its own, so that this is left to the callback
-        task.add_done_callback(lambda _: self._over(lease, key))
+    def _stream(self, sought: Sought, place: Place, lease: LeaseId | None, run: PieceSet, now: float) -> Stream:
+        self._last_id += 1
+        first, end = lowest(run), run.bit_length()
+        stream = Stream(StreamId(self._last_id), sought, place, lease, now, next_report=first, end=end)
+        self.streams[stream.id] = stream
+        return stream
 
-    async def _carry_out(self, stream: LeaseStream, key: int) -> None:
-        lease = stream.lease
-        reason, error = await stream.run()
-        self._over(lease, key)
-        if reason:
-            log.warning("lease.failed", digest=lease.download.blob.digest, reason=reason, error=str(error))
-            if lease.id:
-                self._send(protocol.Release(lease.id, reason))
-            final = isinstance(error, OriginDenied | OriginNotFound)
-            if error is not None and reason != ReleaseReason.NO_RANGE:
-                if final or not self._owner.exchange.obtainable(lease.download):
-                    lease.download.fail(error)
-            elif reason == ReleaseReason.NO_RANGE and not lease.id:
-                self._begin(HeldLease(_ALONE, lease.download, 0, lease.download.layout.count), key)
-        elif not self.connected or lease.download.blob.digest in self._alone:
-            self.tick(time.monotonic())
+    def _begin(self, stream: Stream, pieces: PieceSet) -> None:
+        self._exchange.cancel(stream.sought.key, stream.sought.pieces.lease(stream.id, pieces))
+        self._fetch(stream, stream.moved_at)
 
-    def _over(self, lease: HeldLease, key: int) -> None:
-        stream = self._streams.get(key)
-        if stream is None or stream.lease is not lease:
-            return
-        del self._streams[key]
-        self._owner.exchange.leases = len(self._streams)
-        if lease.next < lease.end:
-            self._owner.exchange.unreserve(lease.download, run_of(lease.next, lease.end - lease.next))
-        else:
-            self._owner.exchange.schedule()
+    def _fetch(self, stream: Stream, now: float) -> None:
+        rest = stream.rest
+        stream.is_running, stream.retry_at, stream.moved_at = True, float("inf"), now
+        whole = 0, stream.sought.layout.count
+        first, end = (lowest(rest), rest.bit_length()) if stream.place.ranges else whole
+        self._out.append(Fetch(stream.id, stream.sought.key, stream.place.location, first, end))
+        self._count()
 
-    def _cancel(self, stream: _Stream, reason: str) -> None:
-        if stream.lease.id and reason:
-            self._send(protocol.Release(stream.lease.id, reason))
-        stream.task.cancel()
+    def _give_up(self, stream: Stream, pieces: PieceSet) -> None:
+        """A stream is not to bring these pieces any more; without any it ends."""
+        stream.sought.pieces.unlease(stream.id, pieces)
+        if not stream.rest:
+            if stream.is_running:
+                self._out.append(StopFetch(stream.id))
+            self._pause(stream)
+            self._forget_if_over(stream)
+        self._exchange.due()
 
-    def _report(self, lease: HeldLease, index: int, digest: bytes) -> None:
-        if lease.id and digest:
-            self._send(protocol.Progress(lease.id, index, digest))
+    def _give_back(self, stream: Stream, reason: str) -> None:
+        if stream.lease is not None:
+            self._release(stream.lease, reason)
+        self._give_up(stream, stream.rest)
 
-    def _count(self, count: int) -> None:
-        self._moved_at = time.monotonic()
-        self._owner.metrics.bytes.labels("origin", "in").inc(count)
+    def _release(self, lease: LeaseId, reason: str) -> None:
+        self._out.append(Tell(protocol.Release(lease, reason)))
 
-    # --- to the supernode -----------------------------------------------------------------------------------------
-
-    def _send(self, message: protocol.FromPeer) -> None:
-        if self._control is not None:
-            self._control.send(message)
-
-    def _send_open(self, downloads: Iterable[Download]) -> None:
-        wanted = [
-            protocol.Wanted(
-                download.blob.digest,
-                download.layout.size,
-                download.location.registry,
-                download.location.repository,
-                to_bitfield(download.have, download.layout.count) if download.have else b"",
-            )
-            for download in downloads
-        ]
-        for start in range(0, len(wanted), _BATCH):
-            self._send(protocol.Open(wanted[start : start + _BATCH]))
-
-    def _announce(self, now: float) -> None:
-        since = now - self._announced_at
-        if since < _NEWS_SECONDS or (not self._dirty and since < self._interval):
-            return
-        self._announced_at = now
-        held = [
-            protocol.Held(digest, download.layout.size, to_bitfield(download.have, download.layout.count))
-            for digest in self._dirty
-            if (download := self._owner.downloads.get(digest)) is not None and download.have
-        ]
-        self._dirty.clear()
-        self._send(protocol.Announce(held))
-
-    # --- from the supernode (supernode.client.Listener) -----------------------------------------------------------
-
-    def hello(self) -> protocol.Hello:
-        """Who this peer is."""
-        settings = self._settings
-        return protocol.Hello(protocol.VERSION, self._owner.id, self._owner.port, settings.advertise, settings.zone)
-
-    def welcomed(self, announce_interval: float) -> None:
-        """A supernode that knows nothing yet: tell it everything."""
-        self._interval = announce_interval
-        self._answered.clear()
-        now = time.monotonic()
-        for download in self._owner.downloads.values():
-            download.moved_at = max(download.moved_at, now)
-        self._send_open(self._owner.downloads.values())
-        stored = [protocol.Held(digest, size) for digest, size in self._owner.store.digests()]
-        for start in range(0, len(stored), _BATCH):
-            self._send(protocol.Announce(stored[start : start + _BATCH]))
-
-    def lost(self) -> None:
-        """No supernode: what it granted goes on, new leases do not come."""
-        self._lost_at = time.monotonic()
-
-    def receive(self, message: protocol.FromSupernode) -> None:
-        """A message of the supernode."""
-        try:
-            self._receive(message)
-        except (InvalidMessage, ValueError) as error:
-            log.warning("supernode.invalid_message", kind=type(message).__name__, error=str(error))
-
-    def _receive(self, message: protocol.FromSupernode) -> None:
-        match message:
-            case protocol.Handout():
-                self._answered.add(Digest(message.digest))
-                contacts = [
-                    (protocol.parse_peer_id(other.peer), other.host, other.port) for other in message.neighbours
-                ]
-                self._owner.exchange.meet(Digest(message.digest), contacts)
-            case protocol.PieceDigests():
-                self._digests(message)
-            case protocol.Grant():
-                self._granted(message)
-            case protocol.Trim():
-                self._trim(message)
-            case protocol.Revoke():
-                stream = self._streams.get(message.lease)
-                if stream is not None:
-                    self._cancel(stream, "")
-            case protocol.NeedTable():
-                task = asyncio.create_task(self._table(Digest(message.digest)))
-                self._tables.add(task)
-                task.add_done_callback(self._tables.discard)
-            case protocol.Void():
-                digest = Digest(message.digest)
-                download = self._owner.downloads.get(digest)
-                if digest in self._voided:
-                    self._voided.discard(digest)
-                elif download is not None and not download.verified:
-                    self._owner.void(download)
-            case _:
-                raise InvalidMessage("not expected")
-
-    def _digests(self, message: protocol.PieceDigests) -> None:
-        download = self._owner.downloads.get(Digest(message.digest))
-        if download is None:
-            return
-        pieces = from_bitfield(message.pieces, download.layout.count)
-        for place, index in enumerate(iterate(pieces)):
-            digest = message.digests[place * PIECE_DIGEST_SIZE : (place + 1) * PIECE_DIGEST_SIZE]
-            if len(digest) != PIECE_DIGEST_SIZE:
-                raise InvalidMessage("too few piece digests")
-            download.table[index] = digest
-        download.moved_at = time.monotonic()
-        self._alone.discard(download.blob.digest)
-        self._owner.exchange.digests_known(download, pieces)
-
-    def _granted(self, message: protocol.Grant) -> None:
-        download = self._owner.downloads.get(Digest(message.digest))
-        if download is None or download.over or not 0 < message.count <= download.layout.count - message.first:
-            self._send(protocol.Release(message.lease, ReleaseReason.CLOSED))
-            return
-        self._alone.discard(download.blob.digest)
-        lease = HeldLease(LeaseId(message.lease), download, message.first, message.first + message.count)
-        self._begin(lease, message.lease)
-
-    def _trim(self, message: protocol.Trim) -> None:
-        stream = self._streams.get(message.lease)
-        if stream is None or message.end >= stream.lease.end:
-            return
-        lease = stream.lease
-        given_up = run_of(max(message.end, lease.next), lease.end - max(message.end, lease.next))
-        lease.end = max(message.end, lease.next)
-        self._owner.exchange.unreserve(lease.download, given_up)
-        if lease.next >= message.end:
-            self._cancel(stream, ReleaseReason.CLOSED)
-
-    async def _table(self, digest: Digest) -> None:
-        """Tell the supernode the piece digests of a blob, complete or not."""
-        download = self._owner.downloads.get(digest)
-        size = self._owner.store.size(digest)
-        if download is not None:
-            pieces, digests = download.known_digests()
-            layout = download.layout
-        elif size is not None:
-            layout = PieceLayout.of(size)
-            pieces = layout.all
-            try:
-                digests = await self._owner.workers.run(_digests_of, self._owner.store.path(digest), layout)
-            except OSError as error:
-                log.warning("blob.unreadable", digest=digest, error=str(error))
-                self._send(protocol.Close([digest]))
+    def _report(self, stream: Stream) -> None:
+        """Tell of pieces in their order, whichever was written first; those that were there before are told too."""
+        sought = stream.sought
+        while stream.next_report < stream.end:
+            piece = stream.next_report
+            digest = stream.landed.pop(piece, None)
+            if digest is None and sought.pieces.there >> piece & 1:
+                digest = sought.table.get(piece)
+            if digest is None:
                 return
-        else:
-            self._send(protocol.Close([digest]))
-            return
-        if pieces:
-            self._send(protocol.Table(digest, layout.size, to_bitfield(pieces, layout.count), digests))
+            if stream.lease is not None:
+                self._out.append(Tell(protocol.Progress(stream.lease, piece, digest)))
+            stream.next_report += 1
 
+    def _pause(self, stream: Stream) -> None:
+        stream.is_running = False
+        self._count()
 
-def _digests_of(path: Path, layout: PieceLayout) -> bytes:
-    with path.open("rb") as file:
-        return b"".join(piece_digest(file.read(layout.piece_size)) for _ in range(layout.count))
+    def _forget_if_over(self, stream: Stream) -> None:
+        if not stream.rest and not stream.landing and not stream.is_running:
+            self._end(stream)
+
+    def _end(self, stream: Stream) -> None:
+        self.streams.pop(stream.id, None)
+        self._count()
+
+    def _count(self) -> None:
+        self._exchange.streams = sum(stream.is_running for stream in self.streams.values())
+        self._exchange.due()
+
+    def _holding(self, lease: int) -> Stream | None:
+        return next((stream for stream in self.streams.values() if stream.lease == lease), None)

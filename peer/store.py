@@ -1,44 +1,54 @@
 """The blob store: an OCI image layout on the disk, with partial blobs beside it.
 
-    oci-layout, index.json      so that standard tools read it
-    blobs/ALGORITHM/HEX         finished blobs: verified, synced, then renamed into place
-    partial/ALGORITHM-HEX.*     blobs on their way (`peer.partial`), temporary files
-    quarantine/ALGORITHM-HEX    what `verify` found to be wrong
-    lock                        held by the process that has the store open
+    oci-layout, index.json       so that standard tools read it
+    blobs/ALGORITHM/HEX          finished blobs: verified, synced, then renamed into place
+    partial/ALGORITHM-HEX-SIZE.* blobs on their way (`peer.partial`), temporary files
+    quarantine/ALGORITHM-HEX     files that are not what was verified under that name
+    index.sqlite                 what was verified (`peer.index`)
+    lock                         held by the process that has the store open
 
-File modes are 0644 and 0755 less the process's umask.
+A blob is served only while its file is the one that was verified, by length, mtime and inode; another one has to be
+hashed first. File modes are 0644 and 0755 less the process's umask.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
-import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Self
 
 import structlog
 
-from peer.checkpoint import MAX_CHECKPOINT_SIZE, Checkpoint, InvalidCheckpoint
+from peer.checkpoint import Checkpoint
 from peer.disk import (
     FILE_MODE,
     FOLDER_MODE,
-    TEMPORARY_SUFFIX,
     SharedFile,
+    Stamp,
     StoreBusy,
     StoreError,
     StoreFull,
+    Tampered,
     failing_to,
+    open_for_reading,
+    open_sparse,
     sync_folder,
     write_durably,
 )
-from peer.partial import Partial, PartialFiles
+from peer.index import Index
+from peer.leftovers import PartialFolder, file_name
+from peer.partial import Partial
+from peer.watched import WatchedFile
+from shoal.descriptor import BlobKey
 from shoal.digest import Digest, InvalidDigest
 from shoal.pieces import PieceLayout
 
-__all__ = ["Partial", "Store", "StoreBusy", "StoreError", "StoreFull"]
+__all__ = ["Partial", "Store", "StoreBusy", "StoreError", "StoreFull", "StoredBlob", "Tampered"]
 
 log = structlog.get_logger()
 
@@ -47,8 +57,30 @@ _LAYOUT_FILES = {
     "oci-layout": b'{"imageLayoutVersion":"1.0.0"}',
     "index.json": b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}',
 }
-_DATA_SUFFIX = ".data"
-_CHECKPOINT_SUFFIX = ".state"
+_NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}
+"""Nothing is there, or a symbolic link, or a socket."""
+
+
+class StoredBlob:
+    """A finished blob that is open for reading: `size` bytes."""
+
+    def __init__(self, fd: int, size: int) -> None:
+        self.size = size
+        self._file = SharedFile(fd)
+
+    @property
+    def fd(self) -> int:
+        """For `pread` and `sendfile`, never after `close`; raises `StoreError` once closed."""
+        return self._file.fd
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class Store:
@@ -56,10 +88,12 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._partials = root / "partial"
+        self._partials = PartialFolder(root / "partial", self.path)
         self._quarantine = root / "quarantine"
-        self._blobs: dict[Digest, int] = {}
-        self._open_partials: set[Digest] = set()
+        self._index = Index(root / "index.sqlite")
+        self._blobs: dict[Digest, Stamp] = {}
+        self._unverified: set[Digest] = set()
+        self._open_partials: set[BlobKey] = set()
         self._guard = threading.Lock()
         self._lock: int | None = None
 
@@ -73,16 +107,20 @@ class Store:
             self._lock = self._take_lock()
             try:
                 self._lay_out()
-                self._blobs = dict(self._scan())
-                self._sweep()
+                self._read_blobs()
+                self._partials.sweep(lambda digest: digest in self._blobs)
             except BaseException:
                 self.close()
                 raise
-        log.info("store.opened", root=str(self.root), blobs=len(self._blobs), bytes=sum(self._blobs.values()))
+        total = sum(stamp.size for stamp in self._blobs.values())
+        log.info(
+            "store.opened", root=str(self.root), blobs=len(self._blobs), bytes=total, unverified=len(self._unverified)
+        )
 
     def close(self) -> None:
         """Give the lock back. Partial blobs are closed by those who opened them, before."""
-        self._blobs = {}
+        self._index.close()
+        self._blobs, self._unverified = {}, set()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -93,44 +131,68 @@ class Store:
 
     def size(self, digest: Digest) -> int | None:
         """Bytes of a finished blob, None where it is not here."""
-        return self._blobs.get(digest)
+        stamp = self._blobs.get(digest)
+        return None if stamp is None else stamp.size
 
     def digests(self) -> Iterator[tuple[Digest, int]]:
         """All finished blobs of this moment with their sizes in bytes."""
-        return iter(list(self._blobs.items()))
+        return iter([(digest, stamp.size) for digest, stamp in list(self._blobs.items())])
 
-    def partial(self, digest: Digest, size: int) -> Partial:
-        """A blob of `size` bytes to be filled: where a valid checkpoint was left, with its pieces, else empty.
+    def open_blob(self, digest: Digest) -> StoredBlob | None:
+        """A finished blob to read from, None where it is not here.
 
-        Raises `StoreError` where it is open already, `StoreFull`, and `ValueError` for a size out of bounds.
+        Where its file is gone, or is not the one that was verified, the blob is not here any more, and the file goes to
+        `quarantine/`. Raises `StoreError` where the file cannot be opened.
         """
-        layout = PieceLayout.of(size)
+        known = self._blobs.get(digest)
+        if known is None:
+            return None
+        with failing_to(f"open {digest}"):
+            try:
+                fd = open_for_reading(self.path(digest))
+            except OSError as error:
+                if error.errno not in _NO_FILE:
+                    raise
+            else:
+                if known.fits(os.fstat(fd)):
+                    return StoredBlob(fd, known.size)
+                os.close(fd)
+        self._drop(digest, known, "it is not the file that was verified")
+        return None
+
+    def partial(self, key: BlobKey) -> Partial:
+        """A blob to be filled: where a valid checkpoint was left, with its pieces, else empty.
+
+        Where the data was changed after the checkpoint, as in a crash, its pieces are read back and those that are not
+        right are dropped: to be called in a thread. Raises `StoreError` where it is open already, `StoreFull`, and
+        `ValueError` for a size out of bounds.
+        """
+        layout = PieceLayout.of(key.size)
         with self._guard:
             if self._lock is None:
                 raise StoreError("the store is not open")
-            if digest in self._open_partials:
-                raise StoreError(f"{digest} is being written already")
-            self._open_partials.add(digest)
-        files = self._files(digest)
+            if key in self._open_partials:
+                raise StoreError(f"{key.digest} is being written already")
+            self._open_partials.add(key)
+        files = self._partials.files(key)
         try:
             with failing_to(f"open {files.data}"):
-                start = self._resume(digest, size) or Checkpoint(digest, layout, 0, {})
-                file = SharedFile(_open_data(files.data, size, keep=start.have != 0))
+                start = self._partials.resume(key) or Checkpoint(key.digest, layout, 0, {}, 0)
+                file = WatchedFile(open_sparse(files.data, key.size, keep=start.have != 0), key.digest)
+                partial = Partial(files, file, start, lambda stored: self._settled(key, stored))
+            if start.have and file.left.mtime_ns != start.mtime_ns:
+                unproven = partial.unproven()
+                log.info("partial.reread", digest=key.digest, dropped=unproven.bit_count())
+                partial.discard(unproven)
         except BaseException:
-            self._open_partials.discard(digest)
+            self._open_partials.discard(key)
             raise
-        return Partial(files, file, start, lambda stored: self._settled(digest, size, stored))
+        return partial
 
-    def resumable(self) -> list[tuple[Digest, int]]:
-        """The blobs of which a valid checkpoint was left, with their sizes in bytes; invalid ones are removed."""
-        with failing_to(f"read {self._partials}"):
-            found = [
-                _digest_of(entry.name)
-                for entry in os.scandir(self._partials)
-                if entry.name.endswith(_CHECKPOINT_SUFFIX)
-            ]
-            starts = [self._resume(digest) for digest in found if digest and digest not in self._open_partials]
-        return [(start.digest, start.layout.size) for start in starts if start is not None]
+    def resumable(self) -> list[BlobKey]:
+        """The blobs of which a valid checkpoint was left; invalid ones are removed."""
+        found = self._partials.checkpointed()
+        return [key for key in found if key not in self._open_partials and self._partials.resume(key)]
 
     def put(self, digest: Digest, content: bytes) -> None:
         """Store a small blob; raises `StoreError` where `content` has another digest, and `StoreFull`."""
@@ -141,37 +203,77 @@ class Store:
         if digest in self._blobs:
             return
         with failing_to(f"store {digest}"):
-            write_durably(self.path(digest), content, by_way_of=self._partials)
-        self._blobs[digest] = len(content)
+            stamp = write_durably(self.path(digest), content, by_way_of=self._partials.path)
+        self._admit(digest, stamp)
 
     def delete(self, digest: Digest) -> None:
         """Remove a finished blob, if it is here; those who have it open read on. Raises `StoreError`."""
-        self._blobs.pop(digest, None)
+        self._forget(digest)
         with failing_to(f"delete {digest}"):
             self.path(digest).unlink(missing_ok=True)
 
+    def unverified(self) -> int:
+        """How many files were found at the start that are not those that were verified; `recheck` hashes them."""
+        return len(self._unverified)
+
+    def recheck(self) -> Iterator[tuple[Digest, bool]]:
+        """Hash what is unverified; what is right is served from then on, the rest goes to `quarantine/`."""
+        return self._hash_all(self._unverified)
+
     def verify(self) -> Iterator[tuple[Digest, bool]]:
         """Hash every finished blob; one that is wrong or cannot be read goes to `quarantine/`. True: it is right."""
-        for digest, size in self.digests():
-            try:
-                good = _is_right(self.path(digest), digest)
-            except FileNotFoundError:
-                self._blobs.pop(digest, None)
+        return self._hash_all(self._blobs)
+
+    def _hash_all(self, digests: Collection[Digest]) -> Iterator[tuple[Digest, bool]]:
+        for digest in list(digests):
+            if digest not in digests:
                 continue
+            known = self._blobs.get(digest)
+            try:
+                stamp = _stamp_if_right(self.path(digest), digest)
             except OSError as error:
                 log.error("blob.unreadable", digest=digest, error=str(error))
-                good = False
-            if not good:
-                self._blobs.pop(digest, None)
-                log.error("blob.quarantined", digest=digest, size=size)
-                with failing_to(f"quarantine {digest}"):
-                    self.path(digest).rename(self._quarantine / _name(digest))
-            yield digest, good
+                stamp = None
+            if stamp is None:
+                if self._drop(digest, known, "its content is wrong"):
+                    yield digest, False
+            elif self._is_still(digest, known):
+                if stamp != known:
+                    self._admit(digest, stamp)
+                yield digest, True
 
-    def _settled(self, digest: Digest, size: int, stored: bool) -> None:
-        if stored:
-            self._blobs[digest] = size
-        self._open_partials.discard(digest)
+    def _settled(self, key: BlobKey, stored: Stamp | None) -> None:
+        if stored is not None:
+            self._admit(key.digest, stored)
+        self._open_partials.discard(key)
+
+    def _admit(self, digest: Digest, stamp: Stamp) -> None:
+        self._index.add(digest, stamp)
+        self._blobs[digest] = stamp
+        self._unverified.discard(digest)
+
+    def _forget(self, digest: Digest) -> None:
+        self._blobs.pop(digest, None)
+        self._unverified.discard(digest)
+        self._index.remove([digest])
+
+    def _is_still(self, digest: Digest, known: Stamp | None) -> bool:
+        """False where a blob was deleted or replaced since `known` was its stamp, which an unverified one has not."""
+        return self._blobs.get(digest) == known and (known is not None or digest in self._unverified)
+
+    def _drop(self, digest: Digest, known: Stamp | None, reason: str) -> bool:
+        """Serve a blob no longer and move its file away; False where that is gone already, or another one by now."""
+        if not self._is_still(digest, known):
+            return False
+        self._forget(digest)
+        with failing_to(f"quarantine {digest}"):
+            try:
+                self.path(digest).rename(self._quarantine / file_name(digest))
+            except FileNotFoundError:
+                log.error("blob.missing", digest=digest)
+                return False
+        log.error("blob.quarantined", digest=digest, reason=reason)
+        return True
 
     def _take_lock(self) -> int:
         fd = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
@@ -185,15 +287,28 @@ class Store:
         return fd
 
     def _lay_out(self) -> None:
-        for folder in (self._partials, self._quarantine, *(self.root / "blobs" / name for name in ALGORITHMS)):
+        for folder in (self._partials.path, self._quarantine, *(self.root / "blobs" / name for name in ALGORITHMS)):
             folder.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
         for name, content in _LAYOUT_FILES.items():
             if not (self.root / name).exists():
-                write_durably(self.root / name, content, by_way_of=self._partials)
+                write_durably(self.root / name, content, by_way_of=self._partials.path)
         sync_folder(self.root / "blobs")
         sync_folder(self.root)
 
-    def _scan(self) -> Iterator[tuple[Digest, int]]:
+    def _read_blobs(self) -> None:
+        """Compare every file with what was verified, by its status alone."""
+        indexed = self._index.open()
+        for digest, status in self._scan():
+            stamp = indexed.pop(digest, None)
+            if stamp is not None and stamp.fits(status):
+                self._blobs[digest] = stamp
+            else:
+                self._unverified.add(digest)
+        if indexed:
+            log.warning("store.missing", blobs=len(indexed))
+            self._index.remove(indexed)
+
+    def _scan(self) -> Iterator[tuple[Digest, os.stat_result]]:
         for algorithm in ALGORITHMS:
             with os.scandir(self.root / "blobs" / algorithm) as entries:
                 for entry in entries:
@@ -203,85 +318,12 @@ class Store:
                         log.warning("store.ignored", path=entry.path)
                         continue
                     if entry.is_file(follow_symlinks=False):
-                        yield digest, entry.stat(follow_symlinks=False).st_size
-
-    def _sweep(self) -> None:
-        """Remove what a crash left: temporary files, data or checkpoint alone, both of a finished blob."""
-        names = {path.name for path in self._partials.iterdir()}
-        for name in names:
-            digest = _digest_of(name)
-            if digest is None:
-                needless = name.endswith(TEMPORARY_SUFFIX)
-            else:
-                pair = {_name(digest) + _DATA_SUFFIX, _name(digest) + _CHECKPOINT_SUFFIX}
-                needless = digest in self._blobs or not pair <= names
-            if needless:
-                (self._partials / name).unlink(missing_ok=True)
-
-    def _files(self, digest: Digest) -> PartialFiles:
-        stem = self._partials / _name(digest)
-        return PartialFiles(
-            stem.with_name(stem.name + _DATA_SUFFIX), stem.with_name(stem.name + _CHECKPOINT_SUFFIX), self.path(digest)
-        )
-
-    def _resume(self, digest: Digest, size: int | None = None) -> Checkpoint | None:
-        """What is on the disk of a partial blob; None, with its files removed, where that is not to be trusted."""
-        files = self._files(digest)
-        try:
-            return _read_checkpoint(files, digest, size)
-        except FileNotFoundError:
-            return None
-        except InvalidCheckpoint as error:
-            log.warning("partial.discarded", digest=digest, reason=str(error))
-            files.checkpoint.unlink()
-            sync_folder(self._partials)
-            files.data.unlink(missing_ok=True)
-            return None
+                        yield digest, entry.stat(follow_symlinks=False)
 
 
-def _read_checkpoint(files: PartialFiles, digest: Digest, size: int | None) -> Checkpoint:
-    """Raises `FileNotFoundError` where there is none, `InvalidCheckpoint` where it does not fit blob or data."""
-    with files.checkpoint.open("rb") as file:
-        start = Checkpoint.decode(file.read(MAX_CHECKPOINT_SIZE + 1))
-    expected = start.layout.size if size is None else size
-    if start.digest != digest or start.layout.size != expected:
-        raise InvalidCheckpoint(f"it is of {start.digest} and {start.layout.size} bytes instead of {expected}")
-    try:
-        found = files.data.lstat()
-    except FileNotFoundError:
-        raise InvalidCheckpoint("its data is gone") from None
-    if not stat.S_ISREG(found.st_mode) or found.st_size != expected:
-        raise InvalidCheckpoint(f"its data has {found.st_size} bytes instead of {expected}")
-    return start
-
-
-def _open_data(path: Path, size: int, *, keep: bool) -> int:
-    """A file of `size` bytes, without blocks where nothing is written: a disk is not filled ahead of the pieces."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | (0 if keep else os.O_TRUNC)
-    fd = os.open(path, flags, FILE_MODE)
-    try:
-        os.ftruncate(fd, size)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _is_right(path: Path, digest: Digest) -> bool:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, digest.algorithm).hexdigest() == digest.hex
-
-
-def _name(digest: Digest) -> str:
-    return f"{digest.algorithm}-{digest.hex}"
-
-
-def _digest_of(name: str) -> Digest | None:
-    """The digest that a file in `partial/` belongs to; None for others."""
-    stem, _, suffix = name.partition(".")
-    if f".{suffix}" not in (_DATA_SUFFIX, _CHECKPOINT_SUFFIX):
-        return None
-    try:
-        return Digest(stem.replace("-", ":", 1))
-    except InvalidDigest:
-        return None
+def _stamp_if_right(path: Path, digest: Digest) -> Stamp | None:
+    """What tells the file, where its content has this digest and did not change while it was hashed."""
+    with open(path, "rb", opener=lambda _, flags: open_for_reading(path)) as file:
+        stamp = Stamp.of(os.fstat(file.fileno()))
+        right = hashlib.file_digest(file, digest.algorithm).hexdigest() == digest.hex
+        return stamp if right and stamp.fits(os.fstat(file.fileno())) else None

@@ -6,17 +6,16 @@ import random
 from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass
 
-from shoal.digest import Digest
+from shoal.descriptor import BlobKey
 from supernode.protocol import PeerId
 
 UPLOAD_SLOTS = 6
-"""Uploads at a time. Slowest and median of 16 nodes at 50 Mbit/s over the bound: four 1.24 and 1.20, five 1.19 and
-1.17, six 1.17 and 1.16, eight 1.19 and 1.18. The fluid model, whose links never idle between two pieces, prefers four.
-"""
+"""Uploads at a time: enough that the link does not idle between two pieces, and no more, since each new piece is to be
+passed on soon (docs/architecture.md, "Serving")."""
 
 QUEUED_REQUESTS = 8
 """Requests that wait behind the slots, shared out among those who ask: where few ask, the next transfer starts at once
-instead of after a round trip; where many do, "busy" sends them to others, which is 1 % better (16 nodes, 50 Mbit/s)."""
+instead of after a round trip; where many do, "busy" sends them to others."""
 
 _RECENT = 32
 """Requests by which it is judged how many ask."""
@@ -27,7 +26,7 @@ class Upload:
     """A request for a piece by a neighbour."""
 
     peer: PeerId
-    digest: Digest
+    blob: BlobKey
     piece: int
 
 

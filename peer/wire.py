@@ -14,11 +14,21 @@ from typing import Annotated
 
 import msgspec
 
-from shoal.messages import Codec, InvalidMessage, Message
+from shoal.messages import (
+    Bitfield,
+    BlobRef,
+    BlobSize,
+    Codec,
+    DigestText,
+    InvalidMessage,
+    Message,
+    PieceDigests,
+    PieceNumber,
+)
 from shoal.pieces import MAX_PIECE_SIZE
 
-VERSION = 1
-MAX_MESSAGE_SIZE = 1 << 20
+VERSION = 2
+MAX_MESSAGE_SIZE = 256 << 10
 """Bytes of one message, the chunks of pieces aside."""
 
 MAX_JOINED = 1024
@@ -27,25 +37,25 @@ MAX_JOINED = 1024
 _PREFIX = struct.Struct(">I")
 _CHUNK_FLAG = 1 << 31
 _SCRATCH_SIZE = 64 << 10
+_STRANGER_LIMIT, _STRANGER_SCRATCH_SIZE = 1 << 10, 2 << 10
+"""Bytes of one message, and of the scratch buffer, until the other side has said who it is."""
 
-_Text = Annotated[str, msgspec.Meta(max_length=160)]
-_Index = Annotated[int, msgspec.Meta(ge=0, le=1 << 24)]
-_Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+_PeerText = Annotated[str, msgspec.Meta(max_length=64)]
 
 
 class Hello(Message, frozen=True):
     """First message in both directions."""
 
-    version: int
-    peer: _Text
+    version: Annotated[int, msgspec.Meta(ge=0, le=1 << 16)]
+    peer: _PeerText
 
 
 class Joined(msgspec.Struct, frozen=True, omit_defaults=True):
     """A blob that the sender has pieces of; `have` is empty where it has all of them."""
 
-    digest: _Text
-    size: _Size
-    have: bytes = b""
+    digest: DigestText
+    size: BlobSize
+    have: Bitfield = b""
 
 
 class Join(Message, frozen=True):
@@ -57,42 +67,57 @@ class Join(Message, frozen=True):
 class Part(Message, frozen=True):
     """The sender is not (any more) in these swarms."""
 
-    digests: Annotated[list[_Text], msgspec.Meta(max_length=MAX_JOINED)]
+    blobs: Annotated[list[BlobRef], msgspec.Meta(max_length=MAX_JOINED)]
 
 
 class Have(Message, frozen=True):
     """The sender has more pieces of a blob."""
 
-    digest: _Text
-    pieces: list[_Index]
+    digest: DigestText
+    size: BlobSize
+    pieces: Annotated[list[PieceNumber], msgspec.Meta(max_length=4096)]
+    digests: PieceDigests = b""
+    """Of these pieces in this order, where the sender fetched them from an origin and no supernode tells of it."""
+
+
+class Coming(Message, frozen=True):
+    """All the pieces of a blob that come to the sender from an origin without a lease."""
+
+    digest: DigestText
+    size: BlobSize
+    pieces: Bitfield
 
 
 class Request(Message, frozen=True):
     """Asks for a piece; answered with `Piece`, `Busy` or `Absent`."""
 
-    digest: _Text
-    piece: _Index
+    digest: DigestText
+    size: BlobSize
+    piece: PieceNumber
 
 
 class Cancel(Message, frozen=True):
     """A request is void, if it is not being served already."""
 
-    digest: _Text
-    piece: _Index
+    digest: DigestText
+    size: BlobSize
+    piece: PieceNumber
 
 
 class Busy(Message, frozen=True):
     """All upload slots are taken: ask somebody else. `Ready` follows when one is free for the asker."""
 
-    digest: _Text
-    piece: _Index
+    digest: DigestText
+    size: BlobSize
+    piece: PieceNumber
 
 
 class Absent(Message, frozen=True):
     """The sender does not have that piece."""
 
-    digest: _Text
-    piece: _Index
+    digest: DigestText
+    size: BlobSize
+    piece: PieceNumber
 
 
 class Ready(Message, frozen=True):
@@ -102,12 +127,13 @@ class Ready(Message, frozen=True):
 class Piece(Message, frozen=True):
     """The chunks that follow are this piece, `length` bytes in all."""
 
-    digest: _Text
-    piece: _Index
+    digest: DigestText
+    size: BlobSize
+    piece: PieceNumber
     length: Annotated[int, msgspec.Meta(ge=0, le=MAX_PIECE_SIZE)]
 
 
-Kinds = Hello | Join | Part | Have | Request | Cancel | Busy | Absent | Ready | Piece
+Kinds = Hello | Join | Part | Have | Coming | Request | Cancel | Busy | Absent | Ready | Piece
 codec: Codec[Kinds] = Codec(Kinds, MAX_MESSAGE_SIZE)
 
 
@@ -115,8 +141,7 @@ codec: Codec[Kinds] = Codec(Kinds, MAX_MESSAGE_SIZE)
 class PieceReceived:
     """An event: all bytes of a piece are there. `buffer` is None where the piece was not wanted and was dropped."""
 
-    digest: str
-    piece: int
+    message: Piece
     buffer: bytearray | None
 
 
@@ -135,14 +160,20 @@ def chunk_prefix(length: int) -> bytes:
 
 
 class Decoder:
-    """Turns received bytes into events: receive into `buffer()`, then call `received(count)`.
+    """Turns received bytes into events: receive into `buffer()`, call `received(count)`, then `received(0)` until it
+    returns nothing.
 
+    Until `greeted()` is called the other side is a stranger: its messages come out one at a time and have to be short.
     `accept` is asked at the start of each piece for the memory to put it in (of just its length), or None to drop it.
     """
 
     def __init__(self, accept: Callable[[Piece], bytearray | None]) -> None:
         self._accept = accept
-        self._scratch = bytearray(_SCRATCH_SIZE)
+        self._is_stranger = True
+        self.limit = _STRANGER_LIMIT
+        """Bytes of the largest message that is taken."""
+        self._usual_size = _STRANGER_SCRATCH_SIZE
+        self._scratch = bytearray(self._usual_size)
         self._view = memoryview(self._scratch)
         self._start = self._end = 0
         self._piece: Piece | None = None
@@ -151,10 +182,12 @@ class Decoder:
         self._filled = 0
         self._chunk = 0
 
-    @property
-    def piece(self) -> Piece | None:
-        """The piece whose bytes are coming now."""
-        return self._piece
+    def greeted(self) -> None:
+        """The other side has said who it is: from here on large messages are taken."""
+        self._is_stranger = False
+        self.limit = MAX_MESSAGE_SIZE
+        self._usual_size = _SCRATCH_SIZE
+        self._make_room()
 
     @property
     def chunk_left(self) -> int:
@@ -166,7 +199,7 @@ class Decoder:
         if self._chunk and self._target is not None and self._start == self._end:
             return self._target_view[self._filled : self._filled + self._chunk]
         if self._end == len(self._scratch):
-            self._compact()
+            self._make_room()
         return self._view[self._end :]
 
     def received(self, count: int) -> list[Event]:
@@ -177,21 +210,22 @@ class Decoder:
             return events
         self._end += count
         while self._parse(events):
-            pass
+            if self._is_stranger and events:
+                break
         if self._start == self._end:
             self._start = self._end = 0
+            if len(self._scratch) > self._usual_size:
+                self._make_room()
         return events
 
-    def _compact(self) -> None:
-        rest = self._end - self._start
-        if self._start == 0:
-            larger = bytearray(min(2 * len(self._scratch), MAX_MESSAGE_SIZE + _PREFIX.size))
-            larger[:rest] = self._view[: self._end]
-            self._view = memoryview(larger)
-            self._scratch = larger
-        else:
-            self._scratch[:rest] = bytes(self._view[self._start : self._end])
-        self._start, self._end = 0, rest
+    def _make_room(self) -> None:
+        """Move what is not parsed yet to the front of a new scratch buffer, of twice its size where that is much."""
+        rest = self._view[self._start : self._end]
+        larger = min(2 * len(rest), self.limit + _PREFIX.size)
+        self._scratch = bytearray(max(self._usual_size, larger))
+        self._view = memoryview(self._scratch)
+        self._view[: len(rest)] = rest
+        self._start, self._end = 0, len(rest)
 
     def _parse(self, events: list[Event]) -> bool:
         available = self._end - self._start
@@ -210,8 +244,8 @@ class Decoder:
             self._begin_chunk(length & ~_CHUNK_FLAG)
             self._start += _PREFIX.size
             return True
-        if length > MAX_MESSAGE_SIZE:
-            raise InvalidMessage(f"a message of {length} bytes is over the limit of {MAX_MESSAGE_SIZE}")
+        if length > self.limit:
+            raise InvalidMessage(f"a message of {length} bytes is over the limit of {self.limit}")
         if available < _PREFIX.size + length:
             return False
         begin = self._start + _PREFIX.size
@@ -242,6 +276,6 @@ class Decoder:
         self._filled += count
         self._chunk -= count
         if self._filled == self._piece.length:
-            events.append(PieceReceived(self._piece.digest, self._piece.piece, self._target))
+            events.append(PieceReceived(self._piece, self._target))
             self._piece = self._target = None
             self._target_view = memoryview(b"")

@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Mapping
 
 import aiohttp
 
-from peer.origin import OriginUnavailable
+from peer.origin import OriginUnavailable, SizeDiffers
 from proxy.retry import Transient
 from shoal.descriptor import Descriptor
 from shoal.ranges import ByteRange
 
+_UNSATISFIED_RANGE = re.compile(r"bytes \*/([0-9]{1,19})")
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
 
 
@@ -23,11 +24,26 @@ def parse_content_range(header: str | None) -> tuple[ByteRange, int | None]:
     return ByteRange(int(match[1]), int(match[2]) + 1), None if match[3] == "*" else int(match[3])
 
 
+def size_differs(blob: Descriptor, size: int) -> OriginUnavailable:
+    """The error for an answer of `size` bytes about a blob that has another size, as far as is known."""
+    if not size and not blob.digest.matches(blob.digest.hasher()):
+        return OriginUnavailable(f"the origin's answer for {blob.digest} is empty")
+    return SizeDiffers(f"the origin says that {blob.digest} has {size} bytes, {blob.size} were expected", size)
+
+
 def answered_range(status: int, headers: Mapping[str, str], blob: Descriptor, wanted: ByteRange) -> ByteRange:
-    """The bytes that a 200 or 206 answer announces; raises `OriginUnavailable` where they cannot be the blob's."""
+    """The bytes that an answer of status 200, 206 or 416 announces.
+
+    Raises `SizeDiffers` where it is an answer about a blob of another size, `OriginUnavailable` where it is senseless.
+    """
     coding = headers.get("Content-Encoding", "identity").lower()
     if coding != "identity":
         raise OriginUnavailable(f"the origin re-encoded {blob.digest} as {coding}")
+    if status == 416:
+        told = _UNSATISFIED_RANGE.fullmatch(headers.get("Content-Range", "").strip())
+        if told is not None and int(told[1]) != blob.size:
+            raise size_differs(blob, int(told[1]))
+        raise OriginUnavailable(f"the origin has no bytes {wanted.start}-{wanted.end} of {blob.digest}")
     if status == 206:
         answered, size = parse_content_range(headers.get("Content-Range"))
         if answered.start != wanted.start or answered.end > wanted.end:
@@ -35,7 +51,7 @@ def answered_range(status: int, headers: Mapping[str, str], blob: Descriptor, wa
     else:
         answered, size = ByteRange(0, blob.size), content_length(headers)
     if size is not None and size != blob.size:
-        raise OriginUnavailable(f"the origin says that {blob.digest} has {size} bytes, its manifest says {blob.size}")
+        raise size_differs(blob, size)
     length = content_length(headers)
     if length is not None and length != answered.length:
         raise OriginUnavailable(f"{length} bytes are announced for a range of {answered.length}")
@@ -64,6 +80,19 @@ class UpstreamBody:
         self._first = await self._next()
         if not self._first and self._answered.length:
             raise Transient("the origin sent no byte of the body")
+
+    async def gather(self, limit: int) -> int:
+        """Wait for the whole of a small body whose length is not announced; its length in bytes.
+
+        Raises `OriginUnavailable` where it has more than `limit` bytes.
+        """
+        content = bytearray()
+        while chunk := await self._next():
+            content += chunk
+            if len(content) > limit:
+                raise OriginUnavailable(f"a body of more than {limit} bytes")
+        self._first = bytes(content)
+        return len(content)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The bytes as they come, as often as not some hundred KiB at once; to be called once."""

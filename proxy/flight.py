@@ -30,10 +30,11 @@ class SingleFlight(Generic[K, V]):
 
     async def close(self) -> None:
         """Cancel what is underway."""
-        flights = list(self._flights.values())
-        for flight in flights:
-            flight.cancel()
-        await asyncio.gather(*flights, return_exceptions=True)
+        while self._flights:
+            flights = list(self._flights.values())
+            for flight in flights:
+                flight.cancel()
+            await asyncio.gather(*flights, return_exceptions=True)
 
     def _landed(self, key: K, flight: asyncio.Task[V]) -> None:
         del self._flights[key]

@@ -30,7 +30,7 @@ class ListingFrontend:
     def __init__(self, origin: ListingOrigin) -> None:
         self._origin = origin
 
-    async def answer(self, exchange: Exchange, target: TagsTarget | ReferrersTarget) -> web.StreamResponse:
+    async def answer(self, exchange: Exchange, target: TagsTarget | ReferrersTarget) -> None:
         """GET and HEAD; raises `OriginError`."""
         request = exchange.request
         endpoint = f"referrers/{target.digest}" if isinstance(target, ReferrersTarget) else "tags/list"
@@ -40,8 +40,7 @@ class ListingFrontend:
         link = next_page(headers.pop(hdrs.LINK, ""), request.rel_url)
         if link is not None:
             headers[hdrs.LINK] = link
-        exchange.began()
-        return web.Response(body=listing.body, headers=headers)
+        await exchange.send(web.Response(body=listing.body, headers=headers))
 
 
 def next_page(link: str, asked: URL) -> str | None:

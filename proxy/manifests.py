@@ -9,16 +9,15 @@ from dataclasses import replace
 from aiohttp import hdrs, web
 
 from peer.errors import DownloadFailed
-from peer.origin import OriginNotFound
+from peer.origin import OriginError, OriginNotFound, SizeDiffers
 from proxy.naming import ManifestTarget
-from proxy.responses import Exchange, content_headers, not_modified
-from proxy.source import Blob, BlobSource
+from proxy.responses import UNKNOWN_TYPE, Exchange, content_headers, not_modified
+from proxy.source import BlobSource
 from proxy.tags import Resolution, TagResolver
 from shoal.descriptor import MAX_MANIFEST_SIZE, BlobKind, Descriptor, InvalidManifest, Manifest
 from shoal.digest import Digest
-from shoal.reference import Location
+from shoal.reference import Location, Tag
 
-_UNKNOWN = "application/octet-stream"
 _STALE: Mapping[str, str] = {"Warning": '110 - "Response is Stale"'}
 
 
@@ -29,52 +28,66 @@ class ManifestFrontend:
         self._source = source
         self._tags = tags
 
-    async def answer(self, exchange: Exchange, target: ManifestTarget) -> web.StreamResponse:
+    async def answer(self, exchange: Exchange, target: ManifestTarget) -> None:
         """GET and HEAD; HEAD begins no download. Raises `OriginError` or `DownloadFailed`."""
-        request = exchange.request
-        location = target.location
+        request, location = exchange.request, target.location
         resolution = await self._resolve(target)
         found = resolution.descriptor
         marks = _STALE if resolution.stale else {}
         unchanged = not_modified(request, found.digest)
         if unchanged is not None:
             unchanged.headers.update(marks)
-            return unchanged
+            await exchange.send(unchanged)
+            return
         if request.method == hdrs.METH_HEAD:
             media_type = await self._media_type(found, location)
-            return web.Response(headers={**content_headers(found.digest, media_type, found.size), **marks})
-        async with await self._source.open(found, location) as opened:
-            await opened.ready(0)
-            source = "download" if opened.stored is None else "store"
-            content = await _read(opened)
+            headers = {**content_headers(found.digest, media_type, found.size), **marks}
+            await exchange.send(web.Response(headers=headers))
+            return
+        source, content = await self._read(resolution, target)
         media_type = await self._learn(content, found, location)
-        exchange.began()
-        exchange.count(source, len(content))
-        return web.Response(body=content, headers={**content_headers(found.digest, media_type, len(content)), **marks})
+        headers = {**content_headers(found.digest, media_type, len(content)), **marks}
+        if await exchange.send(web.Response(body=content, headers=headers)):
+            exchange.count(source, len(content))
 
     async def _resolve(self, target: ManifestTarget) -> Resolution:
         location, reference = target.location, target.reference
-        known = self._source.known(reference) if isinstance(reference, Digest) else None
+        known = self._source.known(reference, location) if isinstance(reference, Digest) else None
         if known is None:
             resolution = await self._tags.resolve(location, reference, BlobKind.MANIFEST)
+            stored = self._source.stored(resolution.descriptor.digest)
+            if stored is not None:
+                resolution = replace(resolution, descriptor=replace(resolution.descriptor, size=stored), named=True)
         else:
-            resolution = Resolution(replace(known, kind=BlobKind.MANIFEST))
-        if resolution.descriptor.size > MAX_MANIFEST_SIZE:
-            raise OriginNotFound(f"what {reference} stands for is larger than any manifest")
+            resolution = Resolution(replace(known, kind=BlobKind.MANIFEST), named=True)
+        _check_size(reference, resolution.descriptor.size)
         return resolution
+
+    async def _read(self, resolution: Resolution, target: ManifestTarget) -> tuple[str, bytes]:
+        """Where a manifest came from, and its bytes."""
+        found = resolution.descriptor
+        try:
+            return await self._content(found, target.location)
+        except SizeDiffers as error:
+            if resolution.named:
+                raise
+            _check_size(target.reference, error.size)
+            self._tags.correct(target.location, target.reference, found, error.size)
+            return await self._content(replace(found, size=error.size), target.location)
+
+    async def _content(self, found: Descriptor, location: Location) -> tuple[str, bytes]:
+        async with await self._source.open(found, location) as opened:
+            return opened.source, await opened.content()
 
     async def _media_type(self, found: Descriptor, location: Location) -> str:
         """The descriptor's own, else that of the stored content, else what a manifest or the origin says."""
         if found.media_type:
             return found.media_type
-        if self._source.store.size(found.digest) is not None:
-            with contextlib.suppress(OSError, InvalidManifest):
-                return Manifest.parse(self._source.store.path(found.digest).read_bytes()).media_type
-        known = self._source.known(found.digest)
-        if known is not None and known.media_type:
-            return known.media_type
+        if self._source.stored(found.digest) is not None:
+            with contextlib.suppress(DownloadFailed, OriginError, InvalidManifest):
+                return Manifest.parse((await self._content(found, location))[1]).media_type
         resolution = await self._tags.resolve(location, found.digest, BlobKind.MANIFEST)
-        return resolution.descriptor.media_type or _UNKNOWN
+        return resolution.descriptor.media_type or UNKNOWN_TYPE
 
     async def _learn(self, content: bytes, found: Descriptor, location: Location) -> str:
         """Tell the engine what the manifest names, and say its media type."""
@@ -87,9 +100,6 @@ class ManifestFrontend:
         return manifest.media_type
 
 
-async def _read(blob: Blob) -> bytes:
-    size = blob.descriptor.size
-    content = b"".join([bytes(part) async for part in blob.read(0, size)])
-    if len(content) != size:
-        raise DownloadFailed(f"{len(content)} of {size} bytes came")
-    return content
+def _check_size(reference: Tag | Digest, size: int) -> None:
+    if size > MAX_MANIFEST_SIZE:
+        raise OriginNotFound(f"what {reference} stands for is larger than any manifest: {size} bytes")

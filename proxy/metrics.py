@@ -38,4 +38,7 @@ class ProxyMetrics:
         )
         for outcome in ("local", "cluster", "origin", "stale", "missing", "failed"):
             self.tags.labels(outcome)
+        self.refused = Counter(
+            "shoal_proxy_refused_connections", "Connections beyond the number that clients may have", registry=registry
+        )
         self.cut = Counter("shoal_proxy_cut_responses", "Bodies that could not be finished", registry=registry)

@@ -11,7 +11,7 @@ from yarl import URL
 
 from peer.origin import OriginDenied, OriginNotFound, OriginUnavailable
 from proxy.authorization import Authorizer
-from proxy.retry import Transient, parse_retry_after
+from proxy.retry import Transient, parse_retry_after, read_whole
 from proxy.settings import UpstreamSettings
 from proxy.tokens import MAX_ANSWER_SIZE, InvalidTokenAnswer, Token, parse_token
 from shoal.reference import Registry, Repository
@@ -29,10 +29,10 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
-def open_session() -> aiohttp.ClientSession:
+def open_session(connections: int) -> aiohttp.ClientSession:
     """The HTTP client for all upstreams: bodies as they are, no cookies, no redirects without being looked at."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
+        connector=aiohttp.TCPConnector(limit=connections),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": "shoal", "Accept-Encoding": "identity"},
         auto_decompress=False,
@@ -91,13 +91,13 @@ class UpstreamRegistry:
         headers: Mapping[str, str],
         query: Mapping[str, str] | None = None,
     ) -> aiohttp.ClientResponse:
-        """A response of status 200 or 206, signed in and redirected as needed; raises `OriginError`."""
+        """A response of status 200 or 206, or 416 to a range, signed in and redirected; raises `OriginError`."""
         url = self._base.joinpath("v2", *repository.split("/"), *path.split("/")).with_query(query or None)
         for _ in range(_MAX_SIGN_INS + 1):
             sent = await self._authorizer.header(repository)
             with _translated(self.name):
                 response = await self._follow(method, url, headers, sent)
-            if response.status in {200, 206}:
+            if response.status in {200, 206} or (response.status == 416 and "Range" in headers):
                 return response
             response.close()
             if response.status != 401:
@@ -150,16 +150,6 @@ class UpstreamRegistry:
         if response.status in {404, 410}:
             return OriginNotFound(message)
         return OriginDenied(message) if response.status == 403 else _failure(response, message)
-
-
-async def read_whole(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """The whole body; raises `OriginUnavailable` where it has more than `limit` bytes."""
-    content = bytearray()
-    while chunk := await response.content.readany():
-        content += chunk
-        if len(content) > limit:
-            raise OriginUnavailable(f"an answer of more than {limit} bytes")
-    return bytes(content)
 
 
 def _failure(response: aiohttp.ClientResponse, message: str) -> OriginUnavailable:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
+import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from peer.errors import DownloadFailed
 from peer.origin import OriginError
+from proxy.client import ClientLeft, ClientSink
 from proxy.metrics import ProxyMetrics
-from proxy.sendfile import send_file
 from proxy.source import Blob
 from shoal.digest import Digest
 from shoal.ranges import ByteRange
@@ -22,33 +22,90 @@ from shoal.ranges import ByteRange
 log = structlog.get_logger()
 
 API_HEADERS: Mapping[str, str] = {"Docker-Distribution-Api-Version": "registry/2.0"}
+UNKNOWN_TYPE = "application/octet-stream"
+"""What registries say of every blob; its real type stands in the manifest."""
 
 
 @dataclass(slots=True)
 class Exchange:
-    """One request with its response, as far as it is known for metrics and logs."""
+    """One request and its one response, which `send` and nothing else gives to the client."""
 
     request: web.Request
     metrics: ProxyMetrics
     route: str = "other"
     started_at: float = field(default_factory=time.monotonic)
     sent: int = 0
+    response: web.StreamResponse | None = None
+    """The response that has begun. There is never another one: from then on, what goes wrong cuts the connection."""
 
-    def began(self) -> None:
-        """The first byte of the body leaves now."""
-        self.metrics.first_byte_seconds.labels(self.route).observe(time.monotonic() - self.started_at)
+    transport: asyncio.Transport | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.transport = self.request.transport
+
+    async def send(self, response: web.StreamResponse, blob: Blob | None = None, part: ByteRange | None = None) -> bool:
+        """Send a response: its own body, or `part` of a blob, which is ready there. True where all of it went.
+
+        Raises no `Exception`: an error cuts the connection, so that the client sees an incomplete body. Who catches
+        anything else, a cancellation, calls `abort`.
+        """
+        if self.response is not None:
+            raise RuntimeError("a request is answered once")
+        self.response = response
+        try:
+            await self._send(response, blob, part)
+        except Exception as error:
+            self.cut(error)
+            return False
+        return True
+
+    def cut(self, error: Exception) -> None:
+        """End the connection in the middle of a response. A client that goes away has not failed."""
+        self.abort()
+        if isinstance(error, ClientLeft):
+            log.debug("client.left", path=self.request.path, sent=self.sent)
+            return
+        report = log.warning if isinstance(error, OriginError | DownloadFailed | OSError) else log.exception
+        report("response.cut", path=self.request.path, sent=self.sent, error=str(error) or repr(error))
+        self.metrics.cut.inc()
+
+    def abort(self) -> None:
+        """Close the connection without what has not been sent."""
+        if self.transport is not None:
+            self.transport.abort()
 
     def count(self, source: str, size: int) -> None:
         """`size` bytes have gone to the client."""
         self.sent += size
         self.metrics.sent_bytes.labels(source).inc(size)
 
+    async def _send(self, response: web.StreamResponse, blob: Blob | None, part: ByteRange | None) -> None:
+        request, transport = self.request, self.transport
+        if transport is None or transport.is_closing():
+            raise ClientLeft("the client is gone")
+        try:
+            writer = await response.prepare(request)
+        except ConnectionError as error:
+            raise ClientLeft(str(error)) from None
+        assert writer is not None
+        if request.method == hdrs.METH_GET and response.status in {200, 206}:
+            self.metrics.first_byte_seconds.labels(self.route).observe(time.monotonic() - self.started_at)
+        if blob is not None and part is not None:
+            sink = ClientSink(transport, writer, part.length, partial(self.count, blob.source))
+            await blob.send(sink, part.start, part.end)
+            if sink.missing:
+                raise DownloadFailed(f"{sink.missing} bytes are missing")
+        try:
+            await response.write_eof()
+        except ConnectionError as error:
+            raise ClientLeft(str(error)) from None
+
 
 def content_headers(digest: Digest, media_type: str, size: int) -> dict[str, str]:
     """What every answer about a blob or a manifest says; the body is never compressed."""
     return {
         **API_HEADERS,
-        "Content-Type": media_type,
+        "Content-Type": media_type if media_type.isascii() and media_type.isprintable() else UNKNOWN_TYPE,
         "Content-Length": str(size),
         "Docker-Content-Digest": digest,
         "ETag": f'"{digest}"',
@@ -65,50 +122,3 @@ def not_modified(request: web.Request, digest: Digest) -> web.Response | None:
         return None
     headers = {**API_HEADERS, "Docker-Content-Digest": digest, "ETag": f'"{digest}"'}
     return web.Response(status=304, headers=headers)
-
-
-async def send_blob(
-    exchange: Exchange, response: web.StreamResponse, blob: Blob, part: ByteRange
-) -> web.StreamResponse:
-    """Send a part of a blob: from its file where it is stored, else as it comes.
-
-    The blob is ready at the part's start. From here on the status is out: what fails cuts the connection, so that the
-    client sees an incomplete body. A client that goes away has not failed.
-    """
-    transport = exchange.request.transport
-    try:
-        file = os.open(blob.stored, os.O_RDONLY) if blob.stored is not None else None
-    except OSError as error:
-        raise DownloadFailed(f"the stored blob cannot be opened: {error}") from None
-    try:
-        writer = await response.prepare(exchange.request)
-        if writer is None or transport is None:
-            return response
-        exchange.began()
-        if file is not None:
-            sent = partial(exchange.count, "store")
-            await send_file(transport, writer, file, part.start, part.end, sent)
-        else:
-            await _stream(exchange, response, blob, part)
-        await response.write_eof()
-    except (ConnectionError, TimeoutError):
-        log.debug("client.left", path=exchange.request.path, sent=exchange.sent)
-    except (OriginError, DownloadFailed, OSError) as error:
-        log.warning("response.cut", path=exchange.request.path, sent=exchange.sent, error=str(error) or repr(error))
-        exchange.metrics.cut.inc()
-        if transport is not None:
-            transport.abort()
-    finally:
-        if file is not None:
-            os.close(file)
-    return response
-
-
-async def _stream(exchange: Exchange, response: web.StreamResponse, blob: Blob, part: ByteRange) -> None:
-    missing = part.length
-    async for content in blob.read(part.start, part.end):
-        missing -= len(content)
-        await response.write(content)
-        exchange.count("download", len(content))
-    if missing:
-        raise DownloadFailed(f"{missing} bytes are missing")

@@ -1,13 +1,15 @@
-"""When a request to an upstream is made again, and how long before."""
+"""How long an upstream has to answer a question, and when it is asked again."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
+import aiohttp
 import structlog
 import tenacity
 
@@ -15,6 +17,9 @@ from peer.origin import OriginUnavailable
 from proxy.settings import UpstreamSettings
 
 log = structlog.get_logger()
+
+ANSWER_SECONDS = 5.0
+"""Within this time in all a question is answered or given up, however often it is asked (design, section 3)."""
 
 MAX_RETRY_AFTER = 10.0
 """Seconds that a client is let wait because an upstream said `Retry-After`; beyond, the upstream counts as gone."""
@@ -26,11 +31,32 @@ Sleep = Callable[[float], Awaitable[None]]
 
 
 class Transient(OriginUnavailable):
-    """A failure that another try may mend; `after` is what the upstream asked to wait, in seconds."""
+    """A failure that another try may mend."""
 
-    def __init__(self, message: str, after: float | None = None) -> None:
-        super().__init__(message)
-        self.after = after
+
+@contextlib.asynccontextmanager
+async def answering(name: str) -> AsyncIterator[asyncio.Timeout]:
+    """The time that upstream `name` has for its answer; `read_whole` gives it more with each part of the answer.
+
+    Raises `Transient` at its end.
+    """
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS) as limit:
+            yield limit
+    except TimeoutError:
+        raise Transient(f"{name} gave no answer within {ANSWER_SECONDS:g} s") from None
+
+
+async def read_whole(response: aiohttp.ClientResponse, size_limit: int, limit: asyncio.Timeout | None = None) -> bytes:
+    """The whole body; raises `OriginUnavailable` where it has more than `size_limit` bytes."""
+    content = bytearray()
+    while chunk := await response.content.readany():
+        content += chunk
+        if len(content) > size_limit:
+            raise OriginUnavailable(f"an answer of more than {size_limit} bytes")
+        if limit is not None:
+            limit.reschedule(asyncio.get_running_loop().time() + ANSWER_SECONDS)
+    return bytes(content)
 
 
 def parse_retry_after(header: str | None, now: datetime) -> float | None:

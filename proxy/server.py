@@ -11,6 +11,7 @@ from aiohttp import hdrs, web
 
 from proxy.blobs import BlobFrontend
 from proxy.errors import PushRefused, answer_to
+from proxy.listener import listen
 from proxy.listings import ListingFrontend, ListingOrigin
 from proxy.manifests import ManifestFrontend
 from proxy.metrics import ProxyMetrics
@@ -24,9 +25,6 @@ from shoal.reference import Registry
 log = structlog.get_logger()
 
 _KEEPALIVE_SECONDS = 75.0
-_BACKLOG = 1024
-"""Connections that wait to be accepted: docker opens one for each request."""
-
 _CLIENT_LEFT = 499
 """nginx's status, in metrics and logs alone, for a client that closed its connection before the end."""
 
@@ -50,8 +48,12 @@ class ProxyServer:
         resolver: Resolver | None,
         upstreams: Upstreams,
         metrics: ProxyMetrics,
+        *,
+        connections: int = 4096,
     ) -> None:
+        """`connections`: how many clients may have at a time; the next ones are refused."""
         self._settings = settings
+        self._connections = connections
         self._metrics = metrics
         self._namer = Namer(settings.upstreams, Registry(settings.default_upstream))
         self._tags = TagResolver(settings.tag_freshness, resolver, upstreams, metrics)
@@ -59,6 +61,7 @@ class ProxyServer:
         self._manifests = ManifestFrontend(source, self._tags)
         self._listings = ListingFrontend(upstreams)
         self._runner: web.AppRunner | None = None
+        self._listening: asyncio.Server | None = None
         self._port = settings.port
         self.app = web.Application()
         self.app.router.add_route("*", "/v2", self._handle)
@@ -79,32 +82,51 @@ class ProxyServer:
             shutdown_timeout=self._settings.shutdown_timeout,
         )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._settings.host, self._settings.port, backlog=_BACKLOG)
+        assert self._runner.server is not None
+        settings = self._settings
         try:
-            await site.start()
+            self._listening = await listen(
+                self._runner.server,
+                settings.host,
+                settings.port,
+                self._connections,
+                settings.client_timeout,
+                self._metrics,
+            )
         except BaseException:
             await self._runner.cleanup()
             raise
-        self._port = site.port
+        self._port = self._listening.sockets[0].getsockname()[1]
         log.info("proxy.listening", host=self._settings.host, port=self._port)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         assert self._runner is not None
-        await self._runner.cleanup()
-        await self._tags.close()
+        assert self._listening is not None
+        self._listening.close()
+        try:
+            await self._runner.cleanup()
+        finally:
+            await self._tags.close()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
+        """One request: its answer, or an error in place of it as long as no answer has begun."""
         exchange = Exchange(request, self._metrics)
         try:
-            response = await self._answer(exchange)
-        except asyncio.CancelledError:
+            try:
+                await self._answer(exchange)
+            except Exception as error:  # where a request ends
+                if exchange.response is None:
+                    await exchange.send(self._failed(exchange, error))
+                else:
+                    exchange.cut(error)
+        except BaseException:  # a cancellation above all: the client has left, or the proxy stops
+            exchange.abort()
             self._ended(exchange, _CLIENT_LEFT)
             raise
-        except Exception as error:  # where a request ends: each error becomes an answer
-            response = self._failed(exchange, error)
-        self._ended(exchange, response.status)
-        return response
+        assert exchange.response is not None
+        self._ended(exchange, exchange.response.status)
+        return exchange.response  # which aiohttp finds sent, or its connection closed
 
     def _ended(self, exchange: Exchange, status: int) -> None:
         request = exchange.request
@@ -120,27 +142,29 @@ class ProxyServer:
             seconds=round(seconds, 4),
         )
 
-    async def _answer(self, exchange: Exchange) -> web.StreamResponse:
+    async def _answer(self, exchange: Exchange) -> None:
         request = exchange.request
         if request.method not in {hdrs.METH_GET, hdrs.METH_HEAD}:
             raise PushRefused("this mirror only serves pulls: push to the registry itself")
         path = request.rel_url.raw_path
         if path in {PREFIX, PREFIX.rstrip("/")}:
             exchange.route = "base"
-            return web.Response(body=b"{}", content_type="application/json", headers=API_HEADERS)
+            await exchange.send(web.Response(body=b"{}", content_type="application/json", headers=API_HEADERS))
+            return
         target = self._namer.parse(path, request.query.get("ns"))
         match target:
             case BlobTarget():
                 exchange.route = "blob"
-                return await self._blobs.answer(exchange, target)
+                await self._blobs.answer(exchange, target)
             case ManifestTarget():
                 exchange.route = "manifest"
-                return await self._manifests.answer(exchange, target)
+                await self._manifests.answer(exchange, target)
             case TagsTarget():
                 exchange.route = "tags"
+                await self._listings.answer(exchange, target)
             case ReferrersTarget():
                 exchange.route = "referrers"
-        return await self._listings.answer(exchange, target)
+                await self._listings.answer(exchange, target)
 
     def _failed(self, exchange: Exchange, error: Exception) -> web.Response:
         request = exchange.request

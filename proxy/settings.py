@@ -15,6 +15,7 @@ DOCKER_HUB_URL = "https://registry-1.docker.io"
 
 _Wait = Annotated[Duration, Meta(ge=0, le=30 * 24 * 3600)]
 _Timeout = Annotated[Duration, Meta(gt=0, le=3600)]
+_ClientTimeout = Annotated[Duration, Meta(ge=1, le=3600)]
 _Retries = Annotated[int, Meta(ge=0, le=20)]
 
 
@@ -40,7 +41,7 @@ class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Seconds without a single byte; there is no limit on a whole body."""
 
     retries: _Retries = 3
-    """How often a request is made again while no byte of its body has come."""
+    """How often a question (what a tag stands for, a list) is asked again, within 5 s in all."""
 
     def __post_init__(self) -> None:
         if self.url:
@@ -84,6 +85,9 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     tag_freshness: _Wait = 60.0
     """Seconds for which a tag's digest is given without a question to the supernode or the origin."""
+
+    client_timeout: _ClientTimeout = 60.0
+    """Seconds after which a client that takes no byte of what is sent to it is cut; each byte begins them anew."""
 
     shutdown_timeout: _Wait = 30.0
     """Seconds that running responses get to finish when the proxy stops."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
+from peer.sink import Sink
 from shoal.descriptor import Descriptor
 from shoal.digest import Digest
 from shoal.reference import Location
@@ -17,11 +17,11 @@ class Blob(Protocol):
 
     @property
     def descriptor(self) -> Descriptor:
-        """Digest and size."""
+        """Digest and size; the size of a stored blob is that of its verified bytes."""
 
     @property
-    def stored(self) -> Path | None:
-        """The complete, verified file, or None while the blob is on its way."""
+    def source(self) -> str:
+        """Where the bytes come from, for metrics: `store` or `download`."""
 
     async def __aenter__(self) -> Self: ...
 
@@ -30,34 +30,26 @@ class Blob(Protocol):
     ) -> None: ...
 
     async def ready(self, start: int) -> None:
-        """Wait until a byte at `start` can be served; raises `OriginError` or `DownloadFailed`."""
+        """Wait until a byte at `start` can be given; raises `OriginError` or `DownloadFailed`."""
 
-    def read(self, start: int, end: int) -> AsyncIterator[bytes | memoryview]:
-        """Bytes `start` to `end` as they come; raises `OriginError` or `DownloadFailed`."""
+    async def send(self, sink: Sink, start: int, end: int) -> None:
+        """Give bytes `start` to `end` to `sink`; raises `OriginError`, `DownloadFailed` or what `sink` raises."""
 
-
-class StoredBlobs(Protocol):
-    """The complete, verified blobs of this node (`peer.store` implements it)."""
-
-    def size(self, digest: Digest) -> int | None:
-        """Bytes of a stored blob, or None where it is not there."""
-
-    def path(self, digest: Digest) -> Path:
-        """Its file."""
+    async def content(self) -> bytes:
+        """The whole of a small blob, such as a manifest; raises `OriginError` or `DownloadFailed`."""
 
 
 class BlobSource(Protocol):
     """Where blobs come from: store, swarm or origin."""
 
-    @property
-    def store(self) -> StoredBlobs:
-        """What needs no download."""
+    def stored(self, digest: Digest) -> int | None:
+        """Bytes of the complete, verified blob on this node, or None where it is not there."""
 
     def expect(self, blobs: Sequence[Descriptor], location: Location) -> None:
-        """A manifest was read that names these blobs, in this order."""
+        """A manifest was read at `location` that names these blobs, in this order."""
 
-    def known(self, digest: Digest) -> Descriptor | None:
-        """A blob whose size is known already."""
+    def known(self, digest: Digest, location: Location) -> Descriptor | None:
+        """A blob whose size is known: that of the store, else the one that a manifest at `location` named."""
 
     async def open(self, blob: Descriptor, location: Location) -> Blob:
-        """The blob, or the download of it that this begins or joins; returns at once."""
+        """The blob, or the download of it that this begins or joins; returns at once. Raises `DownloadFailed`."""

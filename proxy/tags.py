@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
@@ -13,7 +13,7 @@ import structlog
 from peer.origin import OriginError, OriginNotFound, OriginUnavailable
 from proxy.flight import SingleFlight
 from proxy.metrics import ProxyMetrics
-from shoal.descriptor import BlobKind, Descriptor
+from shoal.descriptor import MAX_MANIFEST_SIZE, BlobKind, Descriptor
 from shoal.digest import Digest, InvalidDigest
 from shoal.reference import Location, Tag
 from supernode.protocol import Resolved
@@ -48,17 +48,21 @@ class OriginHead(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """What a reference stands for. `stale`: the origin could not be asked whether it still does."""
+    """What a reference stands for. `stale`: the origin could not be asked whether it still does.
+
+    `named`: the size is that of a manifest or of the store. Without, it is what the origin answered to HEAD: a hint.
+    """
 
     descriptor: Descriptor
     stale: bool = False
+    named: bool = False
 
 
 class FreshnessTable:
     """The last known answers, each fresh for a time, bounded in number. Time in seconds is passed in."""
 
     def __init__(self, freshness: float, capacity: int = MAX_ENTRIES) -> None:
-        """`freshness`: seconds that a tag's answer is good for; a digest's size is good for ever."""
+        """`freshness`: seconds that an answer is good for. A digest's size is what an answer to HEAD says: a hint."""
         self._freshness = freshness
         self._capacity = capacity
         self._entries: OrderedDict[Key, tuple[Resolution, float]] = OrderedDict()
@@ -73,8 +77,7 @@ class FreshnessTable:
 
     def remember(self, key: Key, descriptor: Descriptor, now: float) -> Resolution:
         """The origin, or the cluster, says this."""
-        until = float("inf") if isinstance(key[1], Digest) else now + self._freshness
-        return self._put(key, Resolution(descriptor), until)
+        return self._put(key, Resolution(descriptor), now + self._freshness)
 
     def outlive(self, key: Key, now: float) -> Resolution | None:
         """The origin cannot be asked: the last known answer, now stale, serves for some seconds more."""
@@ -82,6 +85,12 @@ class FreshnessTable:
         if entry is None:
             return None
         return self._put(key, Resolution(entry[0].descriptor, stale=True), now + STALE_SECONDS)
+
+    def correct(self, key: Key, wrong: Descriptor, size: int) -> None:
+        """What is believed of a size is wrong: `size` takes its place for the rest of the time."""
+        resolution, until = self._entries.get(key, (None, 0.0))
+        if resolution is not None and resolution.descriptor == wrong:
+            self._entries[key] = (replace(resolution, descriptor=replace(wrong, size=size)), until)
 
     def forget(self, key: Key) -> None:
         """The origin has it no more."""
@@ -123,12 +132,18 @@ class TagResolver:
             return fresh
         return await self._flights.run(key, lambda: self._resolve(key))
 
+    def correct(self, location: Location, reference: Tag | Digest, wrong: Descriptor, size: int) -> None:
+        """The origin's answer to GET tells another size than `wrong`, which `resolve` had given."""
+        self._table.correct((location, reference, wrong.kind), wrong, size)
+
     async def close(self) -> None:
         """Give up the questions underway."""
         await self._flights.close()
 
     async def _resolve(self, key: Key) -> Resolution:
-        answer = await self._resolver.resolve(*key) if self._resolver is not None else None
+        if self._resolver is None or key[2] is BlobKind.BLOB:  # a blob's size is no news for a cluster
+            return await self._ask_origin(key, None)
+        answer = await self._resolver.resolve(*key)
         if answer is not None and answer.state == "fresh":
             descriptor = _descriptor(answer, key)
             if descriptor is not None:
@@ -171,7 +186,7 @@ def _descriptor(answer: Resolved, key: Key) -> Descriptor | None:
     except InvalidDigest:
         log.warning("supernode.invalid_answer", reference=reference, digest=answer.digest[:100])
         return None
-    if isinstance(reference, Digest) and digest != reference:
-        log.warning("supernode.invalid_answer", reference=reference, digest=digest)
+    if (isinstance(reference, Digest) and digest != reference) or not 0 < answer.size <= MAX_MANIFEST_SIZE:
+        log.warning("supernode.invalid_answer", reference=reference, digest=digest, size=answer.size)
         return None
     return Descriptor(digest, answer.size, answer.media_type, kind)

@@ -12,9 +12,9 @@ from typing import Self
 import aiohttp
 
 from peer.origin import OriginDenied, OriginUnavailable
-from proxy.body import UpstreamBody, answered_range, content_length, parse_content_range
-from proxy.registry import UpstreamRegistry, open_session, read_whole
-from proxy.retry import Sleep, persist
+from proxy.body import UpstreamBody, answered_range, content_length, parse_content_range, size_differs
+from proxy.registry import UpstreamRegistry, open_session
+from proxy.retry import Sleep, answering, persist, read_whole
 from proxy.settings import ProxySettings
 from shoal.descriptor import MANIFEST_TYPES, MAX_MANIFEST_SIZE, BlobKind, Descriptor
 from shoal.digest import Digest, InvalidDigest
@@ -42,25 +42,34 @@ class UpstreamClient:
     """All configured upstreams (`peer.origin.Origin`), as an async context manager that holds their connections."""
 
     def __init__(
-        self, settings: ProxySettings, *, sleep: Sleep = asyncio.sleep, clock: Callable[[], float] = time.monotonic
+        self,
+        settings: ProxySettings,
+        *,
+        connections: int = 256,
+        sleep: Sleep = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Raises `CredentialsUnreadable`. `sleep` is what passes time between tries."""
+        """Raises `CredentialsUnreadable`. `connections`: how many there may be to all upstreams together.
+
+        `sleep` is what passes time between tries.
+        """
+        self._connections = connections
         self._sleep = sleep
         self._session: aiohttp.ClientSession | None = None
+        self._stack = contextlib.AsyncExitStack()
         self._registries = {
             name: UpstreamRegistry(Registry(name), upstream, self._open_session, clock)
             for name, upstream in settings.upstreams.items()
         }
 
     async def __aenter__(self) -> Self:
-        self._session = open_session()
+        self._session = await self._stack.enter_async_context(open_session(self._connections))
+        for registry in self._registries.values():
+            self._stack.push_async_callback(registry.close)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for registry in self._registries.values():
-            await registry.close()
-        if self._session is not None:
-            await self._session.close()
+        await self._stack.aclose()
 
     @contextlib.asynccontextmanager
     async def fetch(
@@ -75,25 +84,28 @@ class UpstreamClient:
         if wanted != ByteRange(0, blob.size):
             headers["Range"] = f"bytes={wanted.start}-{wanted.end - 1}"
 
-        async def begin() -> tuple[aiohttp.ClientResponse, UpstreamBody]:
-            response = await registry.open(location.repository, "GET", _path(blob.digest, blob.kind), headers)
-            try:
-                answered = answered_range(response.status, response.headers, blob, wanted)
-                body = UpstreamBody(response.content, answered, blob.size)
-                await body.begin()
-            except BaseException:
-                response.close()
-                raise
-            return response, body
-
-        response, body = await persist(begin, registry.settings, self._sleep)
+        response = await registry.open(location.repository, "GET", _path(blob.digest, blob.kind), headers)
         try:
+            answered = answered_range(response.status, response.headers, blob, wanted)
+            body = UpstreamBody(response.content, answered, blob.size)
+            if blob.kind is BlobKind.MANIFEST and response.status == 200 and content_length(response.headers) is None:
+                size = await body.gather(MAX_MANIFEST_SIZE)
+                if size != blob.size:
+                    raise size_differs(blob, size)
+            else:
+                await body.begin()
             yield body
         finally:
             response.close()
 
     async def head(self, location: Location, reference: Tag | Digest, kind: BlobKind) -> Descriptor:
         """What a tag or a digest stands for, by HEAD; by GET where that does not tell. Raises `OriginError`."""
+        async with answering(location.registry) as limit:
+            return await self._head(location, reference, kind, limit)
+
+    async def _head(
+        self, location: Location, reference: Tag | Digest, kind: BlobKind, limit: asyncio.Timeout
+    ) -> Descriptor:
         registry = self._registry(location)
 
         async def ask() -> Descriptor | None:
@@ -111,7 +123,7 @@ class UpstreamClient:
         if kind is BlobKind.BLOB:
             assert isinstance(reference, Digest)
             return await self._probe(location, reference)
-        return await self._read(location, reference)
+        return await self._read(location, reference, limit)
 
     async def listing(self, location: Location, endpoint: str, query: Mapping[str, str]) -> Listing:
         """`tags/list` or `referrers/DIGEST` of a repository; raises `OriginError`."""
@@ -119,20 +131,21 @@ class UpstreamClient:
 
         async def ask() -> Listing:
             async with registry.opened(location.repository, "GET", endpoint, _LISTING_HEADERS, query) as response:
-                body = await read_whole(response, MAX_LISTING_SIZE)
+                body = await read_whole(response, MAX_LISTING_SIZE, limit)
                 headers = {name: response.headers[name] for name in _PASSED_HEADERS if name in response.headers}
                 return Listing(body, headers)
 
-        return await persist(ask, registry.settings, self._sleep)
+        async with answering(location.registry) as limit:
+            return await persist(ask, registry.settings, self._sleep)
 
-    async def _read(self, location: Location, reference: Tag | Digest) -> Descriptor:
+    async def _read(self, location: Location, reference: Tag | Digest, limit: asyncio.Timeout) -> Descriptor:
         """A manifest's descriptor from the manifest itself."""
         registry = self._registry(location)
 
         async def ask() -> Descriptor:
             path = _path(reference, BlobKind.MANIFEST)
             async with registry.opened(location.repository, "GET", path, _MANIFEST_HEADERS) as response:
-                content = await read_whole(response, MAX_MANIFEST_SIZE)
+                content = await read_whole(response, MAX_MANIFEST_SIZE, limit)
                 digest = reference if isinstance(reference, Digest) else Digest.of(content)
                 hasher = digest.hasher()
                 hasher.update(content)
@@ -153,8 +166,8 @@ class UpstreamClient:
                 if response.status == 206:
                     _, size = parse_content_range(response.headers.get("Content-Range"))
                 else:
-                    size = content_length(response.headers)
-                if size is None:
+                    size = content_length(response.headers) if response.status == 200 else None
+                if not size:
                     raise OriginUnavailable(f"{location.registry} does not tell the size of {digest}")
                 return Descriptor(digest, size, _media_type(response.headers))
 
@@ -185,13 +198,16 @@ def _media_type(headers: Mapping[str, str]) -> str:
 
 
 def _described(headers: Mapping[str, str], reference: Tag | Digest, kind: BlobKind) -> Descriptor | None:
-    """What an answer to HEAD tells; None where it lacks the length or, for a tag, the digest."""
+    """What an answer to HEAD tells; None where it lacks the length or, for a tag, the digest.
+
+    A length of 0 is what servers say that do not know it, except of a digest of nothing.
+    """
     size = content_length(headers)
-    if size is None:
-        return None
     try:
         digest = reference if isinstance(reference, Digest) else Digest(headers.get("Docker-Content-Digest", ""))
     except InvalidDigest:
+        return None
+    if size is None or (size == 0 and not digest.matches(digest.hasher())):
         return None
     if kind is BlobKind.MANIFEST and size > MAX_MANIFEST_SIZE:
         raise OriginUnavailable(f"a manifest of {size} bytes is over the limit of {MAX_MANIFEST_SIZE}")

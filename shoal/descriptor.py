@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 import msgspec
 
@@ -32,6 +33,13 @@ class BlobKind(StrEnum):
     MANIFEST = "manifest"
 
 
+class BlobKey(NamedTuple):
+    """Which blob is meant as long as its bytes are not verified: two sizes that are said of one digest are two blobs."""
+
+    digest: Digest
+    size: int
+
+
 @dataclass(frozen=True, slots=True)
 class Descriptor:
     """A blob's identity: its digest, its length in bytes and its media type (may be empty)."""
@@ -40,6 +48,10 @@ class Descriptor:
     size: int
     media_type: str = ""
     kind: BlobKind = BlobKind.BLOB
+
+    @property
+    def key(self) -> BlobKey:
+        return BlobKey(self.digest, self.size)
 
 
 class _RawPlatform(msgspec.Struct):

@@ -1,25 +1,63 @@
-"""Typed messages: msgpack on the wire, frozen structures inside, one encode and one decode for both protocols.
+"""Typed messages of both protocols: msgpack bytes outside, frozen structures inside, one encode and one decode.
 
-`msgpack` reads the bytes under limits, `msgspec` checks every field against its type; unknown fields are ignored.
+Every field has bounds, which are checked before anything is allocated for it; unknown fields are ignored.
 """
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar, get_args
+import functools
+from typing import Annotated, Any, Generic, Protocol, TypeVar
 
-import msgpack
 import msgspec
 
-_MAX_CONTAINER = 1 << 16
-_TAG = "t"
+from shoal.descriptor import BlobKey
+from shoal.digest import Digest, InvalidDigest
+from shoal.pieces import MAX_BLOB_SIZE, MAX_PIECES, PIECE_DIGEST_SIZE
+
+DigestText = Annotated[str, msgspec.Meta(max_length=160)]
+BlobSize = Annotated[int, msgspec.Meta(ge=0, le=MAX_BLOB_SIZE)]
+PieceNumber = Annotated[int, msgspec.Meta(ge=0, lt=MAX_PIECES)]
+PieceCount = Annotated[int, msgspec.Meta(ge=0, le=MAX_PIECES)]
+Bitfield = Annotated[bytes, msgspec.Meta(max_length=MAX_PIECES // 8)]
+PieceDigests = Annotated[bytes, msgspec.Meta(max_length=MAX_PIECES * PIECE_DIGEST_SIZE)]
 
 
 class InvalidMessage(ValueError):
     """Bytes that are no message of the expected kinds."""
 
 
-class Message(msgspec.Struct, frozen=True, tag_field=_TAG, tag=str.lower, omit_defaults=True):
-    """Base of all messages; the field `_TAG` holds the lower-case name of the kind."""
+class Message(msgspec.Struct, frozen=True, tag_field="t", tag=str.lower, omit_defaults=True):
+    """Base of all messages; the field `t` holds the lower-case name of the kind."""
+
+
+class BlobRef(msgspec.Struct, frozen=True):
+    """Which blob is meant. A blob is digest and size as long as nobody has verified its bytes."""
+
+    digest: DigestText
+    size: BlobSize
+
+
+class NamesBlob(Protocol):
+    """A message, or a part of one, that is about one blob."""
+
+    @property
+    def digest(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+
+def key_of(message: NamesBlob) -> BlobKey:
+    """The blob that a message is about; raises `InvalidMessage`."""
+    return _key(message.digest, message.size)
+
+
+@functools.lru_cache(maxsize=8192)
+def _key(digest: str, size: int) -> BlobKey:
+    try:
+        return BlobKey(Digest(digest), size)
+    except InvalidDigest as error:
+        raise InvalidMessage(str(error)) from None
 
 
 M = TypeVar("M")
@@ -28,17 +66,18 @@ M = TypeVar("M")
 class Codec(Generic[M]):
     """Encodes and decodes the messages of one protocol in one direction.
 
-    `kinds` is a message class or the union of several, `limit` the largest encoded message in bytes.
+    `kinds` is a message class or the union of several, `limit` the largest encoded message in bytes. To be made at
+    import: msgspec 0.22 crashes where two threads are the first to use a type together.
     """
 
     def __init__(self, kinds: Any, limit: int) -> None:
-        # by tag, as msgspec would find them itself, which takes it eight times as long as all the rest
-        self._kinds: dict[Any, Any] = {kind.__struct_config__.tag: kind for kind in get_args(kinds) or (kinds,)}
+        self._encoder = msgspec.msgpack.Encoder(enc_hook=str)
+        self._decoder: msgspec.msgpack.Decoder[M] = msgspec.msgpack.Decoder(kinds)
         self.limit = limit
 
     def encode(self, message: M) -> bytes:
         """The message as bytes; raises `InvalidMessage` where it is over the limit."""
-        data: bytes = msgpack.packb(msgspec.to_builtins(message, builtin_types=(bytes,), enc_hook=str))
+        data = self._encoder.encode(message)
         if len(data) > self.limit:
             raise InvalidMessage(f"a {type(message).__name__} of {len(data)} bytes is over the limit of {self.limit}")
         return data
@@ -48,8 +87,6 @@ class Codec(Generic[M]):
         if len(data) > self.limit:
             raise InvalidMessage(f"a message of {len(data)} bytes is over the limit of {self.limit}")
         try:
-            raw = msgpack.unpackb(data, max_array_len=_MAX_CONTAINER, max_map_len=_MAX_CONTAINER)
-            decoded: M = msgspec.convert(raw, type=self._kinds[raw[_TAG]])
-        except (LookupError, ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
+            return self._decoder.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidMessage(f"not a message: {str(error)[:200]}") from None
-        return decoded

@@ -31,6 +31,8 @@ _PIECE_SIZES = ((256 * MIB, 256 * KIB), (1 * GIB, 1 * MIB), (16 * GIB, 4 * MIB),
 """Blobs up to the first figure have pieces of the second: Mundinger et al. 2008, (1 + floor(log2 N)/M) of the bound."""
 
 MAX_PIECE_SIZE = 8 * MIB
+MAX_PIECES = MAX_BLOB_SIZE // MAX_PIECE_SIZE
+"""Of the largest blob; no other has more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from supernode.protocol import PeerId
-from supernode.swarm import Member
+from supernode.swarm import Swarm
 
 MAX_NEIGHBOURS = 50
 """Up to here the swarm is a full mesh; above, a random graph of about this degree (design, section 4): each is told of
@@ -29,7 +29,7 @@ class Contact:
 
 def choose_neighbours(
     peer: PeerId,
-    members: Mapping[PeerId, Member],
+    swarm: Swarm,
     contacts: Mapping[PeerId, Contact],
     rng: random.Random,
     limit: int = MAX_NEIGHBOURS,
@@ -39,7 +39,7 @@ def choose_neighbours(
     Some are drawn at random. Of these, members that still leech make up at least half where there are as many, so that
     a few seeds are not everybody's only neighbours, and the ones with the fewest neighbours are taken.
     """
-    others = list(members)
+    others = list(swarm.members)
     if len(others) <= limit + 1:
         others = [other for other in others if other != peer]
         rng.shuffle(others)
@@ -51,16 +51,31 @@ def choose_neighbours(
     if len(near) < count // 2:
         near = [other for other in others if other != peer and contacts[other].zone == zone]
         near = rng.sample(near, min(len(near), _DRAWN * count))
-    chosen = _mix(near, members, count // 2)
+    chosen = _mix(near, swarm, count // 2)
     taken = set(chosen)
-    chosen += _mix([other for other in drawn if other not in taken], members, count - len(chosen))
+    chosen += _mix([other for other in drawn if other not in taken], swarm, count - len(chosen))
     rng.shuffle(chosen)
     return chosen
 
 
-def _mix(peers: list[PeerId], members: Mapping[PeerId, Member], count: int) -> list[PeerId]:
-    peers = sorted(peers, key=lambda peer: members[peer].neighbours)
-    leechers = [peer for peer in peers if members[peer].leeching]
-    seeds = [peer for peer in peers if not members[peer].leeching]
+def choose_audience(peer: PeerId, swarm: Swarm, rng: random.Random, limit: int = MAX_NEIGHBOURS) -> list[PeerId]:
+    """Leechers that are told of a member that has come with pieces: those with the fewest neighbours of some drawn at
+    random, and none that has as many neighbours as it should."""
+    leechers = [
+        other
+        for other, member in swarm.leechers.items()
+        if other != peer and peer not in member.neighbours and len(member.neighbours) < limit
+    ]
+    if len(leechers) <= limit:
+        return leechers
+    drawn = rng.sample(leechers, min(len(leechers), _DRAWN * limit))
+    return sorted(drawn, key=lambda other: len(swarm.leechers[other].neighbours))[:limit]
+
+
+def _mix(peers: list[PeerId], swarm: Swarm, count: int) -> list[PeerId]:
+    members = swarm.members
+    peers = sorted(peers, key=lambda peer: len(members[peer].neighbours))
+    leechers = [peer for peer in peers if peer in swarm.leechers]
+    seeds = [peer for peer in peers if peer not in swarm.leechers]
     wanted = min(len(leechers), max(count - len(seeds), count // 2))
     return leechers[:wanted] + seeds[: count - wanted]

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from shoal.digest import Digest
+from shoal.descriptor import BlobKey
 from shoal.pieces import MIB, PieceSet, leading_run, lowest, run_of
 from shoal.reference import Location
 from supernode.protocol import LeaseId, PeerId
@@ -51,6 +51,7 @@ class Lease:
 
     id: LeaseId
     holder: PeerId
+    location: Location
     swarm: Swarm
     next: int
     end: int
@@ -58,6 +59,8 @@ class Lease:
     lone: bool
     first: int = field(init=False)
     granted_at: float = field(init=False)
+    relief: bool = False
+    """Whether its holder starves for pieces that others have; these do not count as had."""
     counted: bool = True
     """Whether it takes one of the origin's slots; in its last piece it leaves its slot to the next lease."""
 
@@ -102,39 +105,43 @@ Decision = Granted | Trimmed | Revoked
 class _Queue:
     """The peers that want blobs of one repository, each with its blobs in the order in which it opened them."""
 
-    wants: dict[PeerId, dict[Digest, Swarm]] = field(default_factory=dict)
+    location: Location
+    wants: dict[PeerId, dict[BlobKey, Swarm]] = field(default_factory=dict)
     order: list[PeerId] = field(default_factory=list)
-    swarms: dict[Digest, Swarm] = field(default_factory=dict)
-    counts: Counter[Digest] = field(default_factory=Counter)
+    swarms: dict[BlobKey, Swarm] = field(default_factory=dict)
+    counts: Counter[BlobKey] = field(default_factory=Counter)
 
     def add(self, peer: PeerId, swarm: Swarm) -> None:
         if peer not in self.wants:
             self.wants[peer] = {}
             self.order.append(peer)
-        if swarm.digest not in self.wants[peer]:
-            self.wants[peer][swarm.digest] = swarm
-            self.swarms[swarm.digest] = swarm
-            self.counts[swarm.digest] += 1
+        if swarm.key not in self.wants[peer]:
+            self.wants[peer][swarm.key] = swarm
+            self.swarms[swarm.key] = swarm
+            self.counts[swarm.key] += 1
 
-    def remove(self, peer: PeerId, digest: Digest) -> None:
+    def remove(self, peer: PeerId, swarm: Swarm) -> None:
         blobs = self.wants.get(peer)
-        if blobs is None or blobs.pop(digest, None) is None:
+        if blobs is None or blobs.pop(swarm.key, None) is None:
             return
-        self.counts[digest] -= 1
-        if not self.counts[digest]:
-            del self.swarms[digest], self.counts[digest]
+        self.counts[swarm.key] -= 1
+        if not self.counts[swarm.key]:
+            del self.swarms[swarm.key], self.counts[swarm.key]
         if not blobs:
             del self.wants[peer]
             self.order.remove(peer)
 
     @property
     def anything_free(self) -> bool:
-        return any(swarm.free for swarm in self.swarms.values())
+        return any(swarm.free or swarm.starved for swarm in self.swarms.values())
 
     def first_free(self, peer: PeerId, now: float, ranges: bool) -> Swarm | None:
         for swarm in self.wants[peer].values():
-            free = swarm.free if ranges or not swarm.leased else 0
-            if free and swarm.members[peer].origin and swarm.banned.get(peer, 0.0) <= now:
+            if not (swarm.free or swarm.starved) or not (ranges or not swarm.leased):
+                continue
+            if swarm.members[peer].places.get(self.location, now + 1) > now or swarm.table.is_banned(peer, now):
+                continue
+            if swarm.free or swarm.starving(peer):
                 return swarm
         return None
 
@@ -158,12 +165,14 @@ class OriginLeases:
 
     def want(self, peer: PeerId, location: Location, swarm: Swarm) -> None:
         """A peer opened a blob and lacks pieces of it."""
-        self._queues.setdefault(location, _Queue()).add(peer, swarm)
+        if location not in self._queues:
+            self._queues[location] = _Queue(location)
+        self._queues[location].add(peer, swarm)
 
     def unwant(self, peer: PeerId, swarm: Swarm) -> None:
         """A peer has the blob, or does not want it any more."""
         for location, queue in list(self._queues.items()):
-            queue.remove(peer, swarm.digest)
+            queue.remove(peer, swarm)
             if not queue.wants:
                 del self._queues[location]
 
@@ -179,6 +188,7 @@ class OriginLeases:
         rate = fetched / max(now - lease.granted_at, _MIN_SECONDS)
         self._rate = rate if self._rate == 0.0 else self._rate + _RATE_WEIGHT * (rate - self._rate)
         lease.swarm.leased &= ~run_of(lease.next, reached - lease.next)
+        lease.swarm.fetched(run_of(lease.next, reached - lease.next))
         lease.next, lease.moved_at = reached, now
         if lease.next >= lease.end:
             self._end(lease)
@@ -197,13 +207,24 @@ class OriginLeases:
         for lease in list(self._held.get(peer, ())):
             self._end(lease)
 
+    def shorten(self, swarm: Swarm) -> list[Decision]:
+        """Others have come to have pieces that are leased: a lease ends where all that follows is held by others."""
+        decisions: list[Decision] = []
+        for lease in [each for each in self.leases.values() if each.swarm is swarm and not each.relief]:
+            needed = lease.rest & ~swarm.held_by_others(lease.holder)
+            end = max(needed.bit_length(), lease.next + 1)
+            if end < lease.end:
+                self._cut(lease, end)
+                decisions.append(Trimmed(lease))
+        return decisions
+
     def held_by(self, peer: PeerId, swarm: Swarm) -> list[Lease]:
         """The leases of one peer over one blob."""
         return [lease for lease in self._held.get(peer, ()) if lease.swarm is swarm]
 
     # --- what follows ---------------------------------------------------------------------------------------------
 
-    def decide(self, now: float) -> list[Decision]:
+    def decide(self, now: float, *, granting: bool = True) -> list[Decision]:
         """Revoke what does not move, split lone leases when others have come, and fill the origin's slots."""
         decisions: list[Decision] = []
         for lease in list(self.leases.values()):
@@ -215,7 +236,7 @@ class OriginLeases:
         if not self._is_lone:
             self._split(decisions, now)
         active = sum(lease.counted for lease in self.leases.values())
-        while active < self._slots:
+        while granting and active < self._slots:
             granted = self._grant(now)
             if granted is None:
                 break
@@ -265,11 +286,14 @@ class OriginLeases:
             lease.lone = False
             end = min(lease.end, lease.next + max(self._run(lease.swarm), lease.soon(_RUN_SECONDS, now)))
             if end < lease.end:
-                given_up = run_of(end, lease.end - end)
-                lease.end = end
-                lease.swarm.leased &= ~given_up
-                lease.swarm.recount()
+                self._cut(lease, end)
                 decisions.append(Trimmed(lease))
+
+    @staticmethod
+    def _cut(lease: Lease, end: int) -> None:
+        lease.swarm.leased &= ~run_of(end, lease.end - end)
+        lease.end = end
+        lease.swarm.recount()
 
     def _may_hold_another(self, peer: PeerId, now: float) -> bool:
         return all(
@@ -284,7 +308,7 @@ class OriginLeases:
             found = self._candidate(queue, now)
             if found is not None:
                 self._turn += step + 1
-                return self._lease(*found, now)
+                return self._lease(queue.location, *found, now)
         return None
 
     def _candidate(self, queue: _Queue, now: float) -> tuple[PeerId, Swarm] | None:
@@ -299,15 +323,18 @@ class OriginLeases:
                 return peer, swarm
         return None
 
-    def _lease(self, peer: PeerId, swarm: Swarm, now: float) -> Lease:
-        first = lowest(swarm.free)
-        available = leading_run(swarm.free, first)
+    def _lease(self, location: Location, peer: PeerId, swarm: Swarm, now: float) -> Lease:
+        starving = swarm.starving(peer)
+        pieces = starving or swarm.free
+        first = lowest(pieces)
+        available = leading_run(pieces, first)
         # one at a time: when others come, what the socket of a lease that is cut holds has left the origin twice
         lone = self._is_lone and self.ranges and not any(lease.lone for lease in self._held.get(peer, ()))
-        count = available if lone else min(available, self._run(swarm))
+        count = available if lone and not starving else min(available, self._run(swarm))
         if not self.ranges:
             count = swarm.layout.count - first
-        lease = Lease(LeaseId(next(self._ids)), peer, swarm, first, first + count, now, lone)
+        lease_id = LeaseId(next(self._ids))
+        lease = Lease(lease_id, peer, location, swarm, first, first + count, now, lone, relief=bool(starving))
         swarm.leased |= lease.rest
         swarm.free &= ~lease.rest
         self.leases[lease.id] = lease

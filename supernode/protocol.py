@@ -10,20 +10,34 @@ from typing import Annotated, NewType
 
 import msgspec
 
-from shoal.messages import Codec, InvalidMessage, Message
+from shoal.messages import (
+    Bitfield,
+    BlobRef,
+    BlobSize,
+    Codec,
+    DigestText,
+    InvalidMessage,
+    Message,
+    PieceCount,
+    PieceDigests,
+    PieceNumber,
+)
 
-VERSION = 1
+VERSION = 2
 PATH = "/v1/control"
 MAX_MESSAGE_SIZE = 4 << 20
 """Bytes of one control message in either direction."""
+MAX_BLOBS = 1024
+"""Blobs in one message."""
 
 PeerId = NewType("PeerId", str)
 LeaseId = NewType("LeaseId", int)
 
 _PEER_ID = re.compile(r"[0-9a-f]{32}")
 _Text = Annotated[str, msgspec.Meta(max_length=512)]
-_Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+_Number = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 _Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+_AtMost = msgspec.Meta(max_length=MAX_BLOBS)
 
 
 def parse_peer_id(text: str) -> PeerId:
@@ -34,23 +48,28 @@ def parse_peer_id(text: str) -> PeerId:
 
 
 class Wanted(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A blob that a peer opens: what it is, where the origin keeps it, which pieces the peer has."""
+    """A blob that a peer opens, and one place where an origin keeps it. A blob with several places is told for each."""
 
-    digest: _Text
-    size: _Count
+    digest: DigestText
+    size: BlobSize
     registry: _Text
     repository: _Text
-    have: bytes = b""
+    have: Bitfield = b""
+    """The pieces that the peer has."""
+    coming: Bitfield = b""
+    """The pieces that come to it from an origin."""
     origin: bool = True
-    """Whether this peer may fetch from the origin."""
+    """Whether this peer may fetch from that place."""
 
 
 class Held(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A blob of which a peer has pieces; `have` is empty where it has all of them."""
+    """A blob of which a peer has pieces; `have` is empty where it has the whole, verified blob."""
 
-    digest: _Text
-    size: _Count
-    have: bytes = b""
+    digest: DigestText
+    size: BlobSize
+    have: Bitfield = b""
+    coming: Bitfield = b""
+    """The pieces that come to it from an origin without a lease."""
 
 
 class Neighbour(msgspec.Struct, frozen=True):
@@ -67,65 +86,82 @@ class Neighbour(msgspec.Struct, frozen=True):
 class Hello(Message, frozen=True):
     """First message of a connection. `host` is empty where the supernode is to take the connection's address."""
 
-    version: int
+    version: _Number
     peer: _Text
     port: _Port
     host: _Text = ""
     zone: _Text = ""
+    returning: bool = False
+    """Whether a supernode has known this peer before: others that it knew are coming back too."""
 
 
 class Open(Message, frozen=True):
     """The peer wants these blobs, the first one first; answered with a `Handout` for each."""
 
-    blobs: list[Wanted]
+    blobs: Annotated[list[Wanted], _AtMost]
 
 
 class Announce(Message, frozen=True):
     """What the peer has now, over all its swarms; also tells that it is alive."""
 
-    blobs: list[Held] = msgspec.field(default_factory=list)
+    blobs: Annotated[list[Held], _AtMost] = msgspec.field(default_factory=list)
 
 
 class Close(Message, frozen=True):
     """The peer has no piece of these blobs any more and wants none."""
 
-    digests: list[_Text]
+    blobs: Annotated[list[BlobRef], _AtMost]
+
+
+class Seek(Message, frozen=True):
+    """The peer has lost neighbours of these blobs; answered with a `Handout` for each."""
+
+    blobs: Annotated[list[BlobRef], _AtMost]
+
+
+class Starved(Message, frozen=True):
+    """A reader waits for these pieces, and no neighbour that has them gives them: the peer asks for leases."""
+
+    digest: DigestText
+    size: BlobSize
+    pieces: Bitfield
 
 
 class Progress(Message, frozen=True):
     """Pieces that a lease's holder has fetched, from `first` on, and their digests."""
 
-    lease: _Count
-    first: _Count
-    digests: bytes
+    lease: _Number
+    first: PieceNumber
+    digests: PieceDigests
 
 
 class Release(Message, frozen=True):
     """The holder gives a lease back before its end; `reason` is one of the values of `ReleaseReason`."""
 
-    lease: _Count
+    lease: _Number
     reason: _Text
 
 
 class Table(Message, frozen=True):
     """The answer to `NeedTable`: digests of the pieces that are set in `pieces`, in ascending order."""
 
-    digest: _Text
-    size: _Count
-    pieces: bytes
-    digests: bytes
+    digest: DigestText
+    size: BlobSize
+    pieces: Bitfield
+    digests: PieceDigests
 
 
 class Corrupt(Message, frozen=True):
     """All pieces matched their digests and the whole blob did not match its own."""
 
-    digest: _Text
+    digest: DigestText
+    size: BlobSize
 
 
 class Resolve(Message, frozen=True):
     """Asks what a tag (or a digest without a known size) stands for; answered with `Resolved` of the same `query`."""
 
-    query: _Count
+    query: _Number
     registry: _Text
     repository: _Text
     reference: _Text
@@ -140,7 +176,7 @@ class Publish(Message, frozen=True):
     reference: _Text
     kind: _Text
     digest: _Text = ""
-    size: _Count = 0
+    size: BlobSize = 0
     media_type: _Text = ""
 
 
@@ -151,7 +187,6 @@ class ReleaseReason:
     DENIED = "denied"
     NO_RANGE = "no-range"
     CLOSED = "closed"
-    CORRUPT = "corrupt"
 
 
 # --- from the supernode --------------------------------------------------------------------------------------------
@@ -160,8 +195,8 @@ class ReleaseReason:
 class Welcome(Message, frozen=True):
     """The peer is registered; it announces itself at least every `announce_interval` seconds."""
 
-    version: int
-    announce_interval: float
+    version: _Number
+    announce_interval: Annotated[float, msgspec.Meta(gt=0, le=3600)]
 
 
 class Refused(Message, frozen=True):
@@ -170,67 +205,84 @@ class Refused(Message, frozen=True):
     reason: _Text
 
 
+class BlobRefused(Message, frozen=True):
+    """The supernode has no place for this blob of this peer: its pieces have to come without it."""
+
+    digest: DigestText
+    size: BlobSize
+    reason: _Text
+
+
 class Handout(Message, frozen=True):
     """Neighbours for one swarm."""
 
-    digest: _Text
-    neighbours: list[Neighbour]
+    digest: DigestText
+    size: BlobSize
+    neighbours: Annotated[list[Neighbour], _AtMost]
 
 
-class PieceDigests(Message, frozen=True):
+class TableNews(Message, frozen=True):
     """Digests of the pieces that are set in `pieces`, in ascending order."""
 
-    digest: _Text
-    pieces: bytes
-    digests: bytes
+    digest: DigestText
+    size: BlobSize
+    pieces: Bitfield
+    digests: PieceDigests
 
 
 class Grant(Message, frozen=True):
-    """The right to fetch `count` pieces from `first` on from the origin, for one holder at a time."""
+    """The right to fetch `count` pieces from `first` on from this place, for one holder at a time."""
 
-    lease: _Count
-    digest: _Text
-    first: _Count
-    count: _Count
+    lease: _Number
+    digest: DigestText
+    size: BlobSize
+    registry: _Text
+    repository: _Text
+    first: PieceNumber
+    count: PieceCount
 
 
 class Trim(Message, frozen=True):
     """A lease now ends before piece `end`; what lies behind is somebody else's."""
 
-    lease: _Count
-    end: _Count
+    lease: _Number
+    end: PieceCount
 
 
 class Revoke(Message, frozen=True):
     """A lease is over."""
 
-    lease: _Count
+    lease: _Number
 
 
 class NeedTable(Message, frozen=True):
     """Asks a peer for the piece digests of a blob of which it has pieces."""
 
-    digest: _Text
+    digest: DigestText
+    size: BlobSize
 
 
 class Void(Message, frozen=True):
-    """The piece digests of a blob are not to be trusted: drop its pieces and start again."""
+    """The piece digests of a blob are not to be trusted, nor are pieces that were checked by them."""
 
-    digest: _Text
+    digest: DigestText
+    size: BlobSize
 
 
 class Resolved(Message, frozen=True):
     """`state` is `fresh` (the answer is here), `ask` (ask the origin and publish) or `failed` (ask it for yourself)."""
 
-    query: _Count
+    query: _Number
     state: _Text
     digest: _Text = ""
-    size: _Count = 0
+    size: BlobSize = 0
     media_type: _Text = ""
 
 
-FromPeer = Hello | Open | Announce | Close | Progress | Release | Table | Corrupt | Resolve | Publish
-FromSupernode = Welcome | Refused | Handout | PieceDigests | Grant | Trim | Revoke | NeedTable | Void | Resolved
+FromPeer = Hello | Open | Announce | Close | Seek | Starved | Progress | Release | Table | Corrupt | Resolve | Publish
+FromSupernode = (
+    Welcome | Refused | BlobRefused | Handout | TableNews | Grant | Trim | Revoke | NeedTable | Void | Resolved
+)
 
 from_peer: Codec[FromPeer] = Codec(FromPeer, MAX_MESSAGE_SIZE)
 from_supernode: Codec[FromSupernode] = Codec(FromSupernode, MAX_MESSAGE_SIZE)

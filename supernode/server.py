@@ -142,7 +142,8 @@ class SupernodeServer:
             await older.socket.close()
         self._connections[peer] = connection
         host = hello.host or request.remote or ""
-        self._tracker.join(peer, Contact(host, hello.port, hello.zone or _subnet(host)), time.monotonic())
+        contact = Contact(host, hello.port, hello.zone or _subnet(host))
+        self._tracker.join(peer, contact, time.monotonic(), returning=hello.returning)
         log.info("peer.joined", peer=peer, host=host, port=hello.port, zone=hello.zone)
         connection.send(
             protocol.from_supernode.encode(protocol.Welcome(protocol.VERSION, self._settings.announce_interval))

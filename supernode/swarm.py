@@ -1,76 +1,150 @@
-"""One swarm: the peers that have or want one blob, the pieces that each has, and the pieces' digests."""
+"""One swarm: the peers that have or want one blob, and the pieces that each has."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from shoal.digest import Digest
-from shoal.pieces import PIECE_DIGEST_SIZE, PieceLayout, PieceSet, iterate
+from shoal.descriptor import BlobKey
+from shoal.pieces import PieceLayout, PieceSet
+from shoal.reference import Location
 from supernode.protocol import PeerId
+from supernode.tables import PieceTable
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Member:
-    """A peer in a swarm: the pieces it said it has, whether it wants the rest, and may fetch it from the origin.
-
-    `neighbours` is the number of members that it was told of or that were told of it, with those that have left since.
-    """
+    """A peer in a swarm and the pieces it said it has."""
 
     have: PieceSet = 0
-    leeching: bool = False
-    origin: bool = False
-    neighbours: int = 0
+    complete: bool = False
+    """Whether it said that it has the whole blob and verified it."""
+    places: dict[Location, float] = field(default_factory=dict)
+    """Where an origin keeps the blob for it, and from when on it may fetch from there, in the tracker's seconds."""
+    neighbours: set[PeerId] = field(default_factory=set)
+    """The members that it was told of or that were told of it."""
+    sought_at: float = float("-inf")
+    """When it was last given neighbours because it asked for more."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Swarm:
     """State of one blob. No I/O, no clock.
 
-    `free` are the pieces that no member has and no lease covers: somebody has to fetch them from the origin.
-    `table` maps a piece to its digest, `reporters` to the peer that told it.
+    `free` are the pieces that no member has, no lease covers and no origin is sending to anybody: somebody has to fetch
+    them.
     """
 
-    digest: Digest
+    key: BlobKey
     layout: PieceLayout
-    members: dict[PeerId, Member] = field(default_factory=dict)
+    all: PieceSet = field(init=False)
+    free: PieceSet = field(init=False)
     leased: PieceSet = 0
-    free: PieceSet = 0
-    known: PieceSet = 0
-    table: dict[int, bytes] = field(default_factory=dict)
-    reporters: dict[int, PeerId] = field(default_factory=dict)
-    news: PieceSet = 0
-    """Pieces whose digests the members have not been told yet."""
-    news_due: float = 0.0
-    """When they may be told next, in seconds of the tracker's clock."""
-    asked: dict[PeerId, float] = field(default_factory=dict)
-    """When members were asked for piece digests."""
-    banned: dict[PeerId, float] = field(default_factory=dict)
-    """Peers whose reports led to a wrong blob, and until when they get no lease."""
+    members: dict[PeerId, Member] = field(default_factory=dict)
+    leechers: dict[PeerId, Member] = field(default_factory=dict)
+    """The members that want pieces they lack."""
+    coming: dict[PeerId, tuple[PieceSet, float]] = field(default_factory=dict)
+    """Pieces that come to members from an origin without a lease, and until when that is believed."""
+    starved: dict[PeerId, PieceSet] = field(default_factory=dict)
+    """Pieces that leechers may fetch from an origin although others have them; who waits longest comes first."""
+    table: PieceTable = field(default_factory=PieceTable)
 
     def __post_init__(self) -> None:
-        self.free = self.layout.all
+        self.all = self.free = self.layout.all
 
-    def update(self, peer: PeerId, have: PieceSet) -> Member:
-        """A peer tells which pieces it has; what it no longer has may become free."""
-        member = self.members.setdefault(peer, Member())
-        lost = member.have & ~have
+    def join(self, peer: PeerId) -> Member:
+        """The member that stands for a peer, from now on."""
+        member = self.members.get(peer)
+        if member is None:
+            member = self.members[peer] = Member()
+        return member
+
+    def update(self, peer: PeerId, have: PieceSet) -> bool:
+        """A member tells which pieces it has; what it no longer has may become free.
+
+        Whether somebody has a lease over pieces that this member did not have before.
+        """
+        member = self.members[peer]
+        before = member.have
+        if have == before:
+            return False
         member.have = have
         self.free &= ~have
-        if lost:
+        if before & ~have:
             self.recount()
-        return member
+        return bool(have & self.leased & ~before)
+
+    def expect(self, peer: PeerId, pieces: PieceSet, until: float) -> None:
+        """A member tells which pieces come to it from an origin without a lease; it replaces what it told before."""
+        before, _ = self.coming.pop(peer, (0, 0.0))
+        if pieces:
+            self.coming[peer] = pieces, until
+            self.free &= ~pieces
+        if before & ~pieces:
+            self.recount()
+
+    def expire(self, now: float) -> None:
+        """Pieces that were to come and whose time is over may be fetched by others."""
+        late = [peer for peer, (_, until) in self.coming.items() if until <= now]
+        for peer in late:
+            del self.coming[peer]
+        if late:
+            self.recount()
+
+    def starve(self, peer: PeerId, pieces: PieceSet) -> None:
+        """A leecher cannot get these pieces from those that have them; it replaces what it told before."""
+        self.starved.pop(peer, None)
+        if pieces:
+            self.starved[peer] = pieces
+
+    def fetched(self, pieces: PieceSet) -> None:
+        """Pieces have come from an origin: nobody starves for them any more."""
+        for peer, starved in list(self.starved.items()):
+            if starved & pieces:
+                self.starved[peer] = starved & ~pieces
+                if not self.starved[peer]:
+                    del self.starved[peer]
+
+    def starving(self, peer: PeerId) -> PieceSet:
+        """The pieces that a peer starves for, lacks, and that come to nobody from an origin."""
+        pieces = self.starved.get(peer, 0)
+        return pieces & ~self.members[peer].have & ~self.leased & ~self._expected if pieces else 0
+
+    def sate(self, peer: PeerId) -> None:
+        """A member wants no more pieces."""
+        self.leechers.pop(peer, None)
+        self.starved.pop(peer, None)
+
+    def introduce(self, peer: PeerId, other: PeerId) -> None:
+        """One of two members is told of the other."""
+        self.members[peer].neighbours.add(other)
+        self.members[other].neighbours.add(peer)
 
     def remove(self, peer: PeerId) -> None:
         """A peer leaves; what only it had is free again."""
-        member = self.members.pop(peer, None)
-        self.asked.pop(peer, None)
-        if member is not None and member.have:
+        member = self.members.pop(peer)
+        self.sate(peer)
+        self.table.asked.pop(peer, None)
+        for other in member.neighbours:
+            self.members[other].neighbours.discard(peer)
+        came, _ = self.coming.pop(peer, (0, 0.0))
+        if (member.have | came) and self.members:
             self.recount()
+
+    def void(self) -> list[PeerId]:
+        """Pieces that were checked by a wrong table are nobody's. The members that have to start again."""
+        deceived = [peer for peer, member in self.members.items() if not member.complete]
+        for peer in deceived:
+            self.members[peer].have = 0
+        self.starved.clear()
+        self.recount()
+        return deceived
 
     def recount(self) -> None:
         """Work out anew which pieces are free."""
-        self.free = self.layout.all & ~self.leased & ~self.held
+        taken = self.leased | self._expected
+        if taken != self.all:
+            taken |= self.held
+        self.free = self.all & ~taken
 
     @property
     def held(self) -> PieceSet:
@@ -78,36 +152,21 @@ class Swarm:
         held = 0
         for member in self.members.values():
             held |= member.have
-            if held == self.layout.all:
+            if held == self.all:
                 break
         return held
 
+    def held_by_others(self, peer: PeerId) -> PieceSet:
+        """Pieces that some member besides this one has."""
+        held = 0
+        for other, member in self.members.items():
+            if other != peer:
+                held |= member.have
+        return held
+
     @property
-    def leechers(self) -> Iterable[PeerId]:
-        return (peer for peer, member in self.members.items() if member.leeching)
-
-    def report(self, peer: PeerId, pieces: Iterable[int], digests: bytes) -> None:
-        """Take piece digests that `peer` reports. The first report of a piece stands."""
-        for place, index in enumerate(pieces):
-            if index not in self.table:
-                self.table[index] = digests[place * PIECE_DIGEST_SIZE : (place + 1) * PIECE_DIGEST_SIZE]
-                self.reporters[index] = peer
-                self.known |= 1 << index
-                self.news |= 1 << index
-
-    def digests_of(self, pieces: PieceSet) -> bytes:
-        """The digests of `pieces`, all of which are known, in ascending order."""
-        return b"".join(self.table[index] for index in iterate(pieces))
-
-    def void(self, until: float) -> set[PeerId]:
-        """Forget all digests and who has what; those who reported them are banned until `until`. Returns them."""
-        guilty = set(self.reporters.values())
-        for peer in guilty:
-            self.banned[peer] = until
-        self.table.clear()
-        self.reporters.clear()
-        self.known = self.news = 0
-        for member in self.members.values():
-            member.have = 0
-        self.recount()
-        return guilty
+    def _expected(self) -> PieceSet:
+        expected = 0
+        for pieces, _ in self.coming.values():
+            expected |= pieces
+        return expected

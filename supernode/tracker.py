@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from shoal.digest import Digest, InvalidDigest
-from shoal.messages import InvalidMessage
+from shoal.descriptor import BlobKey
+from shoal.messages import InvalidMessage, NamesBlob, key_of
 from shoal.pieces import PIECE_DIGEST_SIZE, PieceLayout, PieceSet, from_bitfield, iterate, run_of, to_bitfield
 from shoal.reference import InvalidReference, Location, Registry
 from supernode import protocol
-from supernode.handout import MAX_NEIGHBOURS, Contact, choose_neighbours
-from supernode.leases import ORIGIN_SLOTS, Granted, OriginLeases, Trimmed
+from supernode.handout import MAX_NEIGHBOURS, Contact, choose_audience, choose_neighbours
+from supernode.leases import ORIGIN_SLOTS, Decision, Granted, OriginLeases, Trimmed
 from supernode.protocol import LeaseId, PeerId, ReleaseReason
-from supernode.swarm import Swarm
+from supernode.swarm import Member, Swarm
 from supernode.tags import Reply, TagTable
 
-_BAN_SECONDS = 600.0
 _ASK_AGAIN_SECONDS = 2.0
+_SEEK_SECONDS = 1.0
+_FAILED_SECONDS = 30.0
+"""How long a peer gets no lease for a place that has failed it."""
+_COMING_SECONDS = 5.0
+"""How long a peer's word counts that pieces come to it from an origin without a lease."""
+_YOUNG_SECONDS, _GATHERING_SECONDS = 10.0, 1.5
+"""A supernode so young to which a peer of an earlier one returns grants no lease for so long: others return too, and
+have what would be granted."""
 _NEWS_SECONDS_EACH = 50e-6
 """News of a swarm waits so long for each that hears of it: at most 20,000 messages a second, half of what is taken."""
 _MAX_SWARMS_PER_PEER = 65_536
@@ -28,11 +34,15 @@ _MAX_SWARMS_PER_PEER = 65_536
 Outgoing = tuple[Sequence[PeerId], protocol.FromSupernode]
 
 
+class _Refused(Exception):
+    """Something is wrong with one blob of a message."""
+
+
 @dataclass(slots=True)
 class _Peer:
     contact: Contact
     seen_at: float
-    swarms: set[Digest] = field(default_factory=set)
+    swarms: dict[BlobKey, Swarm] = field(default_factory=dict)
 
 
 class Tracker:
@@ -56,20 +66,27 @@ class Tracker:
         self._handout = handout
         self._silence = silence
         self._ids = itertools.count(1)
+        self._born_at: float | None = None
+        self._gathering_until: float | None = None
         self._peers: dict[PeerId, _Peer] = {}
         self._contacts: dict[PeerId, Contact] = {}
         self._origins: dict[Registry, OriginLeases] = {}
-        self._wants: dict[tuple[PeerId, Digest], Registry] = {}
         self._tags = TagTable(tag_freshness)
-        self._news: dict[Digest, Swarm] = {}
-        self._untold: dict[Digest, Swarm] = {}
+        self._news: dict[BlobKey, Swarm] = {}
+        self._untold: dict[BlobKey, Swarm] = {}
+        self._expecting: dict[BlobKey, Swarm] = {}
         self._out: list[Outgoing] = []
-        self.swarms: dict[Digest, Swarm] = {}
+        self.swarms: dict[BlobKey, Swarm] = {}
 
     # --- what happens ---------------------------------------------------------------------------------------------
 
-    def join(self, peer: PeerId, contact: Contact, now: float) -> None:
-        """A peer has connected; of an older connection of the same peer nothing stays."""
+    def join(self, peer: PeerId, contact: Contact, now: float, *, returning: bool = False) -> None:
+        """A peer has connected; of an older connection of the same peer nothing stays. `returning`: an earlier
+        supernode has known it."""
+        if self._born_at is None:
+            self._born_at = now
+        if returning and self._gathering_until is None and now - self._born_at < _YOUNG_SECONDS:
+            self._gathering_until = now + _GATHERING_SECONDS
         if peer in self._peers:
             self.leave(peer, now)
         self._peers[peer] = _Peer(contact, now)
@@ -77,51 +94,65 @@ class Tracker:
 
     def leave(self, peer: PeerId, now: float) -> None:
         """A peer is gone."""
-        state = self._peers.pop(peer, None)
+        state = self._peers.get(peer)
         if state is None:
             return
-        del self._contacts[peer]
-        for origin in self._origins.values():
-            origin.drop(peer)
-        for digest in list(state.swarms):
-            self._depart(peer, digest)
+        for swarm in list(state.swarms.values()):
+            self._depart(peer, swarm)
+        del self._peers[peer], self._contacts[peer]
         self._reply(self._tags.leave(peer, now))
         self._decide(now)
 
     def receive(self, peer: PeerId, message: protocol.FromPeer, now: float) -> None:
-        """Take one message; raises `InvalidMessage` where it makes no sense."""
-        if peer not in self._peers:
+        """Take one message; raises `InvalidMessage` where the peer breaks the protocol."""
+        state = self._peers.get(peer)
+        if state is None:
             raise InvalidMessage("not registered (any more)")
-        self._peers[peer].seen_at = now
+        state.seen_at = now
         match message:
+            case protocol.Announce():  # what follows for leases can wait for the tick: most messages are announces
+                for held in message.blobs:
+                    try:
+                        self._announce(peer, state, held, now)
+                    except (_Refused, InvalidMessage) as error:
+                        self._refuse(peer, held, error)
             case protocol.Progress():
                 self._progress(peer, message, now)
-            case protocol.Announce():
-                for held in message.blobs:  # what follows for leases can wait for the tick: most messages are announces
-                    self._announce(peer, held)
             case protocol.Open():
-                self._open(peer, message, now)
+                self._open(peer, state, message, now)
             case protocol.Resolve():
                 self._reply(self._tags.resolve(peer, message, now))
             case protocol.Publish():
                 self._reply(self._tags.publish(peer, message, now))
             case protocol.Close():
-                for text in message.digests:
-                    self._depart(peer, _digest(text))
+                for blob in message.blobs:
+                    swarm = self._swarm_of(state, blob)
+                    if swarm is not None:
+                        self._depart(peer, swarm)
                 self._decide(now)
+            case protocol.Seek():
+                self._seek(peer, state, message, now)
+            case protocol.Starved():
+                self._starved(peer, state, message, now)
             case protocol.Release():
                 self._release(peer, message, now)
             case protocol.Table():
-                self._table(peer, message)
+                self._table(peer, state, message, now)
             case protocol.Corrupt():
-                self._corrupt(peer, _digest(message.digest), now)
+                self._corrupt(peer, state, message, now)
             case protocol.Hello():
                 raise InvalidMessage("a second hello")
 
     def tick(self, now: float) -> None:
         """Tell news of piece digests, revoke leases that do not move, grant what is free, forget silent peers."""
+        if self._born_at is None:
+            self._born_at = now
         self._tell_news(now)
         self._ask_tables(now)
+        for key, swarm in list(self._expecting.items()):
+            swarm.expire(now)
+            if not swarm.coming:
+                del self._expecting[key]
         self._reply(self._tags.expire(now))
         for peer in [peer for peer, state in self._peers.items() if now - state.seen_at > self._silence]:
             self._send([peer], protocol.Refused("silent for too long"))
@@ -143,111 +174,168 @@ class Tracker:
 
     # --- swarms ---------------------------------------------------------------------------------------------------
 
-    def _swarm(self, peer: PeerId, digest: Digest, size: int, bitfield: bytes) -> tuple[Swarm, PieceSet]:
-        """The swarm of a blob, made where there is none, and the pieces of a bitfield; nothing is kept of what is not
-        valid."""
-        swarm = self.swarms.get(digest)
-        if swarm is None:
-            try:
-                swarm = Swarm(digest, PieceLayout.of(size))
-            except ValueError as error:
-                raise InvalidMessage(str(error)) from None
-        if swarm.layout.size != size:
-            raise InvalidMessage(f"{digest} is of {swarm.layout.size} bytes, not of {size}")
-        state = self._peers[peer]
+    def _swarm(self, peer: PeerId, state: _Peer, blob: NamesBlob) -> Swarm:
+        """The swarm of a blob, joined by this peer; raises `_Refused`, and `InvalidMessage` for a bad digest."""
+        key = key_of(blob)
+        swarm = state.swarms.get(key)
+        if swarm is not None:
+            return swarm
         if len(state.swarms) >= _MAX_SWARMS_PER_PEER:
-            raise InvalidMessage("too many swarms")
-        have = _pieces(bitfield, swarm.layout) if bitfield else 0
-        self.swarms[digest] = swarm
-        state.swarms.add(digest)
-        return swarm, have
+            raise _Refused(f"this peer is in {_MAX_SWARMS_PER_PEER} swarms already")
+        swarm = self.swarms.get(key)
+        if swarm is None:
+            swarm = self.swarms[key] = Swarm(key, PieceLayout.of(key.size))
+        swarm.join(peer)
+        state.swarms[key] = swarm
+        return swarm
 
-    def _open(self, peer: PeerId, message: protocol.Open, now: float) -> None:
+    @staticmethod
+    def _swarm_of(state: _Peer, blob: NamesBlob) -> Swarm | None:
+        """The swarm of a blob, where this peer is in it."""
+        try:
+            return state.swarms.get(key_of(blob))
+        except InvalidMessage:
+            return None
+
+    def _refuse(self, peer: PeerId, blob: NamesBlob, error: Exception) -> None:
+        self._send([peer], protocol.BlobRefused(blob.digest, blob.size, str(error)[:500]))
+
+    def _open(self, peer: PeerId, state: _Peer, message: protocol.Open, now: float) -> None:
+        opened: dict[BlobKey, Swarm] = {}
         for wanted in message.blobs:
             try:
                 location = Location.parse(wanted.registry, wanted.repository)
-            except InvalidReference as error:
-                raise InvalidMessage(str(error)) from None
-            swarm, have = self._swarm(peer, _digest(wanted.digest), wanted.size, wanted.have)
-            member = swarm.update(peer, have)
-            if self._wants.get((peer, swarm.digest), location.registry) != location.registry:
-                self._unwant(peer, swarm)
-            member.leeching, member.origin = True, wanted.origin
-            if have & ~swarm.known:
-                self._untold[swarm.digest] = swarm
+                layout = PieceLayout.of(wanted.size)
+                have, coming = _pieces(wanted.have, layout), _pieces(wanted.coming, layout)
+                swarm = self._swarm(peer, state, wanted)
+            except (_Refused, InvalidMessage, InvalidReference) as error:
+                self._refuse(peer, wanted, error)
+                continue
+            member = swarm.members[peer]
+            self._update(peer, swarm, member, have, coming, now)
+            member.complete = False
+            member.places[location] = now if wanted.origin else float("inf")
+            swarm.leechers[peer] = member
             origin = self._origins.get(location.registry)
             if origin is None:
                 origin = self._origins[location.registry] = OriginLeases(self._rng, self._ids, self._origin_slots)
             origin.want(peer, location, swarm)
-            self._wants[peer, swarm.digest] = location.registry
+            opened[swarm.key] = swarm
+        for swarm in opened.values():
             self._introduce(peer, swarm)
         self._decide(now)
 
     def _introduce(self, peer: PeerId, swarm: Swarm) -> None:
-        chosen = choose_neighbours(peer, swarm.members, self._contacts, self._rng, self._handout)
-        if not swarm.members[peer].neighbours:
-            swarm.members[peer].neighbours = len(chosen)
-            for other in chosen:
-                swarm.members[other].neighbours += 1
-        contacts = [
-            protocol.Neighbour(other, self._contacts[other].host, self._contacts[other].port) for other in chosen
-        ]
-        self._send([peer], protocol.Handout(swarm.digest, contacts))
-        if swarm.known:
-            self._send([peer], self._digests(swarm, swarm.known))
-        if swarm.held & ~swarm.known:
-            self._untold[swarm.digest] = swarm
+        chosen = choose_neighbours(peer, swarm, self._contacts, self._rng, self._handout)
+        for other in chosen:
+            swarm.introduce(peer, other)
+        self._send([peer], protocol.Handout(*swarm.key, [self._neighbour(other) for other in chosen]))
+        if swarm.table.tabled:
+            self._send([peer], self._digests(swarm, swarm.table.tabled))
+        if swarm.held & ~swarm.table.tabled:
+            self._untold[swarm.key] = swarm
 
-    def _announce(self, peer: PeerId, held: protocol.Held) -> None:
-        swarm, have = self._swarm(peer, _digest(held.digest), held.size, held.have)
-        have = have if held.have else swarm.layout.all
-        member = swarm.update(peer, have)
-        if have & ~swarm.known and any(other.leeching for other in swarm.members.values()):
-            self._untold[swarm.digest] = swarm
-        if member.leeching and have == swarm.layout.all:
-            self._sated(peer, swarm)
+    def _neighbour(self, peer: PeerId) -> protocol.Neighbour:
+        contact = self._contacts[peer]
+        return protocol.Neighbour(peer, contact.host, contact.port)
+
+    def _announce(self, peer: PeerId, state: _Peer, held: protocol.Held, now: float) -> None:
+        key = key_of(held)
+        known = state.swarms.get(key)
+        layout = known.layout if known is not None else PieceLayout.of(key.size)
+        have = _pieces(held.have, layout) if held.have else layout.all
+        coming = _pieces(held.coming, layout) if held.coming else 0
+        swarm = known if known is not None else self._swarm(peer, state, held)
+        member = swarm.members[peer]
+        self._update(peer, swarm, member, have, coming, now)
+        if not held.have:
+            member.complete = True
+            if peer in swarm.leechers:
+                self._sated(peer, swarm)
+        if known is None and swarm.leechers:
+            self._present(peer, swarm)
+        if swarm.leechers and have & ~swarm.table.tabled:
+            self._untold[swarm.key] = swarm
+
+    def _update(self, peer: PeerId, swarm: Swarm, member: Member, have: PieceSet, coming: PieceSet, now: float) -> None:
+        """A member tells what it has and what comes to it."""
+        if have != member.have and swarm.update(peer, have):
+            for origin in self._origins.values():
+                self._tell_decisions(origin.shorten(swarm))
+        if coming or peer in swarm.coming:
+            swarm.expect(peer, coming, now + _COMING_SECONDS)
+            self._expecting[swarm.key] = swarm
+
+    def _present(self, peer: PeerId, swarm: Swarm) -> None:
+        """A peer has come with pieces: leechers are told of it."""
+        audience = choose_audience(peer, swarm, self._rng, self._handout)
+        for other in audience:
+            swarm.introduce(peer, other)
+        self._send(audience, protocol.Handout(*swarm.key, [self._neighbour(peer)]))
+
+    def _seek(self, peer: PeerId, state: _Peer, message: protocol.Seek, now: float) -> None:
+        for blob in message.blobs:
+            swarm = self._swarm_of(state, blob)
+            if swarm is None or now - swarm.members[peer].sought_at < _SEEK_SECONDS:
+                continue
+            swarm.members[peer].sought_at = now
+            self._introduce(peer, swarm)
+
+    def _starved(self, peer: PeerId, state: _Peer, message: protocol.Starved, now: float) -> None:
+        swarm = self._swarm_of(state, message)
+        if swarm is None or peer not in swarm.leechers:
+            return
+        try:
+            pieces = _pieces(message.pieces, swarm.layout)
+        except InvalidMessage as error:
+            self._refuse(peer, message, error)
+            return
+        swarm.starve(peer, pieces)
+        self._decide(now)
 
     def _sated(self, peer: PeerId, swarm: Swarm) -> None:
         """A peer wants nothing (more) of a swarm."""
-        swarm.members[peer].leeching = False
-        self._unwant(peer, swarm)
-
-    def _unwant(self, peer: PeerId, swarm: Swarm) -> None:
-        registry = self._wants.pop((peer, swarm.digest), None)
-        if registry is not None:
-            origin = self._origins[registry]
+        member = swarm.members[peer]
+        swarm.sate(peer)
+        for registry in {location.registry for location in member.places}:
+            origin = self._origins.get(registry)
+            if origin is None:
+                continue
             for lease in origin.held_by(peer, swarm):
                 origin.release(lease.id, peer)
             origin.unwant(peer, swarm)
             if origin.idle:
                 del self._origins[registry]
+        member.places.clear()
 
-    def _depart(self, peer: PeerId, digest: Digest) -> None:
-        swarm = self.swarms.get(digest)
-        if swarm is None or peer not in swarm.members:
-            return
+    def _depart(self, peer: PeerId, swarm: Swarm) -> None:
         self._sated(peer, swarm)
         swarm.remove(peer)
-        if peer in self._peers:
-            self._peers[peer].swarms.discard(digest)
+        del self._peers[peer].swarms[swarm.key]
         if not swarm.members:
-            del self.swarms[digest]
-            self._news.pop(digest, None)
-            self._untold.pop(digest, None)
+            for books in (self.swarms, self._news, self._untold, self._expecting):
+                books.pop(swarm.key, None)
 
     # --- leases ---------------------------------------------------------------------------------------------------
 
     def _progress(self, peer: PeerId, message: protocol.Progress, now: float) -> None:
         count = len(message.digests) // PIECE_DIGEST_SIZE
         for origin in self._origins.values():
-            lease = origin.progress(LeaseId(message.lease), peer, message.first, count, now)
+            lease = origin.leases.get(LeaseId(message.lease))
             if lease is None:
                 continue
-            swarm = lease.swarm
-            fetched = run_of(message.first, count) & swarm.layout.all
-            swarm.update(peer, swarm.members[peer].have | fetched)
-            swarm.report(peer, range(message.first, min(message.first + count, swarm.layout.count)), message.digests)
-            self._news[swarm.digest] = swarm
+            swarm, first = lease.swarm, lease.first
+            end = lease.end
+            count = max(0, min(count, end - message.first))
+            if message.first < first or not count or origin.progress(lease.id, peer, message.first, count, now) is None:
+                return
+            fetched = run_of(message.first, count)
+            member = swarm.members[peer]
+            swarm.update(peer, member.have | fetched)
+            if not swarm.table.is_banned(peer, now):
+                pieces = range(message.first, message.first + count)
+                swarm.table.report(peer, fetched, pieces, message.digests, firm=True)
+                self._news[swarm.key] = swarm
             self._decide(now)
             return
 
@@ -256,78 +344,106 @@ class Tracker:
             lease = origin.release(LeaseId(message.lease), peer)
             if lease is None:
                 continue
+            places = lease.swarm.members[peer].places
             if message.reason == ReleaseReason.NO_RANGE:
                 origin.ranges = False
+            elif message.reason == ReleaseReason.DENIED:
+                places[lease.location] = float("inf")
             elif message.reason != ReleaseReason.CLOSED:
-                lease.swarm.members[peer].origin = False
+                places[lease.location] = now + _FAILED_SECONDS
             self._decide(now)
             return
 
     def _decide(self, now: float) -> None:
+        granting = self._gathering_until is None or now >= self._gathering_until
         for origin in self._origins.values():
-            for decision in origin.decide(now):
-                lease = decision.lease
-                message: protocol.FromSupernode
-                if isinstance(decision, Granted):
-                    count = lease.end - lease.next
-                    message = protocol.Grant(lease.id, lease.swarm.digest, lease.next, count)
-                elif isinstance(decision, Trimmed):
-                    message = protocol.Trim(lease.id, lease.end)
-                else:
-                    message = protocol.Revoke(lease.id)
-                self._send([lease.holder], message)
+            self._tell_decisions(origin.decide(now, granting=granting))
+
+    def _tell_decisions(self, decisions: Sequence[Decision]) -> None:
+        for decision in decisions:
+            lease = decision.lease
+            message: protocol.FromSupernode
+            if isinstance(decision, Granted):
+                place = lease.location
+                count = lease.end - lease.next
+                message = protocol.Grant(
+                    lease.id, *lease.swarm.key, place.registry, place.repository, lease.next, count
+                )
+            elif isinstance(decision, Trimmed):
+                message = protocol.Trim(lease.id, lease.end)
+            else:
+                message = protocol.Revoke(lease.id)
+            self._send([lease.holder], message)
 
     # --- piece digests --------------------------------------------------------------------------------------------
 
-    def _digests(self, swarm: Swarm, pieces: PieceSet) -> protocol.PieceDigests:
-        return protocol.PieceDigests(swarm.digest, to_bitfield(pieces, swarm.layout.count), swarm.digests_of(pieces))
+    def _digests(self, swarm: Swarm, pieces: PieceSet) -> protocol.TableNews:
+        return protocol.TableNews(*swarm.key, to_bitfield(pieces, swarm.layout.count), swarm.table.digests_of(pieces))
 
     def _tell_news(self, now: float) -> None:
         """Tell leechers of new piece digests: the more there are, the more rarely, else news is all that is done."""
-        for digest, swarm in list(self._news.items()):
-            if now < swarm.news_due:
+        for key, swarm in list(self._news.items()):
+            table = swarm.table
+            if now < table.news_due:
                 continue
-            del self._news[digest]
-            if swarm.news:
+            del self._news[key]
+            if table.news:
                 leechers = list(swarm.leechers)
-                self._send(leechers, self._digests(swarm, swarm.news))
-                swarm.news, swarm.news_due = 0, now + len(leechers) * _NEWS_SECONDS_EACH
+                self._send(leechers, self._digests(swarm, table.news))
+                table.news, table.news_due = 0, now + len(leechers) * _NEWS_SECONDS_EACH
 
     def _ask_tables(self, now: float) -> None:
         """Pieces without a digest are of no use to the swarm: ask those who have them, one at a time."""
-        for digest, swarm in list(self._untold.items()):
-            untold = swarm.held & ~swarm.known
+        for key, swarm in list(self._untold.items()):
+            table = swarm.table
+            untold = swarm.held & ~table.tabled
             if not untold:
-                del self._untold[digest]
+                del self._untold[key]
                 continue
-            if any(now - asked < _ASK_AGAIN_SECONDS for asked in swarm.asked.values()):
+            if now < table.ask_due:
                 continue
-            holders = [peer for peer, member in swarm.members.items() if member.have & untold]
-            longest_ago = min(holders, key=lambda peer: (swarm.asked.get(peer, 0.0), self._rng.random()))
-            swarm.asked[longest_ago] = now
-            self._send([longest_ago], protocol.NeedTable(digest))
+            holders = [
+                peer
+                for peer, member in swarm.members.items()
+                if member.have & untold and not table.is_banned(peer, now)
+            ]
+            if not holders:
+                continue
+            chosen = min(
+                holders,
+                key=lambda peer: (table.asked.get(peer, 0.0), not swarm.members[peer].complete, self._rng.random()),
+            )
+            table.asked[chosen] = now
+            table.ask_due = now + _ASK_AGAIN_SECONDS
+            self._send([chosen], protocol.NeedTable(*key))
 
-    def _table(self, peer: PeerId, message: protocol.Table) -> None:
-        swarm = self.swarms.get(_digest(message.digest))
-        if swarm is None or peer not in swarm.members:
+    def _table(self, peer: PeerId, state: _Peer, message: protocol.Table, now: float) -> None:
+        """Believed of a peer that was asked, for pieces that it has."""
+        swarm = self._swarm_of(state, message)
+        if swarm is None or peer not in swarm.table.asked or swarm.table.is_banned(peer, now):
             return
-        pieces = _pieces(message.pieces, swarm.layout)
-        if len(message.digests) != pieces.bit_count() * PIECE_DIGEST_SIZE:
-            raise InvalidMessage("a table of the wrong length")
-        swarm.asked.pop(peer, None)
-        swarm.report(peer, iterate(pieces), message.digests)
-        self._news[swarm.digest] = swarm
+        try:
+            among = _pieces(message.pieces, swarm.layout)
+            if len(message.digests) != among.bit_count() * PIECE_DIGEST_SIZE:
+                raise InvalidMessage("a table of the wrong length")
+        except InvalidMessage as error:
+            self._refuse(peer, message, error)
+            return
+        del swarm.table.asked[peer]
+        swarm.table.ask_due = now
+        member = swarm.members[peer]
+        swarm.table.report(peer, among & member.have, iterate(among), message.digests, firm=member.complete)
+        self._news[swarm.key] = swarm
 
-    def _corrupt(self, peer: PeerId, digest: Digest, now: float) -> None:
-        swarm = self.swarms.get(digest)
-        if swarm is None or peer not in swarm.members or not swarm.table:
+    def _corrupt(self, peer: PeerId, state: _Peer, message: protocol.Corrupt, now: float) -> None:
+        swarm = self._swarm_of(state, message)
+        if swarm is None or peer not in swarm.leechers or not swarm.table.complain(peer, now):
             return
         for origin in self._origins.values():
             for lease in [lease for lease in origin.leases.values() if lease.swarm is swarm]:
                 origin.release(lease.id, lease.holder)
                 self._send([lease.holder], protocol.Revoke(lease.id))
-        swarm.void(now + _BAN_SECONDS)
-        self._send(list(swarm.members), protocol.Void(digest))
+        self._send(swarm.void(), protocol.Void(*swarm.key))
         self._decide(now)
 
     def _reply(self, replies: list[Reply]) -> None:
@@ -339,15 +455,10 @@ class Tracker:
             self._out.append((peers, message))
 
 
-@functools.lru_cache(maxsize=4096)
-def _digest(text: str) -> Digest:
-    try:
-        return Digest(text)
-    except InvalidDigest as error:
-        raise InvalidMessage(str(error)) from None
-
-
 def _pieces(bitfield: bytes, layout: PieceLayout) -> PieceSet:
+    """The pieces of a bitfield, none where it is empty; raises `InvalidMessage`."""
+    if not bitfield:
+        return 0
     try:
         return from_bitfield(bitfield, layout.count)
     except ValueError as error:

@@ -12,6 +12,8 @@ from contextlib import AbstractAsyncContextManager
 import structlog
 import uvloop
 
+from peer.budget import raise_descriptor_limit
+
 log = structlog.get_logger()
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -26,6 +28,7 @@ def run(open_daemon: Callable[[], AbstractAsyncContextManager[object]]) -> None:
 
     `open_daemon` is called inside the event loop.
     """
+    raise_descriptor_limit()
     _keep_freed_memory()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(open_daemon))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 from typing import Self
 
 from prometheus_client import CollectorRegistry
 
+from peer.budget import Budget
 from peer.engine import Engine
 from peer.settings import PeerSettings
 from peer.store import Store
@@ -26,10 +28,13 @@ class Node:
         """Raises `CredentialsUnreadable`."""
         self._settings = peer
         self._store = Store(peer.store)
-        self._upstreams = UpstreamClient(proxy)
+        budget = Budget.of(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        self._upstreams = UpstreamClient(proxy, connections=budget.origin_connections)
         control = ControlClient(peer.supernode, wait=peer.origin_wait) if peer.supernode else None
-        self.engine = Engine(peer, self._store, self._upstreams, control, metrics)
-        self.proxy = ProxyServer(proxy, self.engine, control, self._upstreams, ProxyMetrics(metrics))
+        self.engine = Engine(peer, self._store, self._upstreams, control, metrics, budget)
+        self.proxy = ProxyServer(
+            proxy, self.engine, control, self._upstreams, ProxyMetrics(metrics), connections=budget.client_connections
+        )
         self.operations = OperationsServer(peer.operations, metrics, {"proxy": lambda: self._serving})
         self._serving = False
         self._stack = contextlib.AsyncExitStack()

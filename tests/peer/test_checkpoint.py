@@ -26,14 +26,15 @@ def checkpoints(draw: st.DrawFn) -> Checkpoint:
             st.integers(0, layout.count - 1), st.binary(min_size=PIECE_DIGEST_SIZE, max_size=PIECE_DIGEST_SIZE)
         )
     )
-    return Checkpoint(draw(st.sampled_from([SHA256, SHA512])), layout, have, table)
+    mtime_ns = draw(st.integers(0, (1 << 63) - 1))
+    return Checkpoint(draw(st.sampled_from([SHA256, SHA512])), layout, have, table, mtime_ns)
 
 
 @given(checkpoints())
 def test_a_checkpoint_comes_back_without_digests_of_absent_pieces(start: Checkpoint) -> None:
     back = Checkpoint.decode(start.encode())
     kept = {index: digest for index, digest in start.table.items() if start.have >> index & 1}
-    assert back == Checkpoint(start.digest, start.layout, start.have, kept)
+    assert back == Checkpoint(start.digest, start.layout, start.have, kept, start.mtime_ns)
 
 
 @given(checkpoints(), st.data())
@@ -60,8 +61,8 @@ def test_bytes_under_a_right_checksum_are_not_trusted(body: bytes) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 2},
-        {"version": "1"},
+        {"version": 1},
+        {"version": "2"},
         {"t": "other"},
         {"digest": "sha256:zz"},
         {"digest": "../../etc/passwd"},
@@ -69,6 +70,7 @@ def test_bytes_under_a_right_checksum_are_not_trusted(body: bytes) -> None:
         {"size": MAX_BLOB_SIZE + 1},
         {"size": 10 * GIB},
         {"piece_size": 1},
+        {"mtime_ns": None},
         {"have": b"\xff"},
         {"have": b"\x1f\x00"},
         {"have": b"", "listed": b""},
@@ -81,7 +83,7 @@ def test_bytes_under_a_right_checksum_are_not_trusted(body: bytes) -> None:
 )
 def test_a_field_that_does_not_fit_voids_it(change: dict[str, Any]) -> None:
     layout = PieceLayout.of(5 * 256 * 1024)
-    start = Checkpoint(SHA256, layout, 0b00011, {0: bytes(16), 1: bytes(16)})
+    start = Checkpoint(SHA256, layout, 0b00011, {0: bytes(16), 1: bytes(16)}, 7)
     fields = msgpack.unpackb(start.encode()[32:])
     assert Checkpoint.decode(_sealed(msgpack.packb(fields))) == start
     with pytest.raises(InvalidCheckpoint):
@@ -90,7 +92,7 @@ def test_a_field_that_does_not_fit_voids_it(change: dict[str, Any]) -> None:
 
 def test_the_largest_blob_fits() -> None:
     layout = PieceLayout.of(MAX_BLOB_SIZE)
-    start = Checkpoint(SHA512, layout, layout.all, {index: index.to_bytes(16) for index in range(layout.count)})
+    start = Checkpoint(SHA512, layout, layout.all, {index: index.to_bytes(16) for index in range(layout.count)}, 1)
     assert Checkpoint.decode(start.encode()) == start
 
 

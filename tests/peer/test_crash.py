@@ -16,15 +16,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import peer.partial
+import peer.watched
 from peer.checkpoint import Checkpoint
 from peer.disk import write_durably
 from peer.partial import Partial
 from peer.store import Store
+from shoal.descriptor import BlobKey
 from shoal.digest import Digest
 from shoal.pieces import KIB, PieceLayout, iterate, piece_digest
 
 CONTENT = random.Random(11).randbytes(4 * 256 * KIB + 77)
 DIGEST = Digest.of(CONTENT)
+KEY = BlobKey(DIGEST, len(CONTENT))
 LAYOUT = PieceLayout.of(len(CONTENT))
 PIECES = st.integers(0, LAYOUT.count - 1)
 
@@ -66,7 +69,7 @@ def a_life(store: Store, opened: list[Partial]) -> None:
     """Everything that changes the disk."""
     store.open()
     store.put(Digest.of(b"small"), b"small")
-    partial = store.partial(DIGEST, len(CONTENT))
+    partial = store.partial(KEY)
     opened.append(partial)
     partial.write(0, wrong(0, 0))
     partial.mark(0, piece_digest(wrong(0, 0)))
@@ -81,7 +84,7 @@ def a_life(store: Store, opened: list[Partial]) -> None:
             partial.checkpoint()
     partial.finish()
     store.delete(Digest.of(b"small"))
-    aborted = store.partial(Digest.of(b"aborted"), 7)
+    aborted = store.partial(BlobKey(Digest.of(b"aborted"), 7))
     opened.append(aborted)
     aborted.write(0, b"aborted")
     aborted.mark(0, None)
@@ -112,10 +115,11 @@ def test_the_process_may_die_at_any_system_call(tmp_path: Path) -> None:
 def look_after(root: Path) -> None:
     store = Store(root)
     store.open()
+    assert all(good for _, good in store.recheck())
     assert all(good for _, good in store.verify())
     assert not list((root / "partial").glob("*.tmp"))
-    for digest, size in store.resumable():
-        partial = store.partial(digest, size)
+    for key in store.resumable():
+        partial = store.partial(key)
         for index in iterate(partial.have):
             span = partial.layout.span(index)
             assert piece_digest(partial.read(span.start, span.length)) == partial.table.get(
@@ -133,7 +137,7 @@ class PowerLoss(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.store = Store(Path(self.folder.name) / "store")
         self.patches: list[Any] = [
-            patch.object(peer.partial, "sync_data", self.sync),
+            patch.object(peer.watched, "sync_data", self.sync),
             patch.object(peer.partial, "write_durably", self.claim),
             patch("peer.partial.sync_folder"),
             patch("peer.disk.sync_folder"),
@@ -151,7 +155,7 @@ class PowerLoss(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.store.open()
-        self.partial = self.store.partial(DIGEST, len(CONTENT))
+        self.partial = self.store.partial(KEY)
 
     def sync(self, fd: int) -> None:
         self.synced = os.pread(fd, len(CONTENT), 0)
@@ -195,7 +199,7 @@ class PowerLoss(RuleBasedStateMachine):
             raise Killed
 
         self.version += 1
-        with patch.object(peer.partial, "write_all", half):
+        with patch.object(peer.watched, "write_all", half):
             try:
                 self.partial.write(index, wrong(index, self.version))
             except Killed:
@@ -218,8 +222,8 @@ class PowerLoss(RuleBasedStateMachine):
         self.partial.close()
         self.store.close()
         self.store.open()
-        assert set(self.store.resumable()) <= {(DIGEST, len(CONTENT))}
-        self.partial = self.store.partial(DIGEST, len(CONTENT))
+        assert set(self.store.resumable()) <= {KEY}
+        self.partial = self.store.partial(KEY)
         assert self.partial.have == claimed
         if not claimed:
             self.synced = os.pread(self.partial.fd, len(CONTENT), 0)
@@ -236,7 +240,7 @@ class PowerLoss(RuleBasedStateMachine):
             self.partial.abort()
         self.partial.close()
         self.claimed = 0
-        self.partial = self.store.partial(DIGEST, len(CONTENT))
+        self.partial = self.store.partial(KEY)
         assert self.partial.have == 0
         self.synced = bytes(len(CONTENT))
         self.written.clear()

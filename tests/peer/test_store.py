@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,8 +19,9 @@ import pytest
 from structlog.testing import capture_logs
 
 import peer.store
+from peer.disk import Stamp
 from peer.store import Store, StoreBusy, StoreError
-from shoal.descriptor import OCI_INDEX, OCI_MANIFEST
+from shoal.descriptor import OCI_INDEX, OCI_MANIFEST, BlobKey
 from shoal.digest import Digest
 from shoal.pieces import MAX_BLOB_SIZE
 
@@ -45,7 +49,10 @@ def test_nothing_is_touched_before_open(tmp_path: Path) -> None:
 
 def test_the_layout_is_that_of_an_oci_image(store: Store) -> None:
     names = {path.name for path in store.root.iterdir()}
-    assert names == {"oci-layout", "index.json", "blobs", "partial", "quarantine", "lock"}
+    assert names == {"oci-layout", "index.json", "blobs", "partial", "quarantine", "lock"} | {
+        "index.sqlite",
+        "index.sqlite-wal",
+    }
     assert json.loads((store.root / "oci-layout").read_bytes()) == {"imageLayoutVersion": "1.0.0"}
     index = json.loads((store.root / "index.json").read_bytes())
     assert index == {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
@@ -61,7 +68,7 @@ def test_file_modes(store: Store) -> None:
     umask = os.umask(0)
     try:
         store.put(DIGEST, CONTENT)
-        partial = store.partial(Digest.of(b"x"), 1)
+        partial = store.partial(BlobKey(Digest.of(b"x"), 1))
         partial.write(0, b"x")
         partial.mark(0, None)
         path = partial.finish()
@@ -97,7 +104,7 @@ def test_many_small_blobs_at_once(store: Store) -> None:
     contents = [f"blob {number}".encode() for number in range(60)]
 
     def pull(content: bytes) -> None:
-        partial = store.partial(Digest.of(content), len(content))
+        partial = store.partial(BlobKey(Digest.of(content), len(content)))
         partial.write(0, content)
         partial.mark(0, None)
         partial.finish()
@@ -145,13 +152,13 @@ def test_a_root_that_is_a_file_is_told(tmp_path: Path) -> None:
 
 def test_a_store_that_is_not_open_takes_nothing(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="not open"):
-        Store(tmp_path).partial(DIGEST, 1)
+        Store(tmp_path).partial(BlobKey(DIGEST, 1))
 
 
 @pytest.mark.parametrize("size", [-1, MAX_BLOB_SIZE + 1])
 def test_a_size_out_of_bounds_is_refused(store: Store, size: int) -> None:
     with pytest.raises(ValueError, match="outside"):
-        store.partial(DIGEST, size)
+        store.partial(BlobKey(DIGEST, size))
     assert list((store.root / "partial").iterdir()) == []
 
 
@@ -159,11 +166,17 @@ def test_a_start_removes_what_a_crash_left(store: Store) -> None:
     store.put(DIGEST, CONTENT)
     folder = store.root / "partial"
     for name in (
-        f"sha256-{'1' * 64}.state.0.tmp",
-        f"sha256-{'2' * 64}.data",
-        f"sha256-{'3' * 64}.state",
-        f"sha256-{DIGEST.hex}.data",
-        f"sha256-{DIGEST.hex}.state",
+        f"sha256-{'1' * 64}-9.state.0.tmp",
+        f"sha256-{'2' * 64}-9.data",
+        f"sha256-{'3' * 64}-9.state",
+        f"sha256-{'4' * 64}-{MAX_BLOB_SIZE + 1}.data",
+        f"sha256-{'4' * 64}-{MAX_BLOB_SIZE + 1}.state",
+        f"sha256-{'5' * 64}.data",
+        f"sha256-{'5' * 64}.state",
+        f"sha256-{DIGEST.hex}-{len(CONTENT)}.data",
+        f"sha256-{DIGEST.hex}-{len(CONTENT)}.state",
+        f"sha256-{DIGEST.hex}-7.data",
+        f"sha256-{DIGEST.hex}-7.state",
     ):
         (folder / name).write_bytes(b"left")
     (folder / "notes.txt").write_bytes(b"somebody's")
@@ -194,12 +207,288 @@ def test_verify_quarantines_what_is_wrong(store: Store) -> None:
     store.path(digests[3]).unlink()
     with capture_logs() as lines:
         assert dict(store.verify()) == {digests[0]: True, digests[1]: False, digests[2]: False}
-    assert [line["event"] for line in lines] == ["blob.quarantined", "blob.quarantined"]
+    assert [line["event"] for line in lines] == [
+        "blob.quarantined",
+        "blob.quarantined",
+        "blob.unreadable",
+        "blob.missing",
+    ]
     assert list(store.digests()) == [(digests[0], 5)]
     assert (store.root / "quarantine" / f"sha256-{digests[1].hex}").read_bytes() == b"altereD"
     assert not store.path(digests[1]).exists()
     restart(store)
     assert list(store.verify()) == [(digests[0], True)]
+
+
+# --- files that are not what was verified ------------------------------------------------------------------------
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, 3)
+
+
+def overwrite(path: Path) -> None:
+    before = path.stat().st_mtime_ns
+    while path.stat().st_mtime_ns == before:
+        path.write_bytes(b"A" + CONTENT[1:])
+
+
+def replace(path: Path) -> None:
+    path.rename(path.with_name("aside"))
+    path.write_bytes(b"A" + CONTENT[1:])
+    os.utime(path, ns=(0, path.with_name("aside").stat().st_mtime_ns))
+    path.with_name("aside").unlink()
+
+
+def link(path: Path) -> None:
+    path.rename(path.parents[3] / "elsewhere")
+    path.symlink_to(path.parents[3] / "elsewhere")
+
+
+def make_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def make_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+HARMS = [cut, overwrite, replace]
+STRANGE = [link, make_folder, make_pipe]
+
+
+def fetch(store: Store) -> None:
+    partial = store.partial(BlobKey(DIGEST, len(CONTENT)))
+    partial.write(0, CONTENT)
+    partial.mark(0, None)
+    partial.finish()
+    partial.close()
+
+
+def served(store: Store) -> bytes | None:
+    blob = store.open_blob(DIGEST)
+    if blob is None:
+        return None
+    with blob:
+        return os.pread(blob.fd, blob.size, 0)
+
+
+def test_a_stored_blob_is_opened_and_let_go(store: Store) -> None:
+    store.put(DIGEST, CONTENT)
+    with store.open_blob(DIGEST) or pytest.fail() as blob:
+        assert (blob.size, os.pread(blob.fd, 100, 0)) == (len(CONTENT), CONTENT)
+        number = blob.fd
+        store.delete(DIGEST)
+        assert os.pread(blob.fd, 100, 0) == CONTENT
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(number)
+    with pytest.raises(StoreError, match="closed"):
+        blob.fd  # noqa: B018 - the access raises
+    assert store.open_blob(DIGEST) is None
+
+
+def test_a_removed_file_is_fetched_again(store: Store) -> None:
+    fetch(store)
+    store.path(DIGEST).unlink()
+    with capture_logs() as lines:
+        assert served(store) is None
+    assert [line["event"] for line in lines] == ["blob.missing"]
+    assert store.size(DIGEST) is None
+    fetch(store)
+    assert served(store) == CONTENT
+    restart(store)
+    assert served(store) == CONTENT
+
+
+@pytest.mark.parametrize("harm", [*HARMS, *STRANGE])
+def test_a_file_that_changes_under_a_running_daemon_is_not_served(store: Store, harm: Callable[[Path], None]) -> None:
+    store.put(DIGEST, CONTENT)
+    harm(store.path(DIGEST))
+    with capture_logs() as lines:
+        assert served(store) is None
+    assert [line["event"] for line in lines] == ["blob.quarantined"]
+    assert os.path.lexists(store.root / "quarantine" / f"sha256-{DIGEST.hex}")
+    assert not os.path.lexists(store.path(DIGEST))
+    assert list(store.digests()) == []
+    store.put(DIGEST, CONTENT)
+    assert served(store) == CONTENT
+
+
+def test_another_error_is_not_taken_for_a_missing_file(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.put(DIGEST, CONTENT)
+
+    def fail(path: Path) -> int:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch, pytest.raises(StoreError, match="Too many open files"):
+        patch.setattr(peer.store, "open_for_reading", fail)
+        store.open_blob(DIGEST)
+    assert served(store) == CONTENT
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_file_that_changed_while_the_daemon_was_down_is_hashed_before_it_is_served(
+    store: Store, harm: Callable[[Path], None]
+) -> None:
+    store.put(DIGEST, CONTENT)
+    store.close()
+    harm(store.path(DIGEST))
+    store.open()
+    assert (store.size(DIGEST), served(store), store.unverified()) == (None, None, 1)
+    assert list(store.recheck()) == [(DIGEST, False)]
+    assert (store.unverified(), store.size(DIGEST)) == (0, None)
+    assert (store.root / "quarantine" / f"sha256-{DIGEST.hex}").exists()
+
+
+def test_a_file_that_was_only_touched_is_served_after_a_recheck(store: Store) -> None:
+    store.put(DIGEST, CONTENT)
+    store.close()
+    os.utime(store.path(DIGEST), ns=(1, 1))
+    store.open()
+    assert store.size(DIGEST) is None
+    assert list(store.recheck()) == [(DIGEST, True)]
+    assert served(store) == CONTENT
+    restart(store)
+    assert (store.unverified(), served(store)) == (0, CONTENT)
+
+
+def test_a_file_that_nobody_verified_is_hashed_before_it_is_served(store: Store) -> None:
+    wrong = Digest.of(b"other")
+    store.path(DIGEST).write_bytes(CONTENT)
+    store.path(wrong).write_bytes(CONTENT)
+    restart(store)
+    assert (list(store.digests()), store.unverified()) == ([], 2)
+    assert dict(store.recheck()) == {DIGEST: True, wrong: False}
+    assert list(store.digests()) == [(DIGEST, len(CONTENT))]
+
+
+def test_an_unverified_file_is_replaced_by_a_fetch(store: Store) -> None:
+    store.path(DIGEST).write_bytes(b"wrong")
+    restart(store)
+    recheck = store.recheck()
+    fetch(store)
+    assert (store.unverified(), served(store)) == (0, CONTENT)
+    assert list(recheck) == []
+    assert served(store) == CONTENT
+
+
+def test_a_recheck_does_not_touch_what_a_fetch_puts_there_meanwhile(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.path(DIGEST).write_bytes(b"wrong")
+    restart(store)
+    compare = peer.store._stamp_if_right
+
+    def slow(path: Path, digest: Digest) -> object:
+        stamp = compare(path, digest)
+        fetch(store)
+        return stamp
+
+    monkeypatch.setattr(peer.store, "_stamp_if_right", slow)
+    assert list(store.recheck()) == []
+    assert served(store) == CONTENT
+
+
+def test_a_blob_that_is_deleted_while_it_is_verified_stays_deleted(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put(DIGEST, CONTENT)
+    compare = peer.store._stamp_if_right
+
+    def slow(path: Path, digest: Digest) -> object:
+        stamp = compare(path, digest)
+        store.delete(digest)
+        return stamp
+
+    monkeypatch.setattr(peer.store, "_stamp_if_right", slow)
+    assert list(store.verify()) == []
+    assert list(store.digests()) == []
+
+
+def test_a_file_that_is_gone_at_the_start_is_forgotten(store: Store) -> None:
+    store.put(DIGEST, CONTENT)
+    store.close()
+    store.path(DIGEST).unlink()
+    store.open()
+    assert (list(store.digests()), store.unverified()) == ([], 0)
+    store.path(DIGEST).write_bytes(CONTENT)
+    restart(store)
+    assert store.unverified() == 1
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"no database at all" * 500, "version", "table"], ids=str)
+def test_a_lost_index_costs_a_recheck(store: Store, damage: bytes | str | None) -> None:
+    store.put(DIGEST, CONTENT)
+    store.close()
+    path = store.root / "index.sqlite"
+    if damage is None:
+        path.unlink()
+    elif isinstance(damage, bytes):
+        path.write_bytes(damage)
+    else:
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA user_version=99" if damage == "version" else "ALTER TABLE blobs DROP COLUMN inode")
+            database.commit()
+    store.open()
+    assert (store.size(DIGEST), store.unverified()) == (None, 1)
+    assert list(store.recheck()) == [(DIGEST, True)]
+    restart(store)
+    assert (store.size(DIGEST), store.unverified()) == (len(CONTENT), 0)
+
+
+def test_an_index_that_cannot_be_written_costs_a_recheck_and_no_blob(store: Store) -> None:
+    store.close()
+    store.open()
+    database = store._index._database
+    assert database is not None
+    database.execute("PRAGMA query_only=1")
+    with capture_logs() as lines:
+        store.put(DIGEST, CONTENT)
+    assert [line["event"] for line in lines] == ["index.failed"]
+    assert served(store) == CONTENT
+    restart(store)
+    assert list(store.recheck()) == [(DIGEST, True)]
+
+
+def test_a_killed_process_leaves_its_index(tmp_path: Path) -> None:
+    script = (
+        "import os, sys; from pathlib import Path; from peer.store import Store; from shoal.digest import Digest\n"
+        "store = Store(Path(sys.argv[1])); store.open(); store.put(Digest.of(b'x'), b'x'); os.kill(os.getpid(), 9)"
+    )
+    packages = {"PYTHONPATH": str(Path(peer.store.__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=os.environ | packages, stdout=subprocess.DEVNULL)
+    store = Store(tmp_path)
+    store.open()
+    assert (list(store.digests()), store.unverified()) == ([(Digest.of(b"x"), 1)], 0)
+    store.close()
+
+
+def test_a_hundred_thousand_blobs_are_compared_at_a_start(store: Store) -> None:
+    many = 100_000
+    folder = store.root / "blobs" / "sha256"
+    digests = [Digest(f"sha256:{number:064x}") for number in range(many)]
+    stamps = []
+    for digest in digests:
+        fd = os.open(f"{folder}/{digest.hex}", os.O_WRONLY | os.O_CREAT)
+        stamps.append(Stamp.of(os.fstat(fd)))
+        os.close(fd)
+    database = store._index._database
+    assert database is not None
+    with database:
+        database.executemany(
+            "INSERT INTO blobs VALUES (?, ?, ?, ?)",
+            [
+                (str(digest), size, mtime_ns, str(inode))
+                for digest, (size, mtime_ns, inode) in zip(digests, stamps, strict=True)
+            ],
+        )
+    store.close()
+    started = time.process_time()
+    store.open()
+    assert time.process_time() - started < 2
+    assert (sum(1 for _ in store.digests()), store.unverified()) == (many, 0)
 
 
 def test_skopeo_reads_the_layout(store: Store, tmp_path: Path) -> None:

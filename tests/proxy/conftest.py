@@ -15,7 +15,9 @@ from aiohttp import web
 from multidict import CIMultiDict
 from prometheus_client import CollectorRegistry
 
-from peer.origin import OriginNotFound
+from peer.origin import OriginNotFound, SizeDiffers
+from peer.plans import ImagePlans
+from peer.sink import Sink
 from proxy.metrics import ProxyMetrics
 from proxy.server import ProxyServer
 from proxy.settings import ProxySettings, UpstreamSettings
@@ -34,30 +36,52 @@ class MemoryBlob:
 
     def __init__(self, engine: MemoryEngine, descriptor: Descriptor) -> None:
         self._engine = engine
-        self.descriptor = descriptor
-        self.stored = engine.store.find(descriptor.digest)
+        self._stored = engine.store.find(descriptor.digest)
+        size = engine.resized.get(descriptor.digest, descriptor.size)
+        self.descriptor = Descriptor(descriptor.digest, size, descriptor.media_type, descriptor.kind)
+        self.source = "download" if self._stored is None else "store"
 
     async def __aenter__(self) -> MemoryBlob:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._engine.left += 1
+        self._engine.was_left.set()
+        if self._engine.leave_error is not None:
+            raise self._engine.leave_error
 
     async def ready(self, start: int) -> None:
-        if self._engine.error is not None:
-            raise self._engine.error
+        engine = self._engine
+        if engine.error is not None:
+            raise engine.error
+        content = engine.contents.get(self.descriptor.digest)
+        if engine.checks_sizes and content is not None and len(content) != self.descriptor.size:
+            raise SizeDiffers(f"{len(content)} bytes, {self.descriptor.size} were expected", len(content))
 
-    async def read(self, start: int, end: int) -> AsyncIterator[bytes]:
-        content = self._engine.contents.get(self.descriptor.digest)
-        if content is None:
-            assert self.stored is not None
-            content = self.stored.read_bytes()
-        step = max(1, (end - start) // 4)
-        for offset in range(start, end, step):
-            if offset - start >= self._engine.breaks_after:
-                raise self._engine.break_error
-            await self._engine.gate.wait()
-            yield content[offset : min(offset + step, end)]
+    async def send(self, sink: Sink, start: int, end: int) -> None:
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(self._stored.open("rb")) if self._stored is not None else None
+            step = max(1, (end - start) // 4)
+            for offset in range(start, end, step):
+                self._fail_behind(offset - start)
+                await self._engine.gate.wait()
+                until = min(offset + step, end)
+                if file is not None:
+                    await sink.send_file(file.fileno(), offset, until)
+                else:
+                    await sink.write(memoryview(self._engine.contents[self.descriptor.digest])[offset:until])
+            self._fail_behind(end - start)
+            if self._engine.oversend:
+                await sink.write(bytes(self._engine.oversend))
+
+    async def content(self) -> bytes:
+        await self.ready(0)
+        self._fail_behind(self.descriptor.size)
+        return self._engine.contents[self.descriptor.digest] if self._stored is None else self._stored.read_bytes()
+
+    def _fail_behind(self, given: int) -> None:
+        if given >= self._engine.breaks_after:
+            raise self._engine.break_error
 
 
 @dataclass
@@ -90,12 +114,19 @@ class MemoryEngine:
         self.store = FileStore(folder)
         self.contents: dict[Digest, bytes] = {}
         self.sizes: dict[Digest, Descriptor] = {}
+        self.plans = ImagePlans()
+        self.checks_sizes = False
+        self.resized: dict[Digest, int] = {}
         self.opened: list[Descriptor] = []
         self.expected: list[tuple[tuple[Descriptor, ...], Location]] = []
         self.left = 0
-        self.error: Exception | None = None
+        self.was_left = asyncio.Event()
+        self.open_error: BaseException | None = None
+        self.error: BaseException | None = None
         self.breaks_after: float = float("inf")
-        self.break_error: Exception = RuntimeError("not set")
+        self.break_error: BaseException = RuntimeError("not set")
+        self.leave_error: BaseException | None = None
+        self.oversend = 0
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -107,15 +138,23 @@ class MemoryEngine:
             self.sizes[digest] = Descriptor(digest, len(content))
         return digest
 
+    def stored(self, digest: Digest) -> int | None:
+        return self.store.size(digest)
+
     def expect(self, blobs: Sequence[Descriptor], location: Location) -> None:
         self.expected.append((tuple(blobs), location))
+        self.plans.expect(blobs, location)
 
-    def known(self, digest: Digest) -> Descriptor | None:
+    def known(self, digest: Digest, location: Location) -> Descriptor | None:
         size = self.store.size(digest)
-        return Descriptor(digest, size) if size is not None else self.sizes.get(digest)
+        if size is not None:
+            return Descriptor(digest, size)
+        return self.plans.known(digest, location) or self.sizes.get(digest)
 
     async def open(self, blob: Descriptor, location: Location) -> MemoryBlob:
         self.opened.append(blob)
+        if self.open_error is not None:
+            raise self.open_error
         return MemoryBlob(self, blob)
 
 
@@ -124,7 +163,7 @@ class MemoryOrigin:
 
     def __init__(self) -> None:
         self.known: dict[str, Descriptor] = {}
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.asked: list[tuple[Location, str, BlobKind]] = []
         self.was_asked = asyncio.Event()
         self.answers = asyncio.Event()
@@ -208,11 +247,14 @@ class Front:
         """What comes back for these bytes, until the connection ends."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
         writer.write(request)
+        answer = bytearray()
         try:
-            return await reader.read()
+            with contextlib.suppress(ConnectionError):
+                while chunk := await reader.read(1 << 20):
+                    answer += chunk
+            return bytes(answer)
         finally:
-            writer.close()
-            await writer.wait_closed()
+            writer.transport.abort()
 
     def sample(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(name, labels) or 0.0

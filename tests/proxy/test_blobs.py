@@ -8,9 +8,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from peer.errors import DigestMismatch
-from peer.origin import OriginDenied, OriginNotFound, OriginUnavailable
+from peer.origin import OriginDenied, OriginNotFound, OriginUnavailable, SizeDiffers
 from shoal.descriptor import BlobKind, Descriptor
 from shoal.digest import Digest
+from shoal.pieces import MAX_BLOB_SIZE
 from shoal.reference import Location
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ async def test_a_size_that_nobody_told_is_asked_for(front: Front, engine: Memory
     answer = await front.ask(f"/v2/a/b/blobs/{digest}?ns=quay.io")
     assert answer.body == CONTENT
     assert front.origin.asked == [(Location.parse("quay.io", "a/b"), digest, BlobKind.BLOB)]
-    assert front.cluster.published == [Descriptor(digest, SIZE)]
+    assert front.cluster.published == []
 
 
 @pytest.mark.parametrize(
@@ -188,3 +189,52 @@ async def test_a_client_that_leaves_a_waiting_download_is_let_go(front: Front, e
     while not engine.left:
         await front.ask("/v2/")
     assert front.sample("shoal_proxy_request_seconds_count", route="blob", status="499") == 1
+
+
+# --- sizes --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_size_that_head_told_wrongly_is_made_good_by_get(front: Front, engine: MemoryEngine) -> None:
+    digest, engine.checks_sizes = engine.coming(CONTENT, known=False), True
+    front.origin.known[digest] = Descriptor(digest, SIZE + 5)
+    answer = await front.ask(path(digest), Range="bytes=-7")
+    assert (answer.status, answer.body) == (206, CONTENT[-7:])
+    assert answer.headers["Content-Range"] == f"bytes {SIZE - 7}-{SIZE - 1}/{SIZE}"
+    assert (await front.ask(path(digest))).body == CONTENT
+    assert [blob.size for blob in engine.opened] == [SIZE + 5, SIZE, SIZE]
+    assert len(front.origin.asked) == 1
+
+
+async def test_a_second_wrong_size_is_an_error(front: Front, engine: MemoryEngine) -> None:
+    digest = engine.coming(CONTENT, known=False)
+    front.origin.known[digest] = Descriptor(digest, SIZE + 5)
+    engine.error = SizeDiffers("no", SIZE + 6)
+    answer = await front.ask(path(digest))
+    assert (answer.status, answer.code, len(engine.opened)) == (502, "UNAVAILABLE", 2)
+
+
+async def test_a_manifests_wrong_size_fails_for_its_own_layer_alone(front: Front, engine: MemoryEngine) -> None:
+    digest, engine.checks_sizes = engine.coming(CONTENT, known=False), True
+    engine.expect([Descriptor(digest, SIZE + 5)], Location.parse("docker.io", "library/liar"))
+    engine.expect([Descriptor(digest, SIZE)], Location.parse("docker.io", "library/busybox"))
+    answer = await front.ask(f"/v2/library/liar/blobs/{digest}")
+    assert (answer.status, answer.code) == (502, "UNAVAILABLE")
+    assert f"{SIZE} bytes, {SIZE + 5} were expected".encode() in answer.body
+    assert (await front.ask(path(digest))).body == CONTENT
+    assert front.origin.asked == []
+
+
+async def test_a_blob_that_was_stored_with_another_size_meanwhile(front: Front, engine: MemoryEngine) -> None:
+    digest = engine.store.put(CONTENT)
+    engine.known = lambda digest, location: None  # type: ignore[method-assign]
+    front.origin.known[digest] = Descriptor(digest, SIZE + 5)
+    engine.resized[digest] = SIZE
+    assert (await front.ask(path(digest))).body == CONTENT
+
+
+async def test_an_impossible_blob_fails_with_its_size(front: Front, engine: MemoryEngine) -> None:
+    digest = Digest.of(b"x")
+    engine.expect([Descriptor(digest, MAX_BLOB_SIZE + 1)], Location.parse("docker.io", "library/busybox"))
+    answer = await front.ask(path(digest))
+    assert (answer.status, answer.code, engine.opened) == (404, "BLOB_UNKNOWN", [])
+    assert str(MAX_BLOB_SIZE + 1).encode() in answer.body

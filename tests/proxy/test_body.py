@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peer.origin import OriginUnavailable
+from peer.origin import OriginUnavailable, SizeDiffers
 from proxy.body import answered_range, parse_content_range
 from shoal.descriptor import Descriptor
 from shoal.digest import Digest
@@ -59,3 +59,28 @@ def test_answers_that_fit(status: int, headers: dict[str, str], wanted: ByteRang
 def test_answers_that_lie(status: int, headers: dict[str, str]) -> None:
     with pytest.raises(OriginUnavailable):
         answered_range(status, headers, BLOB, ByteRange(40, 60))
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "size"),
+    [
+        (200, {"Content-Length": "101"}, 101),
+        (206, {"Content-Range": "bytes 40-59/101"}, 101),
+        (206, {"Content-Range": "bytes 40-44/45"}, 45),
+        (416, {"Content-Range": "bytes */30"}, 30),
+    ],
+)
+def test_answers_about_a_blob_of_another_size(status: int, headers: dict[str, str], size: int) -> None:
+    with pytest.raises(SizeDiffers, match=f"{size} bytes, 100 were expected") as caught:
+        answered_range(status, headers, BLOB, ByteRange(40, 60))
+    assert caught.value.size == size
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [(200, {"Content-Length": "0"}), (416, {}), (416, {"Content-Range": "bytes */100"}), (416, {"Content-Range": "x"})],
+)
+def test_answers_that_tell_no_size(status: int, headers: dict[str, str]) -> None:
+    with pytest.raises(OriginUnavailable) as caught:
+        answered_range(status, headers, BLOB, ByteRange(40, 60))
+    assert not isinstance(caught.value, SizeDiffers)

@@ -61,3 +61,39 @@ async def test_close_cancels_what_is_underway() -> None:
     with pytest.raises(asyncio.CancelledError):
         await asking
     assert len(flights) == 0
+
+
+async def test_work_that_is_begun_while_all_is_closed_ends_as_well() -> None:
+    flights: SingleFlight[str, None] = SingleFlight()
+    late: list[asyncio.Task[None]] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            late.append(asyncio.create_task(flights.run("other", asyncio.Event().wait)))  # type: ignore[arg-type]
+            await asyncio.sleep(0)
+
+    asking = asyncio.create_task(flights.run("k", work))
+    await asyncio.sleep(0)
+    await flights.close()
+    await asyncio.gather(asking, *late, return_exceptions=True)
+    assert len(flights) == 0
+
+
+async def test_work_that_nobody_waits_for_any_more_ends_by_itself() -> None:
+    flights: SingleFlight[str, None] = SingleFlight()
+    gate = asyncio.Event()
+
+    async def work() -> None:
+        await gate.wait()
+        raise LookupError
+
+    asking = asyncio.create_task(flights.run("k", work))
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    assert len(flights) == 1
+    gate.set()
+    while len(flights):
+        await asyncio.sleep(0)

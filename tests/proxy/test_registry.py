@@ -148,7 +148,7 @@ async def test_an_ailing_token_server_is_tried_again(serve: Serve, connect: Conn
     registry.status = 503
     client, pauses = await connect(await registry.start(serve), retries=2)
     with pytest.raises(OriginUnavailable):
-        await read(client)
+        await client.listing(AT, "tags/list", {})
     assert len(pauses) == 2
 
 

@@ -44,6 +44,7 @@ def test_a_closed_list_without_docker_hub() -> None:
         ({"port": 70000}, r"\$\.port"),
         ({"port": "x"}, r"\$\.port"),
         ({"hots": "x"}, "hots"),
+        ({"client_timeout": 0.5}, r"\$\.client_timeout"),
         ({"tag_freshness": -1}, r"\$\.tag_freshness"),
         ({"default_upstream": "quay.io"}, "`default_upstream` 'quay.io' is not one of"),
         ({"upstreams": {"a b": {}}}, "`upstreams`: not a registry host"),

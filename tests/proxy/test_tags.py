@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from peer.origin import OriginDenied, OriginNotFound, OriginUnavailable
 from proxy.metrics import ProxyMetrics
 from proxy.tags import STALE_SECONDS, FreshnessTable, Resolution, TagResolver
-from shoal.descriptor import OCI_MANIFEST, BlobKind, Descriptor
+from shoal.descriptor import MAX_MANIFEST_SIZE, OCI_MANIFEST, BlobKind, Descriptor
 from shoal.digest import Digest
 from shoal.reference import Location, Tag
 from supernode.protocol import Resolved
@@ -92,11 +93,13 @@ async def test_without_a_supernode_the_origin_is_asked(memory_origin: MemoryOrig
     assert await World(memory_origin, None).resolve() == Resolution(OLD)
 
 
-@pytest.mark.parametrize("digest", ["", "sha256:xyz"])
+@pytest.mark.parametrize(
+    ("digest", "size"), [("", 3), ("sha256:xyz", 3), (NEW.digest, 0), (NEW.digest, MAX_MANIFEST_SIZE + 1)]
+)
 async def test_a_senseless_answer_of_the_cluster_is_not_believed(
-    world: World, cluster: MemoryCluster, digest: str
+    world: World, cluster: MemoryCluster, digest: str, size: int
 ) -> None:
-    cluster.answer = Resolved(1, "fresh", digest, 3)
+    cluster.answer = Resolved(1, "fresh", digest, size)
     assert await world.resolve() == Resolution(OLD)
 
 
@@ -172,8 +175,31 @@ def test_the_table_is_bounded_and_never_fresh_too_long(steps: list[tuple[int, fl
         assert len(table) <= capacity
 
 
-def test_the_size_behind_a_digest_does_not_age() -> None:
+def test_the_size_behind_a_digest_ages_too() -> None:
     table = FreshnessTable(60)
     key = (AT, OLD.digest, BlobKind.MANIFEST)
     table.remember(key, OLD, 0.0)
-    assert table.fresh(key, 1e12) == Resolution(OLD)
+    assert table.fresh(key, 59.0) == Resolution(OLD)
+    assert table.fresh(key, 60.0) is None
+
+
+def test_a_corrected_size_is_not_fresh_for_longer() -> None:
+    table = FreshnessTable(60)
+    key = (AT, TAG, BlobKind.MANIFEST)
+    table.correct(key, OLD, 7)
+    assert len(table) == 0
+    table.remember(key, OLD, 0.0)
+    table.correct(key, OLD, 7)
+    table.correct(key, OLD, 8)  # whoever believed the same comes later
+    assert table.fresh(key, 59.0) == Resolution(replace(OLD, size=7))
+    assert table.fresh(key, 60.0) is None
+    table.correct(key, NEW, 9)
+    assert table.outlive(key, 60.0) == Resolution(replace(OLD, size=7), stale=True)
+
+
+async def test_a_blobs_size_is_no_business_of_the_cluster(world: World, cluster: MemoryCluster) -> None:
+    blob = Descriptor(OLD.digest, 3)
+    world.origin.known[OLD.digest] = blob
+    cluster.answer = Resolved(1, "fresh", OLD.digest, 77)
+    assert (await world.tags.resolve(AT, OLD.digest, BlobKind.BLOB)).descriptor == blob
+    assert cluster.published == []

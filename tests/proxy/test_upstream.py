@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from aiohttp import web
 
-from peer.origin import Origin, OriginDenied, OriginError, OriginNotFound, OriginUnavailable
+from peer.origin import Origin, OriginDenied, OriginError, OriginNotFound, OriginUnavailable, SizeDiffers
+from proxy.settings import ProxySettings, UpstreamSettings
 from proxy.upstream import UpstreamClient
 from shoal.descriptor import MAX_MANIFEST_SIZE, OCI_MANIFEST, BlobKind, Descriptor
 from shoal.digest import Digest
@@ -126,7 +127,7 @@ async def test_a_lying_content_length_is_noticed_before_a_byte_is_taken(serve: S
         return web.Response(body=CONTENT + b"!")
 
     client, pauses = await connect((await serve(lie)).url)
-    with pytest.raises(OriginUnavailable, match="its manifest says"):
+    with pytest.raises(OriginUnavailable, match="were expected"):
         await read(client)
     assert pauses == []
 
@@ -141,20 +142,72 @@ async def test_a_wrong_content_range_is_noticed(serve: Serve, connect: Connect) 
         await read(client, 100, 300)
 
 
+async def test_a_fetch_is_one_attempt(serve: Serve, connect: Connect) -> None:
+    async def broken(request: web.Request) -> web.StreamResponse:
+        if len(site.seen) == 1:
+            return web.Response(status=503, headers={"Retry-After": "120"})
+        return await broken_off(request, {"Content-Length": str(len(CONTENT))}, b"")
+
+    site = await serve(broken)
+    client, pauses = await connect(site.url)
+    for after in (120.0, None):
+        with pytest.raises(OriginUnavailable) as caught:
+            await read(client)
+        assert caught.value.after == after
+    assert (len(site.seen), pauses) == (2, [])
+
+
+async def test_what_goes_wrong_with_the_bytes_is_not_the_origins_fault(serve: Serve, connect: Connect) -> None:
+    client, _ = await connect((await serve(whole)).url)
+    with pytest.raises(OSError, match="disk"):
+        async with client.fetch(AT, BLOB):
+            raise OSError("the disk is full")
+
+
+async def test_another_size_is_told_before_the_first_byte(serve: Serve, connect: Connect) -> None:
+    client, _ = await connect((await serve(whole)).url)
+    for size, start in ((len(CONTENT) + 9, 0), (len(CONTENT) + 9, 5), (len(CONTENT) - 9, 5)):
+        with pytest.raises(SizeDiffers) as caught:
+            await read(client, start, blob=Descriptor(BLOB.digest, size))
+        assert caught.value.size == len(CONTENT)
+
+
+async def test_a_range_behind_the_end_tells_the_size(serve: Serve, connect: Connect) -> None:
+    async def outside(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=416, headers={"Content-Range": "bytes */100"})
+
+    client, _ = await connect((await serve(outside)).url)
+    with pytest.raises(SizeDiffers) as caught:
+        await read(client, 200)
+    assert caught.value.size == 100
+
+
+async def test_a_manifest_of_unannounced_length_tells_its_size(serve: Serve, connect: Connect) -> None:
+    async def chunked(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"{ }")
+        return response
+
+    client, _ = await connect((await serve(chunked)).url)
+    for size in (2, 4):
+        with pytest.raises(SizeDiffers) as caught:
+            await read(client, blob=Descriptor(Digest.of(b"{ }"), size, kind=BlobKind.MANIFEST))
+        assert caught.value.size == 3
+    assert await read(client, blob=Descriptor(Digest.of(b"{ }"), 3, kind=BlobKind.MANIFEST)) == (0, b"{ }")
+
+
 async def test_nothing_yet_means_another_try(serve: Serve, connect: Connect) -> None:
-    tries = 0
-
     async def moody(request: web.Request) -> web.StreamResponse:
-        nonlocal tries
-        tries += 1
-        if tries == 1:
+        if len(site.seen) == 1:
             return web.Response(status=503)
-        if tries == 2:
-            return await broken_off(request, {"Content-Length": str(len(CONTENT))}, b"")
-        return await whole(request)
+        if len(site.seen) == 2:
+            return await broken_off(request, {"Content-Length": "5"}, b"")
+        return web.Response(body=b"[]")
 
-    client, pauses = await connect((await serve(moody)).url)
-    assert await read(client) == (0, CONTENT)
+    site = await serve(moody)
+    client, pauses = await connect(site.url)
+    assert (await client.listing(AT, "tags/list", {})).body == b"[]"
     assert len(pauses) == 2
 
 
@@ -166,7 +219,7 @@ async def test_retry_after_of_a_429_is_honoured(serve: Serve, connect: Connect) 
 
     site = await serve(busy)
     client, pauses = await connect(site.url)
-    await read(client)
+    await client.head(AT, BLOB.digest, BlobKind.BLOB)
     assert pauses == [6.0]
 
 
@@ -177,8 +230,71 @@ async def test_an_origin_that_stays_busy_is_given_up(serve: Serve, connect: Conn
     site = await serve(busy)
     client, pauses = await connect(site.url, retries=2)
     with pytest.raises(OriginUnavailable, match="429"):
-        await read(client)
+        await client.head(AT, BLOB.digest, BlobKind.BLOB)
     assert (len(site.seen), len(pauses)) == (3, 2)
+
+
+@pytest.mark.parametrize("begins", [False, True], ids=["silent", "headers alone"])
+async def test_a_hanging_origin_is_given_up_in_bounded_time(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch, begins: bool
+) -> None:
+    gate = asyncio.Event()
+
+    async def hang(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        if begins and request.method == "GET":
+            await response.prepare(request)
+            await response.write(b"{")
+        await gate.wait()
+        return response
+
+    monkeypatch.setattr("proxy.retry.ANSWER_SECONDS", 0.1)
+    client, pauses = await connect((await serve(hang)).url, retries=20)
+    for question in (
+        client.head(AT, Tag("1.0"), BlobKind.MANIFEST),
+        client.head(AT, BLOB.digest, BlobKind.BLOB),
+        client.listing(AT, "tags/list", {}),
+    ):
+        async with asyncio.timeout(2):
+            with pytest.raises(OriginUnavailable, match=r"no answer within 0\.1 s"):
+                await question
+    assert pauses == []
+    gate.set()
+
+
+async def test_a_long_list_may_take_its_time(serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def slow(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for _ in range(10):
+            await response.write(b"x")
+            await asyncio.sleep(0.05)
+        return response
+
+    monkeypatch.setattr("proxy.retry.ANSWER_SECONDS", 0.3)
+    client, _ = await connect((await serve(slow)).url)
+    assert (await client.listing(AT, "tags/list", {})).body == b"x" * 10
+
+
+async def test_connections_to_upstreams_are_limited(serve: Serve) -> None:
+    gate = asyncio.Event()
+
+    async def hold(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": str(len(CONTENT))})
+        await response.prepare(request)
+        await response.write(CONTENT[:5])
+        await gate.wait()
+        await response.write(CONTENT[5:])
+        return response
+
+    upstream = UpstreamSettings(url=(await serve(hold)).url, connect_timeout=0.05)
+    settings = ProxySettings(upstreams={"registry.example:5000": upstream})
+    async with UpstreamClient(settings, connections=1) as client:
+        async with client.fetch(AT, BLOB):
+            with pytest.raises(OriginUnavailable):
+                await read(client)
+        gate.set()
+        assert await read(client) == (0, CONTENT)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +315,9 @@ async def test_no_connection_is_unavailable(serve: Serve, connect: Connect, unus
     client, pauses = await connect(f"http://127.0.0.1:{unused_tcp_port}", retries=1)
     with pytest.raises(OriginUnavailable):
         await read(client)
+    assert pauses == []
+    with pytest.raises(OriginUnavailable):
+        await client.listing(AT, "tags/list", {})
     assert len(pauses) == 1
 
 
@@ -270,6 +389,37 @@ async def test_head_without_a_digest_is_made_good_by_a_get(serve: Serve, connect
     client, _ = await connect((await serve(plain)).url)
     found = await client.head(AT, Tag("1.0"), BlobKind.MANIFEST)
     assert found == Descriptor(Digest.of(b"{}"), 2, OCI_MANIFEST, BlobKind.MANIFEST)
+
+
+@pytest.mark.parametrize("length", ["0", None])
+async def test_a_head_that_tells_no_length_is_made_good_by_a_get(
+    serve: Serve, connect: Connect, length: str | None
+) -> None:
+    async def mute(request: web.Request) -> web.StreamResponse:
+        if request.method == "GET":
+            return await whole(request)
+        headers = {"Docker-Content-Digest": BLOB.digest} | ({"Content-Length": length} if length else {})
+        response = web.StreamResponse(headers=headers)
+        await response.prepare(request)
+        return response
+
+    client, _ = await connect((await serve(mute)).url)
+    assert (await client.head(AT, BLOB.digest, BlobKind.BLOB)).size == len(CONTENT)
+    assert (await client.head(AT, BLOB.digest, BlobKind.MANIFEST)).size == len(CONTENT)
+    found = await client.head(AT, Tag("1.0"), BlobKind.MANIFEST)
+    assert (found.digest, found.size) == (BLOB.digest, len(CONTENT))
+
+
+async def test_the_length_of_nothing_is_told_by_its_digest(serve: Serve, connect: Connect) -> None:
+    async def empty(request: web.Request) -> web.StreamResponse:
+        return web.Response(headers={"Content-Length": "0"})
+
+    site = await serve(empty)
+    client, _ = await connect(site.url)
+    assert (await client.head(AT, Digest.of(b""), BlobKind.BLOB)).size == 0
+    assert [request.method for request in site.seen] == ["HEAD"]
+    with pytest.raises(OriginUnavailable, match="does not tell the size"):
+        await client.head(AT, BLOB.digest, BlobKind.BLOB)
 
 
 async def test_a_manifest_over_the_limit_is_not_read(serve: Serve, connect: Connect) -> None:

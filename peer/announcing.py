@@ -1,0 +1,94 @@
+"""What the machine tells the supernode of this peer's blobs, and when. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from peer.commands import Command, Tell
+from peer.sought import Sought
+from peer.sourcing import Sourcing
+from shoal.descriptor import BlobKey
+from shoal.messages import BlobRef
+from shoal.pieces import to_bitfield
+from supernode import protocol
+
+_NEWS_SECONDS = 1.0
+"""Between two announcements of new pieces."""
+
+
+class Announcing:
+    """Keeps the supernode's picture of this peer true."""
+
+    def __init__(self, sought: dict[BlobKey, Sought], sourcing: Sourcing, out: list[Command]) -> None:
+        self._sought = sought
+        self._sourcing = sourcing
+        self._out = out
+        self._changed: set[BlobKey] = set()
+        self._announced_at = 0.0
+        self._interval = 5.0
+        self.connected = False
+
+    def joined(self, interval: float, holdings: Iterable[BlobKey], now: float) -> None:
+        """A supernode that knows nothing yet: tell it everything."""
+        self.connected = True
+        self._interval, self._announced_at = interval, now
+        self._changed.clear()
+        for sought in self._sought.values():
+            sought.told_at, sought.is_answered, sought.is_refused = now, False, False
+        self.opened(list(self._sought.values()))
+        self._announce([protocol.Held(*key) for key in holdings])
+
+    def opened(self, opened: Sequence[Sought]) -> None:
+        """Blobs are sought from now on, in this order, or from one place more."""
+        if not self.connected:
+            return
+        wanted = []
+        for sought in opened:
+            count = sought.layout.count
+            have = to_bitfield(sought.pieces.there, count) if sought.pieces.there else b""
+            alone = self._sourcing.alone(sought)
+            coming = to_bitfield(alone, count) if alone else b""
+            for location, place in sought.places.items():
+                if not place.is_final:
+                    wanted.append(protocol.Wanted(*sought.key, location.registry, location.repository, have, coming))
+        for start in range(0, len(wanted), protocol.MAX_BLOBS):
+            self._out.append(Tell(protocol.Open(wanted[start : start + protocol.MAX_BLOBS])))
+
+    def gained(self, key: BlobKey) -> None:
+        """A piece is there."""
+        self._changed.add(key)
+
+    def completed(self, key: BlobKey) -> None:
+        """The whole, verified blob is there."""
+        self._changed.discard(key)
+        self._out.append(Tell(protocol.Announce([protocol.Held(*key)])))
+
+    def gave_up(self, key: BlobKey) -> None:
+        """This peer has nothing of a blob and does not seek it any more."""
+        self._changed.discard(key)
+        self._out.append(Tell(protocol.Close([BlobRef(*key)])))
+
+    def seek(self, sought: Sought) -> None:
+        """Neighbours have gone: ask for others."""
+        self._out.append(Tell(protocol.Seek([BlobRef(*sought.key)])))
+
+    def tick(self, now: float) -> None:
+        """Tell what is new, and that this peer is alive."""
+        since = now - self._announced_at
+        if not self.connected or since < _NEWS_SECONDS or (not self._changed and since < self._interval):
+            return
+        self._announced_at = now
+        held = []
+        for key in self._changed:
+            sought = self._sought.get(key)
+            if sought is not None and sought.pieces.there:
+                count = sought.layout.count
+                alone = self._sourcing.alone(sought)
+                coming = to_bitfield(alone, count) if alone else b""
+                held.append(protocol.Held(*key, to_bitfield(sought.pieces.there, count), coming))
+        self._changed.clear()
+        self._announce(held)
+
+    def _announce(self, held: list[protocol.Held]) -> None:
+        for start in range(0, max(len(held), 1), protocol.MAX_BLOBS):
+            self._out.append(Tell(protocol.Announce(held[start : start + protocol.MAX_BLOBS])))

@@ -1,0 +1,110 @@
+"""The folder of partial blobs as a start finds it: whose files they are, which to go on with, which to remove."""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from peer.checkpoint import MAX_CHECKPOINT_SIZE, Checkpoint, InvalidCheckpoint
+from peer.disk import TEMPORARY_SUFFIX, failing_to, sync_folder
+from peer.partial import PartialFiles
+from shoal.descriptor import BlobKey
+from shoal.digest import Digest, InvalidDigest
+from shoal.pieces import MAX_BLOB_SIZE
+
+log = structlog.get_logger()
+
+_DATA_SUFFIX = ".data"
+_CHECKPOINT_SUFFIX = ".state"
+_NAME = re.compile(r"(?P<digest>sha(?:256|512)-[0-9a-f]+)(?:-(?P<size>0|[1-9][0-9]{0,12}))?\.(?:data|state)")
+"""Without a size it is a name that versions before 0.2 gave."""
+
+
+class PartialFolder:
+    """Knows the files in the folder `path`; `blob_path` tells where a finished blob goes."""
+
+    def __init__(self, path: Path, blob_path: Callable[[Digest], Path]) -> None:
+        self.path = path
+        self._blob_path = blob_path
+
+    def files(self, key: BlobKey) -> PartialFiles:
+        """Where the files of a partial blob are, or will be."""
+        stem = f"{file_name(key.digest)}-{key.size}"
+        return PartialFiles(
+            self.path / (stem + _DATA_SUFFIX), self.path / (stem + _CHECKPOINT_SUFFIX), self._blob_path(key.digest)
+        )
+
+    def checkpointed(self) -> list[BlobKey]:
+        """The blobs of which there is a checkpoint, valid or not; raises `StoreError`."""
+        with failing_to(f"read {self.path}"):
+            keys = [_key_of(file.name) for file in self.path.iterdir() if file.suffix == _CHECKPOINT_SUFFIX]
+        return [key for key in keys if key is not None]
+
+    def resume(self, key: BlobKey) -> Checkpoint | None:
+        """What is on the disk of a partial blob; None, with its files removed, where that is not to be trusted.
+
+        Raises `StoreError`.
+        """
+        files = self.files(key)
+        with failing_to(f"read {files.checkpoint}"):
+            try:
+                return _read_checkpoint(files, key)
+            except FileNotFoundError:
+                return None
+            except InvalidCheckpoint as error:
+                log.warning("partial.discarded", digest=key.digest, reason=str(error))
+                files.checkpoint.unlink()
+                sync_folder(self.path)
+                files.data.unlink(missing_ok=True)
+                return None
+
+    def sweep(self, finished: Callable[[Digest], bool]) -> None:
+        """Remove what a crash left: temporary files, data or checkpoint alone, both of a finished blob, old names.
+
+        Raises `OSError`.
+        """
+        names = {file.name for file in self.path.iterdir()}
+        for name in names:
+            key = _key_of(name)
+            if key is None:
+                needless = name.endswith(TEMPORARY_SUFFIX) or _NAME.fullmatch(name) is not None
+            else:
+                files = self.files(key)
+                needless = finished(key.digest) or not {files.data.name, files.checkpoint.name} <= names
+            if needless:
+                (self.path / name).unlink(missing_ok=True)
+
+
+def file_name(digest: Digest) -> str:
+    """A digest as the name of a file."""
+    return f"{digest.algorithm}-{digest.hex}"
+
+
+def _key_of(name: str) -> BlobKey | None:
+    """The blob that a file belongs to; None for others."""
+    match = _NAME.fullmatch(name)
+    if match is None or match["size"] is None or int(match["size"]) > MAX_BLOB_SIZE:
+        return None
+    try:
+        return BlobKey(Digest(match["digest"].replace("-", ":")), int(match["size"]))
+    except InvalidDigest:
+        return None
+
+
+def _read_checkpoint(files: PartialFiles, key: BlobKey) -> Checkpoint:
+    """Raises `FileNotFoundError` where there is none, `InvalidCheckpoint` where it does not fit blob or data."""
+    with files.checkpoint.open("rb") as file:
+        start = Checkpoint.decode(file.read(MAX_CHECKPOINT_SIZE + 1))
+    if (start.digest, start.layout.size) != key:
+        raise InvalidCheckpoint(f"it is of {start.digest} and {start.layout.size} bytes")
+    try:
+        found = files.data.lstat()
+    except FileNotFoundError:
+        raise InvalidCheckpoint("its data is gone") from None
+    if not stat.S_ISREG(found.st_mode) or found.st_size != key.size:
+        raise InvalidCheckpoint(f"its data has {found.st_size} bytes instead of {key.size}")
+    return start

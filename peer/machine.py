@@ -1,0 +1,408 @@
+"""A peer's decisions as one state machine: events go in, commands come out (`peer.commands`). No I/O, no clock.
+
+Call an event's method as things happen, `wake` and `tick` when it is time, and `take` for what is to be done: it is
+given after everything is decided. Events that come of doing it are events like all others. Its picture and its table
+are in `docs/architecture.md`; the simulator in `bench/` runs this same class.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from peer import wire
+from peer.announcing import Announcing
+from peer.commands import Command, Discard, Fail, FailReaders, HangUp, Tell, TellTable
+from peer.errors import DigestMismatch, DownloadFailed
+from peer.exchange import Exchange
+from peer.picker import BlobBook
+from peer.piecemap import PieceMap, StreamId
+from peer.sharing import Library
+from peer.sought import Place, Sought
+from peer.sourcing import Sourcing
+from peer.uploads import UPLOAD_SLOTS, Upload
+from shoal.descriptor import BlobKey
+from shoal.messages import InvalidMessage, key_of
+from shoal.pieces import PIECE_DIGEST_SIZE, PieceLayout, PieceSet, from_bitfield, iterate, run_of, to_bitfield
+from shoal.reference import Location
+from supernode import protocol
+from supernode.protocol import PeerId, parse_peer_id
+
+_SHUN_SECONDS = 600.0
+_STARVING_SECONDS, _RESCUE_SECONDS, _LAST_RESCUE_SECONDS = 2.0, 3.0, 4.0
+"""For which a reader has waited when the supernode is asked for a lease, when the peer fetches by itself where nothing
+of the blob moves, and when it does so in any case."""
+_MOVES_SECONDS = 1.5
+"""A blob or a stream that brought something in this time moves."""
+_GIVE_UP_SECONDS = 15.0
+"""For which a reader waits at most while no byte of the blob comes from anywhere."""
+_SEEK_SECONDS = 2.0
+_FEW_NEIGHBOURS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSettings:
+    """What the configuration says."""
+
+    slots: int = UPLOAD_SLOTS
+    has_supernode: bool = True
+    origin_wait: float = 2.0
+    """Seconds for which the supernode is waited for before the origin is asked without it."""
+
+
+class Machine:
+    """All that one peer decides about pieces. Times are in seconds of any monotonic clock."""
+
+    def __init__(self, settings: MachineSettings, library: Library, rng: random.Random, now: float) -> None:
+        self._settings = settings
+        self._library = library
+        self._rng = rng
+        self._out: list[Command] = []
+        self._lost_patience = settings.origin_wait
+        self._lost_at = now
+        self.sought: dict[BlobKey, Sought] = {}
+        self.exchange = Exchange(library, self.sought, self._out, settings.slots, rng)
+        self.sourcing = Sourcing(self.exchange, self._out, rng)
+        self.announcing = Announcing(self.sought, self.sourcing, self._out)
+
+    def take(self, now: float) -> list[Command]:
+        """What is to be done, in order; it is given once."""
+        self.exchange.ask(now)
+        out = self._out[:]
+        self._out.clear()
+        return out
+
+    @property
+    def wake_at(self) -> float:
+        """When `wake` is to be called, in seconds of the clock; infinity: not at all."""
+        return self.exchange.sharing.wake_at
+
+    @property
+    def connected(self) -> bool:
+        """Whether the supernode is there."""
+        return self.announcing.connected
+
+    # --- blobs ----------------------------------------------------------------------------------------------------
+
+    def open(
+        self, blobs: Iterable[tuple[BlobKey, PieceSet, Mapping[int, bytes]]], location: Location, now: float
+    ) -> None:
+        """Get these blobs, the first one first. Of each what is there already, and the digests known of that."""
+        opened = []
+        for key, have, table in blobs:
+            layout = PieceLayout.of(key.size)
+            pieces = PieceMap(layout, self.exchange.requests, have)
+            sought = Sought(key, pieces, BlobBook(pieces), opened_at=now, moved_at=now, told_at=now)
+            sought.table.update(table)
+            sought.places[location] = Place(location)
+            self.sought[key] = sought
+            self.exchange.opened(sought)
+            opened.append(sought)
+        self.announcing.opened(opened)
+        for sought in opened:
+            self._fetch_unless_helped(sought, now)
+
+    def demand(self, key: BlobKey, location: Location, now: float) -> None:
+        """A client asks for a blob that is being got, and names a place."""
+        sought = self.sought[key]
+        sought.demanded = True
+        if location not in sought.places:
+            sought.places[location] = Place(location)
+            self.announcing.opened([sought])
+        self._fetch_unless_helped(sought, now)
+
+    def reading(self, key: BlobKey, reader: int, piece: int, waits_since: float | None) -> None:
+        """A reader stands at `piece`, and waits for it since then or has been given it."""
+        sought = self.sought.get(key)
+        if sought is None:
+            return
+        before = sought.book.readers.get(reader)
+        sought.book.readers[reader] = piece
+        if waits_since is None:
+            sought.waits.pop(reader, None)
+        else:
+            sought.waits.setdefault(reader, waits_since)
+            if before != piece:
+                sought.waits[reader] = waits_since
+        if before is None:
+            self.exchange.due()
+
+    def left(self, key: BlobKey, reader: int) -> None:
+        """A reader has gone, or has all that it wanted."""
+        sought = self.sought.get(key)
+        if sought is not None:
+            sought.book.readers.pop(reader, None)
+            sought.waits.pop(reader, None)
+
+    def verified(self, key: BlobKey, now: float) -> None:
+        """The whole blob is right and stored: it is a seed's now."""
+        sought = self._close(key)
+        if sought is None:
+            return
+        self._out += [HangUp(peer, "it sent a corrupt piece", _SHUN_SECONDS) for peer in sought.liars()]
+        self.announcing.completed(key)
+
+    def mismatched(self, key: BlobKey, now: float) -> None:
+        """All pieces are there and the whole is wrong. Begins again once where other peers had a part in it."""
+        sought = self.sought.get(key)
+        if sought is None:
+            return
+        self._out.append(Tell(protocol.Corrupt(*key)))
+        if sought.has_begun_again or not sought.from_neighbours:
+            self.fail(key, DigestMismatch(f"what came is not {key.digest}"))
+            return
+        sought.has_begun_again = True
+        self._void(sought, sought.layout.all, now)
+
+    def fail(self, key: BlobKey, error: Exception) -> None:
+        """Give a blob up."""
+        if self._close(key) is not None:
+            self.exchange.sharing.withdraw(key)
+            self.announcing.gave_up(key)
+            self._out.append(Fail(key, error))
+
+    def forgotten(self, key: BlobKey) -> None:
+        """A blob that was stored is there no more."""
+        self.exchange.sharing.withdraw(key)
+        self.announcing.gave_up(key)
+
+    def _close(self, key: BlobKey) -> Sought | None:
+        sought = self.sought.get(key)
+        if sought is not None:
+            self.sourcing.closed(sought)
+            self.exchange.closed(sought)
+            del self.sought[key]
+        return sought
+
+    def _void(self, sought: Sought, pieces: PieceSet, now: float) -> None:
+        """Pieces and the digests by which they were checked are not to be trusted, nor what followed from them."""
+        gone = pieces & sought.pieces.there
+        self.exchange.sharing.withdraw(sought.key)
+        untrusted = (
+            pieces | sought.pieces.asked
+        ) & ~sought.pieces.leased  # what an origin sends was not checked by them
+        self.exchange.cancel(sought.key, sought.pieces.void(untrusted))
+        sought.forget(untrusted)
+        sought.suspects.clear()
+        if gone:
+            self._out.append(Discard(sought.key, gone))
+        sought.told_at, sought.is_answered = now, False
+        self.announcing.opened([sought])
+        self.exchange.share_again(sought, now)
+
+    # --- what the runner did ----------------------------------------------------------------------------------------
+
+    def landed(self, key: BlobKey, piece: int, digest: bytes, source: PeerId | StreamId, now: float) -> bool:
+        """A piece is checked and written. Returns whether it counts: it may have been voided meanwhile."""
+        sought = self.sought.get(key)
+        if sought is None:
+            return False
+        if not sought.pieces.settle(piece):
+            if isinstance(source, int):
+                self.sourcing.unkept(source, piece)
+            return False
+        sought.moved_at = now
+        sought.table[piece] = digest
+        self.announcing.gained(key)
+        if isinstance(source, int):
+            sought.own |= 1 << piece
+            sought.hearsay &= ~(1 << piece)
+            self.sourcing.landed(source, piece, digest)
+        self.exchange.gained(sought, piece, now, own=isinstance(source, int))
+        return True
+
+    def corrupt(self, key: BlobKey, piece: int, peer: PeerId) -> None:
+        """A neighbour's piece does not match its digest."""
+        sought = self.sought.get(key)
+        if sought is not None:
+            sought.pieces.reject(piece)
+            self.exchange.suspect(sought, piece, peer)
+
+    def unwritable(self, key: BlobKey, piece: int, source: PeerId | StreamId, error: Exception) -> None:
+        """The store does not take a piece."""
+        sought = self.sought.get(key)
+        if sought is not None:
+            sought.pieces.reject(piece)
+            if isinstance(source, int):
+                self.sourcing.unkept(source, piece)
+            self.fail(key, error)
+
+    def fetch_ended(self, stream: StreamId, error: Exception | None, now: float) -> None:
+        """A stream from an origin is over, well where `error` is None."""
+        sought = self.sourcing.fetch_ended(stream, error, now)
+        if sought is not None:
+            self._judge(sought, now)
+        for each in list(self.sought.values()):
+            self._fetch_unless_helped(each, now)
+
+    def _judge(self, sought: Sought, now: float) -> None:
+        """A place has failed: those who named it alone hear of a refusal; without any other source all do."""
+        hopeful = sought.place(now) is not None or self.exchange.obtainable(sought, now)
+        error = sought.error()
+        if not hopeful and error is not None:
+            self.fail(sought.key, error)
+            return
+        for place in sought.places.values():
+            if place.is_final and place.error is not None:
+                self._out.append(FailReaders(sought.key, place.location, place.error))
+
+    # --- the supernode ----------------------------------------------------------------------------------------------
+
+    def joined(self, interval: float, now: float) -> None:
+        """A supernode that knows nothing yet of this peer; it wants to hear of it each `interval` seconds."""
+        self.exchange.sharing.tells_digests = False
+        self.announcing.joined(interval, self._library.holdings(), now)
+
+    def lost(self, now: float) -> None:
+        """No supernode: what it granted goes on, and neighbours tell each other what they fetch."""
+        self._lost_at = now
+        self._lost_patience = self._settings.origin_wait * (0.25 + 0.75 * self._rng.random())
+        self.announcing.connected = False
+        self.sourcing.orphaned()
+        self.exchange.sharing.tells_digests = True
+        for sought in self.sought.values():
+            self.exchange.sharing.tell_own(sought)
+            self.exchange.sharing.tell_coming(sought, self.sourcing.alone(sought))
+
+    def heard(self, message: protocol.FromSupernode, now: float) -> None:
+        """A message of the supernode; raises `InvalidMessage`."""
+        match message:
+            case protocol.Trim():
+                self.sourcing.trimmed(message.lease, message.end)
+                return
+            case protocol.Revoke():
+                self.sourcing.revoked(message.lease)
+                return
+        if isinstance(message, protocol.Welcome | protocol.Refused | protocol.Resolved):
+            raise InvalidMessage("not expected")
+        key = key_of(message)
+        sought = self.sought.get(key)
+        if isinstance(message, protocol.Grant):
+            self.sourcing.granted(sought, message, now)
+        elif isinstance(message, protocol.NeedTable):
+            self._need_table(key, sought)
+        if sought is None:
+            return
+        match message:
+            case protocol.BlobRefused():
+                sought.is_refused = True
+            case protocol.Handout():
+                contacts = [(parse_peer_id(each.peer), each.host, each.port) for each in message.neighbours]
+                self.exchange.meet(sought, contacts, now)
+            case protocol.TableNews():
+                self._learn(sought, message)
+            case protocol.Void():
+                self._void(sought, sought.layout.all & ~sought.own, now)
+        sought.is_answered = True
+
+    def _learn(self, sought: Sought, message: protocol.TableNews) -> None:
+        try:
+            pieces = from_bitfield(message.pieces, sought.layout.count)
+        except ValueError as error:
+            raise InvalidMessage(str(error)) from None
+        if len(message.digests) != pieces.bit_count() * PIECE_DIGEST_SIZE:
+            raise InvalidMessage("not one digest for each piece")
+        sought.learn(iterate(pieces), message.digests, hearsay=False)
+        self.exchange.due()
+
+    def _need_table(self, key: BlobKey, sought: Sought | None) -> None:
+        if sought is not None:
+            pieces, digests = sought.digests(sought.pieces.there)
+            if pieces:
+                self._out.append(Tell(protocol.Table(*key, to_bitfield(pieces, sought.layout.count), digests)))
+        elif self._library.holds(key):
+            self._out.append(TellTable(key))
+        else:
+            self.announcing.gave_up(key)
+
+    # --- time -------------------------------------------------------------------------------------------------------
+
+    def wake(self, now: float) -> None:
+        """Say what was collected until `wake_at`."""
+        self.exchange.sharing.wake(now)
+
+    def tick(self, now: float) -> None:
+        """Look after everything that time changes. Call some times a second."""
+        self.exchange.tick(now)
+        for judged in self.sourcing.tick(now):
+            self._judge(judged, now)
+        self.announcing.tick(now)
+        for sought in list(self.sought.values()):
+            self._look_after(sought, now)
+
+    def _look_after(self, sought: Sought, now: float) -> None:
+        self._fetch_unless_helped(sought, now)
+        for reader, since in list(sought.waits.items()):
+            self._look_after_reader(sought, sought.book.readers[reader], now - since, now)
+        if sought.waits:
+            waited = now - min(sought.waits.values())
+            if sought.pieces.missing and waited > _GIVE_UP_SECONDS and now - sought.moved_at > _GIVE_UP_SECONDS:
+                self.fail(sought.key, sought.error() or DownloadFailed("nobody gives this blob"))
+                return
+        few = len(self.exchange.sharers(sought)) < min(_FEW_NEIGHBOURS, len(sought.contacts) + 1)
+        if (
+            self.connected
+            and sought.is_answered
+            and few
+            and now - max(sought.sought_at, sought.told_at) > _SEEK_SECONDS
+        ):
+            sought.sought_at = now
+            self.announcing.seek(sought)
+
+    def _look_after_reader(self, sought: Sought, piece: int, waited: float, now: float) -> None:
+        """A reader has waited for `piece`: nobody is to be silent for long while a source lives."""
+        pieces = sought.pieces
+        if waited < _STARVING_SECONDS or not (pieces.absent | pieces.asked | pieces.leased) >> piece & 1:
+            return
+        if self.sourcing.is_moving(sought, piece, now, _MOVES_SECONDS):
+            return
+        if self.connected and now - sought.starved_at > 1.0:
+            sought.starved_at = now
+            ahead = run_of(piece, 32) & sought.layout.all
+            starved = (pieces.absent | pieces.asked) & (ahead | ~self.exchange.obtainable(sought, now))
+            if starved:
+                self._out.append(Tell(protocol.Starved(*sought.key, to_bitfield(starved, sought.layout.count))))
+        moves = now - sought.moved_at < _MOVES_SECONDS
+        if waited > (_LAST_RESCUE_SECONDS if moves else _RESCUE_SECONDS):
+            self.sourcing.rescue(sought, piece, now)
+
+    def _fetch_unless_helped(self, sought: Sought, now: float) -> None:
+        """Go to the origin without the supernode where there is none, where it is gone, or where it does not answer."""
+        if sought.key not in self.sought or not sought.pieces.missing:
+            return
+        if not self._settings.has_supernode or sought.is_refused:
+            alone = True
+        elif self.connected:
+            alone = not sought.is_answered and now - sought.told_at > self._settings.origin_wait
+        else:
+            alone = now - self._lost_at > self._lost_patience
+        if alone:
+            self.sourcing.fetch_alone(sought, now)
+
+    # --- neighbours -------------------------------------------------------------------------------------------------
+
+    def arrived(self, peer: PeerId, now: float) -> None:
+        """A neighbour is connected and has said who it is."""
+        self.exchange.arrived(peer, now)
+
+    def gone(self, peer: PeerId, now: float) -> None:
+        """A neighbour's connection is over."""
+        self.exchange.gone(peer, now)
+
+    def unreachable(self, peer: PeerId, now: float) -> None:
+        """A peer could not be connected to."""
+        self.exchange.unreachable(peer, now)
+
+    def said(self, peer: PeerId, message: wire.Kinds, now: float) -> None:
+        """A message of a neighbour; raises `InvalidMessage`, after which the connection is to be closed."""
+        if peer in self.exchange.sharing.told:
+            self.exchange.said(peer, message, now)
+
+    def uploaded(self, upload: Upload) -> None:
+        """A piece that was to be served has left, or its connection is gone."""
+        self.exchange.uploading.uploaded(upload)
+
+    def unservable(self, upload: Upload) -> None:
+        """A piece that was to be served cannot be read."""
+        self.exchange.uploading.unservable(upload)

@@ -1,0 +1,214 @@
+"""Who reads a blob that is on its way, and what each was given.
+
+A reader gets bytes of a piece that still streams in. It is right by the end all the same: what it was given of a piece
+is compared with what landed there, the end of what it wants is held back until the piece there has landed, and the last
+piece of the blob until the digest of the whole has matched. A reader that was given something else fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from peer.errors import DownloadFailed
+from peer.partial import Partial
+from peer.sink import Sink
+from shoal.pieces import MIB, PieceLayout, PieceSet, iterate, leading_run
+from shoal.reference import Location
+
+_READ_SIZE = 1 * MIB
+
+
+@dataclass(slots=True)
+class GrowingPiece:
+    """A piece that streams in from an origin: its first `filled` bytes may be read already."""
+
+    buffer: bytearray
+    filled: int = 0
+
+
+class Reader:
+    """One client's way through a blob."""
+
+    def __init__(self, readers: Readers, number: int, location: Location) -> None:
+        self.location = location
+        self.number = number
+        self.error: Exception | None = None
+        self._readers = readers
+        self._start = self._reached = 0
+        self._given: dict[int, tuple[bytearray, int]] = {}
+        """Pieces that have not landed: the memory that bytes were given from, and how many."""
+        self._owed: dict[int, bytes] = {}
+        """Pieces that were given, whole or in part, and are void: the digest that they have to have again."""
+
+    async def ready(self, start: int) -> None:
+        """Wait until a byte at `start` can be given; raises what the blob failed with."""
+        self._start = self._reached = start
+        await self._readers.wait(self, start, start + 1, look_only=True)
+
+    async def send(self, sink: Sink, start: int, end: int) -> None:
+        """Give bytes `start` to `end` as they come; raises what the blob failed with."""
+        self._start = self._reached = start
+        readers, partial = self._readers, self._readers.partial
+        offset = start
+        while offset < end:
+            count = await readers.wait(self, offset, end)
+            index = readers.layout.at(offset)
+            self._reached = offset + count
+            if readers.has_landed(index):
+                with partial.file as fd:
+                    await sink.send_file(fd, offset, offset + count)
+            else:
+                growing = readers.growing[index]
+                first = offset - readers.layout.span(index).start
+                self._give(index, growing.buffer, first, first + count)
+                await sink.write(memoryview(growing.buffer)[first : first + count])
+            offset += count
+        if self.error is not None:
+            raise self.error
+
+    def _give(self, index: int, buffer: bytearray, first: int, end: int) -> None:
+        """Take note of bytes `first` to `end` of a piece; those before may have been given from another attempt."""
+        before, count = self._given.get(index, (buffer, first))
+        if before is not buffer and before[:count] != buffer[:count]:
+            raise DownloadFailed("bytes that were sent already have come otherwise the second time")
+        self._given[index] = buffer, end
+
+    def landed(self, index: int, content: bytearray, digest: bytes) -> None:
+        """A piece is what it stays: what was given of it has to be that."""
+        buffer, count = self._given.pop(index, (content, 0))
+        owed = self._owed.pop(index, digest)
+        if owed != digest or (buffer is not content and buffer[:count] != content[:count]):
+            self.fail(DownloadFailed("bytes that were sent already have turned out to be wrong"))
+
+    def voided(self, index: int, digest: bytes) -> None:
+        """A piece that had landed is void."""
+        layout = self._readers.layout
+        if self._start < self._reached and layout.at(self._start) <= index <= layout.at(self._reached - 1):
+            self._owed.setdefault(index, digest)
+
+    def fail(self, error: Exception) -> None:
+        """Nothing more is given to this reader."""
+        if self.error is None:
+            self.error = error
+
+
+class Readers:
+    """All readers of one blob. `told(number, piece, waits_since)` hears where each stands, `left` who goes."""
+
+    def __init__(
+        self,
+        partial: Partial,
+        told: Callable[[int, int, float | None], None],
+        left: Callable[[int], None],
+    ) -> None:
+        self.partial = partial
+        self.layout: PieceLayout = partial.layout
+        self.growing: dict[int, GrowingPiece] = {}
+        self.is_verified = False
+        self.error: Exception | None = None
+        self._told = told
+        self._left = left
+        self._readers: dict[int, Reader] = {}
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._last = 0
+
+    def __len__(self) -> int:
+        return len(self._readers)
+
+    @property
+    def are_waiting(self) -> bool:
+        """Whether a reader waits for bytes."""
+        return bool(self._waiting)
+
+    def enter(self, location: Location) -> Reader:
+        """A new reader, of a client that named `location`."""
+        self._last += 1
+        reader = self._readers[self._last] = Reader(self, self._last, location)
+        return reader
+
+    def leave(self, reader: Reader) -> None:
+        """A reader has all that it wanted, or its client is gone."""
+        if self._readers.pop(reader.number, None) is not None:
+            self._left(reader.number)
+
+    # --- what becomes of the blob -------------------------------------------------------------------------------------
+
+    def landed(self, index: int, content: bytearray, digest: bytes) -> None:
+        """A piece has landed for good, if the whole is right."""
+        self.growing.pop(index, None)
+        for reader in self._readers.values():
+            reader.landed(index, content, digest)
+        self.changed()
+
+    def voided(self, pieces: PieceSet) -> None:
+        """Pieces that had landed are void; the partial still knows their digests."""
+        for index in iterate(pieces):
+            for reader in self._readers.values():
+                reader.voided(index, self.partial.table.get(index, b""))
+
+    def verified(self) -> None:
+        """The digest of the whole has matched: the last piece may be given."""
+        self.is_verified = True
+        self.changed()
+
+    def fail(self, error: Exception, location: Location | None = None) -> None:
+        """Nothing more comes for anybody, or for those who named `location`."""
+        if location is None:
+            self.error = error
+        for reader in self._readers.values():
+            if location in (None, reader.location):
+                reader.fail(error)
+        self.changed()
+
+    def changed(self) -> None:
+        """Wake those who wait."""
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiting.clear()
+
+    # --- what readers ask ---------------------------------------------------------------------------------------------
+
+    def has_landed(self, index: int) -> bool:
+        return bool(self.partial.have >> index & 1)
+
+    async def wait(self, reader: Reader, offset: int, end: int, *, look_only: bool = False) -> int:
+        """Wait until bytes at `offset` may be given to a reader that wants those up to `end`, and say how many."""
+        index = self.layout.at(offset)
+        since: float | None = None
+        while True:
+            if reader.error is not None:
+                raise reader.error
+            count = self._can_give(offset, self.layout.size if look_only else end)
+            if count > 0 or (self.is_verified and offset >= self.layout.size):
+                self._told(reader.number, index, None)
+                return count
+            if self.error is not None:
+                raise self.error
+            if since is None:
+                since = time.monotonic()
+                self._told(reader.number, index, since)
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.add(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiting.discard(waiter)
+
+    def _can_give(self, offset: int, end: int) -> int:
+        """How many bytes at `offset` may be given now, up to one read."""
+        index = self.layout.at(offset)
+        run = leading_run(self.partial.have, index)
+        if index + run > self.layout.last and not self.is_verified:
+            run = self.layout.last - index
+        if run > 0:
+            return min(self.layout.span(index + run - 1).end - offset, end - offset, _READ_SIZE)
+        growing = self.growing.get(index)
+        if growing is None or index == self.layout.last:
+            return 0
+        count = min(growing.filled - (offset - self.layout.span(index).start), _READ_SIZE)
+        # the end of what a reader wants comes from a piece that has landed, so that it can still be cut
+        return max(0, min(count, end - offset - 1))

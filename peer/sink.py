@@ -1,0 +1,15 @@
+"""Where the bytes of a blob go: a reader of this node. `proxy.client` implements it over a client's connection."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Sink(Protocol):
+    """Takes the bytes of a blob in order; what it raises ends the reader and is no fault of the blob."""
+
+    async def write(self, content: bytes | memoryview) -> None:
+        """Take bytes from memory. They may leave after the call has returned: nobody may change them any more."""
+
+    async def send_file(self, file: int, start: int, end: int) -> None:
+        """Take bytes `start` to `end` of a file by its open descriptor, which stays the caller's."""

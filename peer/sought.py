@@ -1,0 +1,153 @@
+"""What a peer knows of one blob that it gets: its pieces, where it may come from, and who waits for it. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from peer.origin import OriginDenied, OriginNotFound, SizeDiffers
+from peer.picker import BlobBook
+from peer.piecemap import PieceMap
+from shoal.descriptor import BlobKey
+from shoal.pieces import PIECE_DIGEST_SIZE, PieceLayout, PieceSet, iterate
+from shoal.reference import Location
+from supernode.protocol import PeerId
+
+_MOST_FAILURES, _FAILING_SECONDS = 3, 3.0
+"""Streams in a row that bring nothing, and the seconds over which they do, before a place is left alone for a while."""
+_REST_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class Place:
+    """One place in an origin that a client named, and how it has behaved."""
+
+    location: Location
+    failures: int = 0
+    """Streams in a row that ended without a whole piece."""
+    failing_since: float = 0.0
+    rests_until: float = 0.0
+    error: Exception | None = None
+    """The last failure."""
+    is_final: bool = False
+    """Whether it has refused the blob for good."""
+    ranges: bool = True
+    """Whether it answers range requests."""
+
+    def failed(self, error: Exception, now: float) -> None:
+        """A stream from here ended early."""
+        self.error = error
+        self.is_final = isinstance(error, OriginDenied | OriginNotFound | SizeDiffers)
+        if not self.failures:
+            self.failing_since = now
+        self.failures += 1
+        if self.failures >= _MOST_FAILURES and now - self.failing_since >= _FAILING_SECONDS:
+            self.rests_until = now + _REST_SECONDS
+
+    def brought(self) -> None:
+        """A whole piece came from here."""
+        self.failures, self.rests_until = 0, 0.0
+
+    def is_usable(self, now: float) -> bool:
+        return not self.is_final and self.rests_until <= now
+
+
+@dataclass(eq=False, slots=True)
+class Sought:
+    """A blob on its way. Times are in seconds of any monotonic clock."""
+
+    key: BlobKey
+    pieces: PieceMap
+    book: BlobBook
+    opened_at: float
+    moved_at: float
+    """When a byte of it came last."""
+    places: dict[Location, Place] = field(default_factory=dict)
+    table: dict[int, bytes] = field(default_factory=dict)
+    """The digests by which pieces are checked, and those of pieces that are there."""
+    hearsay: PieceSet = 0
+    """Pieces whose digest a neighbour told that fetched them, and no supernode."""
+    own: PieceSet = 0
+    """Pieces that are there and came from an origin to this peer."""
+    contacts: dict[PeerId, tuple[str, int]] = field(default_factory=dict)
+    """Where the neighbours of its handouts take connections."""
+    coming: dict[PeerId, tuple[PieceSet, float]] = field(default_factory=dict)
+    """The pieces that come to neighbours from an origin without a lease, and when they told it."""
+    suspects: dict[PeerId, dict[int, bytes]] = field(default_factory=dict)
+    """The digests that neighbours' pieces were to have and had not; who is right the whole blob shows."""
+    waits: dict[int, float] = field(default_factory=dict)
+    """Since when each reader waits that does."""
+    demanded: bool = False
+    """Whether a client has asked for it, not only for a blob before it."""
+    is_answered: bool = False
+    """Whether the supernode has said something of it since it was told."""
+    is_refused: bool = False
+    """Whether the supernode has no place for it."""
+    has_begun_again: bool = False
+    told_at: float = 0.0
+    """When the supernode was told of it last, as a blob that this peer opens."""
+    starved_at: float = 0.0
+    sought_at: float = 0.0
+    """When the supernode was asked for more neighbours last."""
+
+    @property
+    def layout(self) -> PieceLayout:
+        return self.pieces.layout
+
+    @property
+    def from_neighbours(self) -> PieceSet:
+        """Pieces that are there and came from other peers."""
+        return self.pieces.there & ~self.own
+
+    def place(self, now: float) -> Place | None:
+        """The place to fetch from now: of those that are usable the one with fewest failures, first named first."""
+        usable = [place for place in self.places.values() if place.is_usable(now)]
+        return min(usable, key=lambda place: place.failures, default=None)
+
+    def suspected(self, peer: PeerId) -> PieceSet:
+        """Pieces that a neighbour has sent otherwise than the table said."""
+        return sum(1 << piece for piece in self.suspects.get(peer, ()))
+
+    def liars(self) -> list[PeerId]:
+        """The blob is verified: neighbours that sent pieces whose digest in the table was right."""
+        return [
+            peer
+            for peer, expected in self.suspects.items()
+            if any(self.table.get(piece) == digest for piece, digest in expected.items())
+        ]
+
+    def error(self) -> Exception | None:
+        """The last failure of any place."""
+        errors = [place.error for place in self.places.values() if place.error is not None]
+        return errors[-1] if errors else None
+
+    def learn(self, pieces: Iterable[int], digests: bytes, *, hearsay: bool) -> None:
+        """Digests of `pieces`, one behind the other, by which they can be checked. What is there keeps its own."""
+        for place, index in enumerate(pieces):
+            bit = 1 << index
+            if self.pieces.there & bit or (hearsay and index in self.table):
+                continue
+            self.table[index] = digests[place * PIECE_DIGEST_SIZE : (place + 1) * PIECE_DIGEST_SIZE]
+            self.hearsay = self.hearsay | bit if hearsay else self.hearsay & ~bit
+            self.book.checkable |= bit
+
+    def forget(self, pieces: PieceSet) -> None:
+        """The digests of these pieces are void."""
+        for index in list(iterate(pieces & self.layout.all)):
+            self.table.pop(index, None)
+        self.hearsay &= ~pieces
+        self.own &= ~pieces
+        self.book.checkable &= ~pieces
+
+    def digests(self, pieces: PieceSet) -> tuple[PieceSet, bytes]:
+        """Those of `pieces` whose digests are known, and these, ascending."""
+        known = [index for index in iterate(pieces) if index in self.table]
+        return sum(1 << index for index in known), b"".join(self.table[index] for index in known)
+
+    def coming_elsewhere(self, now: float, fresh: float) -> PieceSet:
+        """Pieces that neighbours are fetching, as they told in the last `fresh` seconds."""
+        coming = 0
+        for pieces, told_at in self.coming.values():
+            if now - told_at < fresh:
+                coming |= pieces
+        return coming

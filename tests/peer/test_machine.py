@@ -1,0 +1,457 @@
+"""The decisions of one peer, as tables: these events, those commands."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from typing import TypeVar
+
+import pytest
+
+from peer import wire
+from peer.commands import Command, Dial, Discard, Fail, FailReaders, Fetch, HangUp, Land, Send, Serve, StopFetch, Tell
+from peer.machine import Machine, MachineSettings
+from peer.origin import NoRange, OriginDenied, OriginUnavailable, SizeDiffers
+from peer.uploads import Upload
+from shoal.descriptor import BlobKey
+from shoal.digest import Digest
+from shoal.messages import BlobRef
+from shoal.pieces import MIB, PIECE_DIGEST_SIZE, PieceLayout, iterate, run_of, to_bitfield
+from shoal.reference import Location
+from supernode import protocol
+from supernode.protocol import PeerId
+
+KEY = BlobKey(Digest.of(b"blob"), 4 * MIB)
+LAYOUT = PieceLayout.of(KEY.size)
+ALL = LAYOUT.all
+HERE, THERE = Location.parse("docker.io", "library/a"), Location.parse("quay.io", "b/c")
+A, B, C = (PeerId(name * 32) for name in "abc")
+C_ = TypeVar("C_", bound=Command)
+
+
+class Library:
+    def __init__(self) -> None:
+        self.blobs: set[BlobKey] = set()
+
+    def holds(self, blob: BlobKey) -> bool:
+        return blob in self.blobs
+
+    def holdings(self) -> Iterable[BlobKey]:
+        return self.blobs
+
+
+class World:
+    """A machine, a clock, and what it has said since it was last looked at."""
+
+    def __init__(self, *, supernode: bool = True, connected: bool = True, seed: int = 1) -> None:
+        self.library = Library()
+        self.machine = Machine(MachineSettings(has_supernode=supernode), self.library, random.Random(seed), 0.0)
+        self.now = 0.0
+        self.said: list[Command] = []
+        if supernode and connected:
+            self.machine.joined(5.0, 0.0)
+
+    def look(self, kind: type[C_]) -> list[C_]:
+        """The commands of one kind that came since the last look; all others are forgotten."""
+        self.collect()
+        said, self.said = self.said, []
+        return [command for command in said if isinstance(command, kind)]
+
+    def collect(self) -> None:
+        self.said += self.machine.take(self.now)
+
+    def told(self, kind: type[protocol.Message]) -> list[protocol.FromPeer]:
+        return [each.message for each in self.look(Tell) if isinstance(each.message, kind)]
+
+    def open(self, *places: Location, have: int = 0) -> None:
+        self.machine.open([(KEY, have, {})], places[0] if places else HERE, self.now)
+        for place in places or (HERE,):
+            self.machine.demand(KEY, place, self.now)
+
+    def hear(self, message: protocol.FromSupernode) -> None:
+        self.machine.heard(message, self.now)
+        self.collect()
+
+    def meet(self, *peers: PeerId, have: int = ALL) -> None:
+        """A handout of these neighbours, who come and join with `have`."""
+        self.hear(protocol.Handout(*KEY, [protocol.Neighbour(peer, "host", 1) for peer in peers]))
+        for peer in peers:
+            self.machine.arrived(peer, self.now)
+            self.machine.said(peer, wire.Join([wire.Joined(*KEY, to_bitfield(have, LAYOUT.count))]), self.now)
+
+    def table(self, pieces: int = ALL) -> None:
+        digests = b"".join(digest(piece) for piece in iterate(pieces))
+        self.hear(protocol.TableNews(*KEY, to_bitfield(pieces, LAYOUT.count), digests))
+
+    def grant(self, lease: int, first: int, count: int, at: Location = HERE) -> None:
+        self.hear(protocol.Grant(lease, *KEY, at.registry, at.repository, first, count))
+
+    def bring(self, stream: int, *pieces: int) -> None:
+        """A stream brings pieces, which are written at once."""
+        for piece in pieces:
+            self.machine.sourcing.received(stream, self.now)  # type: ignore[arg-type]
+            self.machine.sourcing.fetched(stream, piece, bytearray())  # type: ignore[arg-type]
+            self.machine.landed(KEY, piece, digest(piece), stream, self.now)  # type: ignore[arg-type]
+
+    def give(self, peer: PeerId, piece: int) -> None:
+        """A neighbour's piece comes, is right and written."""
+        self.machine.exchange.piece(peer, wire.Piece(*KEY, piece, LAYOUT.length(piece)), bytearray(), self.now)
+        self.machine.landed(KEY, piece, digest(piece), peer, self.now)
+
+    def wait(self, seconds: float) -> None:
+        """Time passes in ticks."""
+        until = self.now + seconds
+        while self.now < until:
+            self.now = min(self.now + 0.25, until)
+            self.machine.wake(self.now)
+            self.machine.tick(self.now)
+            self.collect()
+
+    @property
+    def pieces(self):  # type: ignore[no-untyped-def]
+        return self.machine.sought[KEY].pieces
+
+    def requests(self) -> list[tuple[PeerId, int]]:
+        return [
+            (send.peers[0], send.message.piece) for send in self.look(Send) if isinstance(send.message, wire.Request)
+        ]
+
+
+def digest(piece: int) -> bytes:
+    return bytes([piece]) * PIECE_DIGEST_SIZE
+
+
+# --- asking -------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_neighbour_has_and_can_be_checked_is_asked_for() -> None:
+    world = World()
+    world.open()
+    world.meet(A)
+    assert world.requests() == []
+    world.table()
+    assert {peer for peer, _ in world.requests()} == {A}
+
+
+def test_no_piece_is_asked_twice_of_one_neighbour_when_a_lease_over_it_was_cut() -> None:
+    world = World()
+    world.open()
+    world.meet(A, B)
+    world.table()
+    world.grant(1, 0, 8)
+    world.look(Send)
+    world.hear(protocol.Trim(1, 2))
+    for _ in range(3):
+        for peer, piece in world.requests():
+            assert world.pieces.askers(piece).keys() == {peer}
+            world.machine.said(peer, wire.Absent(*KEY, piece), world.now)
+    world.collect()
+    assert world.machine.exchange.requests.count == sum(len(world.pieces.askers(p)) for p in range(LAYOUT.count))
+
+
+def test_nothing_stays_counted_of_neighbours_that_are_killed() -> None:
+    world = World()
+    world.open()
+    world.meet(A, B)
+    world.table()
+    assert world.requests()
+    for peer in (A, B):
+        world.machine.gone(peer, world.now)
+    assert world.machine.exchange.requests.count == 0
+    assert world.pieces.absent == ALL
+    world.wait(60.0)
+
+
+def test_a_lease_voids_the_requests_for_its_pieces() -> None:
+    world = World()
+    world.open()
+    world.meet(A)
+    world.table(0b11)
+    assert sorted(world.requests()) == [(A, 0), (A, 1)]
+    world.grant(1, 0, 4)
+    cancelled = [each.message for each in world.look(Send) if isinstance(each.message, wire.Cancel)]
+    assert [message.piece for message in cancelled] == [0, 1]
+    assert (world.pieces.leased, world.pieces.asked) == (0b1111, 0)
+
+
+def test_a_neighbour_that_never_answers_is_asked_no_more_and_others_are() -> None:
+    world = World()
+    world.open()
+    world.meet(A)
+    world.table()
+    assert {peer for peer, _ in world.requests()} == {A}
+    world.wait(2.5)
+    world.look(Send)
+    world.meet(B)
+    assert {peer for peer, _ in world.requests()} == {B}
+    assert world.machine.exchange.requests.load(A) == 0
+
+
+# --- trust --------------------------------------------------------------------------------------------------------
+
+
+def test_a_piece_that_does_not_match_shuns_nobody_before_the_whole_is_verified() -> None:
+    world = World()
+    world.open()
+    world.meet(A)
+    world.table()
+    (_, piece), *_ = world.requests()
+    world.machine.exchange.piece(A, wire.Piece(*KEY, piece, LAYOUT.length(piece)), bytearray(), world.now)
+    world.machine.corrupt(KEY, piece, A)
+    assert world.look(HangUp) == []
+    assert (A, piece) not in world.requests()
+
+
+@pytest.mark.parametrize("told_right", [True, False])
+def test_when_the_whole_is_verified_only_who_sent_wrong_pieces_is_shunned(told_right: bool) -> None:
+    world = World()
+    world.open()
+    world.meet(A)
+    if told_right:
+        world.table()
+    else:
+        world.hear(protocol.TableNews(*KEY, to_bitfield(ALL, LAYOUT.count), b"\xff" * LAYOUT.count * PIECE_DIGEST_SIZE))
+    (_, piece), *_ = world.requests()
+    world.machine.exchange.piece(A, wire.Piece(*KEY, piece, LAYOUT.length(piece)), bytearray(), world.now)
+    world.machine.corrupt(KEY, piece, A)
+    world.machine.gone(A, world.now)
+    world.grant(1, 0, LAYOUT.count)
+    (fetch,) = world.look(Fetch)
+    world.bring(fetch.stream, *range(LAYOUT.count))
+    world.library.blobs.add(KEY)
+    world.machine.verified(KEY, world.now)
+    assert [(each.peer, each.shun > 0) for each in world.look(HangUp)] == ([(A, True)] if told_right else [])
+
+
+def test_a_void_table_drops_what_neighbours_gave_and_keeps_what_the_origin_gave() -> None:
+    world = World()
+    world.open()
+    world.meet(A)
+    world.grant(1, 0, 2)
+    (fetch,) = world.look(Fetch)
+    world.bring(fetch.stream, 0, 1)
+    world.table(0b1100)
+    world.collect()
+    world.give(A, 2)
+    world.look(Send)
+    world.hear(protocol.Void(*KEY))
+    (discard,) = world.look(Discard)
+    assert (discard.pieces, world.pieces.there) == (0b100, 0b11)
+
+
+def test_a_seed_stays_one_when_the_table_is_void() -> None:
+    world = World()
+    world.library.blobs.add(KEY)
+    world.hear(protocol.Void(*KEY))
+    assert world.look(Discard) == []
+    world.machine.arrived(A, world.now)
+    world.machine.said(A, wire.Request(*KEY, 3), world.now)
+    assert world.look(Serve) == [Serve(Upload(A, KEY, 3))]
+
+
+def test_a_blob_that_is_wrong_begins_again_once_and_then_fails() -> None:
+    world = World()
+    world.open()
+    world.meet(A)
+    world.table()
+    for _ in range(3):
+        for peer, piece in world.requests():
+            world.give(peer, piece)
+    world.machine.mismatched(KEY, world.now)
+    assert world.pieces.there == 0
+    assert world.told(protocol.Corrupt)
+    world.machine.mismatched(KEY, world.now)
+    assert [fail.blob for fail in world.look(Fail)] == [KEY]
+
+
+# --- origins ------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_supernode_the_blob_is_fetched_whole() -> None:
+    world = World(supernode=False)
+    world.open()
+    assert [(fetch.first, fetch.end) for fetch in world.look(Fetch)] == [(0, LAYOUT.count)]
+
+
+def test_a_lease_reports_its_pieces_in_order() -> None:
+    world = World()
+    world.open()
+    world.grant(7, 4, 3)
+    (fetch,) = world.look(Fetch)
+    for piece in (5, 4, 6):
+        world.machine.sourcing.fetched(fetch.stream, piece, bytearray())
+    for piece in (5, 4, 6):
+        world.machine.landed(KEY, piece, digest(piece), fetch.stream, world.now)
+    assert world.told(protocol.Progress) == [protocol.Progress(7, piece, digest(piece)) for piece in (4, 5, 6)]
+
+
+@pytest.mark.parametrize("error", [OriginDenied("403"), SizeDiffers("another size", 5)])
+def test_one_places_refusal_is_told_to_those_who_named_it_and_the_blob_comes_from_another(error: Exception) -> None:
+    world = World(supernode=False)
+    world.open(HERE, THERE)
+    (fetch,) = world.look(Fetch)
+    assert fetch.location == HERE
+    world.machine.fetch_ended(fetch.stream, error, world.now)
+    world.collect()
+    said = list(world.said)
+    assert [each.location for each in said if isinstance(each, FailReaders)] == [HERE]
+    assert [each.location for each in said if isinstance(each, Fetch)] == [THERE]
+    assert not any(isinstance(each, Fail) for each in said)
+
+
+def test_the_last_places_refusal_ends_the_blob_with_its_own_error() -> None:
+    world = World(supernode=False)
+    world.open(HERE)
+    (fetch,) = world.look(Fetch)
+    error = OriginDenied("403")
+    world.machine.fetch_ended(fetch.stream, error, world.now)
+    assert [fail.error for fail in world.look(Fail)] == [error]
+
+
+@pytest.mark.parametrize("supernode", [True, False])
+def test_an_origin_that_says_nothing_ends_the_download_in_time_however_many_leases_come(supernode: bool) -> None:
+    world = World(supernode=supernode)
+    world.open()
+    world.machine.reading(KEY, 1, 0, world.now)
+    lease = 0
+    while KEY in world.machine.sought:
+        assert world.now < 20.0
+        if supernode and not world.machine.sourcing.streams:
+            lease += 1
+            world.grant(lease, 0, 4)
+        world.wait(0.25)
+    assert [fail.blob for fail in world.look(Fail)] == [KEY]
+
+
+def test_an_origin_that_breaks_off_is_asked_again_for_the_rest() -> None:
+    world = World(supernode=False)
+    world.open()
+    (fetch,) = world.look(Fetch)
+    world.bring(fetch.stream, 0, 1, 2)
+    world.machine.fetch_ended(fetch.stream, OriginUnavailable("broke off"), world.now)
+    world.wait(1.0)
+    assert [(again.first, again.end) for again in world.look(Fetch)] == [(3, LAYOUT.count)]
+
+
+def test_an_origin_without_ranges_is_read_from_the_beginning() -> None:
+    world = World(supernode=False)
+    world.open(have=0b1)
+    (fetch,) = world.look(Fetch)
+    assert fetch.first == 1
+    world.machine.fetch_ended(fetch.stream, NoRange("whole"), world.now)
+    assert [(again.first, again.end) for again in world.look(Fetch)] == [(0, LAYOUT.count)]
+
+
+# --- nobody helps -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answer", ["silence", "busy"])
+def test_for_a_reader_that_starves_a_lease_is_asked_and_then_the_origin(answer: str) -> None:
+    world = World()
+    world.open()
+    world.meet(A)
+    world.table()
+    world.machine.reading(KEY, 1, 0, world.now)
+    starved, fetched_at = [], None
+    while world.now < 5.0 and fetched_at is None:
+        world.wait(0.25)
+        said, world.said = list(world.said), []
+        for command in said:
+            if isinstance(command, Send) and isinstance(command.message, wire.Request) and answer == "busy":
+                world.machine.said(A, wire.Busy(*KEY, command.message.piece), world.now)
+            if isinstance(command, Tell) and isinstance(command.message, protocol.Starved):
+                starved.append(world.now)
+            if isinstance(command, Fetch):
+                assert command.first == 0
+                fetched_at = world.now
+    assert starved and starved[0] <= 2.5
+    assert fetched_at is not None and fetched_at <= 4.5
+
+
+def test_after_the_supernode_is_lost_neighbours_fetch_different_parts() -> None:
+    worlds = [World(seed=seed) for seed in range(4)]
+    names = [PeerId(f"{place:032x}") for place in range(4)]
+    for place, world in enumerate(worlds):
+        world.open()
+        world.meet(*(name for name in names if name != names[place]), have=0)
+        world.collect()
+        world.machine.lost(world.now)
+    fetched: list[int] = []
+    for _ in range(16):
+        for place, world in enumerate(worlds):
+            world.wait(0.25)
+            said, world.said = list(world.said), []
+            for command in said:
+                if isinstance(command, Fetch):
+                    fetched += range(command.first, command.end)
+                if isinstance(command, Send):
+                    for other in command.peers:
+                        if isinstance(command.message, wire.Coming | wire.Have):
+                            receiver = worlds[names.index(other)]
+                            receiver.machine.said(names[place], command.message, receiver.now)
+    assert len(fetched) == len(set(fetched)) > 8
+
+
+def test_what_comes_without_a_lease_is_told_to_the_next_supernode() -> None:
+    world = World()
+    world.open()
+    world.meet(A, have=0)
+    world.machine.lost(world.now)
+    world.wait(3.0)
+    fetch, *_ = world.look(Fetch)
+    world.machine.joined(5.0, world.now)
+    (opened,) = world.told(protocol.Open)
+    assert isinstance(opened, protocol.Open)
+    coming = int.from_bytes(opened.blobs[0].coming, "little")
+    assert coming & run_of(fetch.first, fetch.end - fetch.first) == run_of(fetch.first, fetch.end - fetch.first)
+
+
+def test_a_blob_that_the_supernode_refuses_comes_without_it_and_others_go_on() -> None:
+    world = World()
+    world.open()
+    world.hear(protocol.BlobRefused(*KEY, "no room"))
+    world.wait(0.25)
+    assert world.look(Fetch)
+
+
+# --- neighbours that go -------------------------------------------------------------------------------------------
+
+
+def test_a_neighbour_that_is_gone_is_dialled_again_and_others_are_asked_for() -> None:
+    world = World()
+    world.open()
+    world.meet(A)
+    world.look(Dial)
+    world.machine.gone(A, world.now)
+    world.wait(3.0)
+    said, world.said = list(world.said), []
+    assert [dial.peer for dial in said if isinstance(dial, Dial)]
+    sought = [each.message for each in said if isinstance(each, Tell) and isinstance(each.message, protocol.Seek)]
+    assert sought[0] == protocol.Seek([BlobRef(*KEY)])
+
+
+def test_a_failed_blob_is_withdrawn_from_everybody() -> None:
+    world = World()
+    world.open()
+    world.meet(A)
+    world.grant(1, 0, 4)
+    world.look(Send)
+    world.machine.fail(KEY, OriginUnavailable("over"))
+    world.collect()
+    said = list(world.said)
+    assert [each.message for each in said if isinstance(each, Send) and isinstance(each.message, wire.Part)]
+    assert any(isinstance(each, StopFetch) for each in said)
+    assert protocol.Close([BlobRef(*KEY)]) in [each.message for each in said if isinstance(each, Tell)]
+    assert not world.machine.sourcing.streams
+
+
+def test_a_piece_that_lands_after_its_blob_has_failed_changes_nothing() -> None:
+    world = World()
+    world.open()
+    world.grant(1, 0, 4)
+    (fetch,) = world.look(Fetch)
+    world.machine.sourcing.fetched(fetch.stream, 0, bytearray())
+    (land,) = world.look(Land)
+    world.machine.fail(KEY, OriginUnavailable("over"))
+    assert world.machine.landed(KEY, 0, digest(0), land.source, world.now) is False
+    assert not world.machine.sourcing.fetched(fetch.stream, 1, bytearray())[1]
