@@ -103,9 +103,9 @@ WIRE_ATTACKS = {
     "a message of a wrong version": hello(99),
     "a message of an unknown kind": hello() + altered(wire.Ready(), t="bogus"),
     "bytes that are no message": struct.pack(">I", 4) + b"\xc1\xc1\xc1\xc1",
-    "a field of a wrong type": hello() + altered(wire.Request("sha256:" + 64 * "0", 0), piece="0"),
+    "a field of a wrong type": hello() + altered(wire.Request("sha256:" + 64 * "0", 10, 0), piece="0"),
     "a chunk that belongs to no piece": hello() + struct.pack(">I", (1 << 31) | 100) + bytes(100),
-    "a digest that does not parse": hello() + wire.frame(wire.Request("sha256:x", 0)),
+    "a digest that does not parse": hello() + wire.frame(wire.Request("sha256:x", 10, 0)),
     "a second hello": hello() + hello(),
 }
 
