@@ -8,7 +8,6 @@ import os
 import random
 import secrets
 import time
-from collections import deque
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
@@ -33,19 +32,18 @@ from peer.commands import (
     Tell,
     TellTable,
 )
-from peer.errors import DigestMismatch, Stopping
+from peer.errors import Stopping
 from peer.fetcher import Fetcher
 from peer.machine import Machine, MachineSettings
 from peer.metrics import PeerMetrics
 from peer.neighbours import Neighbours
 from peer.openblob import OpenBlob
 from peer.origin import Origin
-from peer.partial import Partial
 from peer.piecemap import StreamId
 from peer.plans import ImagePlans
-from peer.readers import Readers
 from peer.serving import Serving
 from peer.settings import PeerSettings
+from peer.shelf import Shelf
 from peer.store import Store, StoreError
 from peer.uploads import Upload
 from peer.workers import Workers
@@ -60,11 +58,8 @@ from supernode.protocol import PeerId
 
 log = structlog.get_logger()
 
-T = TypeVar("T")
-
 _TICK_SECONDS = 0.25
-_MAX_AHEAD = 10_000
-"""Blobs that wait to be opened ahead; beyond, the oldest is left to be asked for."""
+T = TypeVar("T")
 
 
 class Engine:
@@ -84,18 +79,11 @@ class Engine:
         self.metrics = PeerMetrics(registry)
         self._settings = settings
         self._control = control
-        self._budget = budget
         self._workers = Workers()
         self._plans = ImagePlans()
-        self._blobs: dict[BlobKey, BlobInProgress] = {}
-        self._ahead: deque[tuple[Descriptor, Location]] = deque(maxlen=_MAX_AHEAD)
-        """Blobs of images that are opened when there is room for them."""
-        self._room = asyncio.Condition()
-        self._opening: dict[BlobKey, asyncio.Future[BlobInProgress | Exception]] = {}
-        self._saving: dict[BlobKey, asyncio.Task[None]] = {}
+        self._shelf = Shelf(store, self._workers, budget, self)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._hashing: set[BlobKey] = set()
-        self._stopping = False
         self._was_known = False
         self._is_due = False
         self._wake: asyncio.TimerHandle | None = None
@@ -112,7 +100,7 @@ class Engine:
         )
         self._serving = Serving(self.neighbours, self.metrics, settings.upload_slots, self._open_file, self.uploaded)
         self._fetcher = Fetcher(origin, self)
-        self.metrics.downloads.set_function(lambda: len(self._blobs))
+        self.metrics.downloads.set_function(lambda: len(self._shelf.blobs))
         self.metrics.blobs.set_function(lambda: sum(1 for _ in store.digests()))
         self.metrics.neighbours.set_function(lambda: len(self.neighbours.all))
         self.metrics.streams.set_function(lambda: self.machine.exchange.streams)
@@ -126,18 +114,18 @@ class Engine:
     @property
     def blobs(self) -> Mapping[BlobKey, BlobInProgress]:
         """The blobs on their way."""
-        return self._blobs
+        return self._shelf.blobs
 
     async def __aenter__(self) -> Self:
         self._stack.callback(self._workers.close)
         self._stack.push_async_callback(self._settle)
         await self._stack.enter_async_context(self.neighbours)
         self._stack.push_async_callback(self._fetcher.close)
-        self._stack.push_async_callback(_ended, self._own(self._tick()))
+        self._stack.push_async_callback(_ended, self.own(self._tick()))
         if self.store.unverified():
-            self._stack.push_async_callback(_ended, self._own(self._recheck()))
+            self._stack.push_async_callback(_ended, self.own(self._recheck()))
         if self._control is not None:
-            self._stack.push_async_callback(_ended, self._own(self._control.run(self)))
+            self._stack.push_async_callback(_ended, self.own(self._control.run(self)))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -146,17 +134,16 @@ class Engine:
 
     async def stop(self, grace: float) -> None:
         """No new blobs; those that somebody waits for may go on for `grace` seconds; then all state is saved."""
-        self._stopping = True
-        self._ahead.clear()
-        read = [blob for blob in self._blobs.values() if len(blob.readers)]
+        self._shelf.stop()
+        read = [blob for blob in self._shelf.blobs.values() if len(blob.readers)]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace):
                 await asyncio.gather(*(blob.finished.wait() for blob in read))
-        verified = [blob for blob in self._blobs.values() if blob.readers.is_verified]
-        for key in [key for key, blob in self._blobs.items() if blob not in verified]:
+        verified = [blob for blob in self._shelf.blobs.values() if blob.readers.is_verified]
+        for key in [key for key, blob in self._shelf.blobs.items() if blob not in verified]:
             self.machine.fail(key, Stopping("the daemon is shutting down"))
         self._carry_out()
-        await asyncio.gather(*self._saving.values(), return_exceptions=True)
+        await self._shelf.saved()
         await asyncio.gather(*(blob.finished.wait() for blob in verified))
 
     async def _settle(self) -> None:
@@ -185,11 +172,10 @@ class Engine:
         if stored is not None:
             return stored
         key = blob.key
-        if key in self._blobs and key not in self.machine.sought:
+        if key in self._shelf.blobs and key not in self.machine.sought:
             self._carry_out()  # it has failed a moment ago
-        if key in self._saving:
-            await asyncio.wait([self._saving[key]])
-        progress = self._blobs.get(key) or await self._begin(blob, location)
+        following = self._plans.following(blob.digest, location) if self._settings.image_ahead else []
+        progress = await self._shelf.open(blob, location, following)
         if progress is None:
             return await self.open(blob, location)  # it was stored meanwhile
         if key in self.machine.sought:
@@ -216,93 +202,24 @@ class Engine:
             return None
         return OpenBlob(Descriptor(digest, stored.size), stored, None, None)
 
-    async def _begin(self, blob: Descriptor, location: Location) -> BlobInProgress | None:
-        """Open a blob, and behind it what follows it in its image, as far as there is room for that.
+    # --- blobs on their way (peer.shelf.Owner) ----------------------------------------------------------------------
 
-        None where it needs not be opened any more. Raises `DownloadFailed`.
-        """
-        if blob.key not in self._opening:
-            async with self._room:
-                await self._room.wait_for(lambda: len(self._blobs) + len(self._opening) < self._budget.open_blobs)
-            if self._stopping:
-                raise Stopping("the daemon is shutting down")
-        if blob.key not in self._opening:
-            if not self._is_absent(blob):
-                return self._blobs.get(blob.key)
-            if self._settings.image_ahead:
-                self._ahead.extend((each, location) for each in self._plans.following(blob.digest, location))
-            self._begin_all([blob, *self._next_ahead(location)], location)
-        # who asked may go away meanwhile; the files must not be left open
-        opened = await asyncio.shield(self._opening[blob.key])
-        if isinstance(opened, Exception):
-            raise store_failed(opened)
-        return opened
+    def opened(self, blobs: Sequence[BlobInProgress], location: Location) -> None:
+        """Blobs are open: get what is missing of them."""
+        opened = [(blob.descriptor.key, blob.partial.have, blob.partial.table) for blob in blobs]
+        self.machine.open(opened, location, time.monotonic())
+        for key, have, _ in opened:
+            if have:
+                self._hash_on(key)
+        self._carry_out_soon()
 
-    def _is_absent(self, blob: Descriptor) -> bool:
-        key = blob.key
-        underway = key in self._blobs or key in self._opening or key in self._saving
-        return not underway and self.store.size(blob.digest) is None
+    def reading(self, key: BlobKey, reader: int, piece: int, waits_since: float | None) -> None:
+        """A reader stands at a piece."""
+        self.machine.reading(key, reader, piece, waits_since)
 
-    def _next_ahead(self, location: Location) -> list[Descriptor]:
-        """Blobs of `location` at the head of the queue, while half of all may be opened ahead."""
-        chosen: dict[BlobKey, Descriptor] = {}
-        room = self._budget.open_blobs // 2 - len(self._blobs) - len(self._opening)
-        while self._ahead and len(chosen) < room and self._ahead[0][1] == location:
-            blob, _ = self._ahead.popleft()
-            if self._is_absent(blob):
-                chosen[blob.key] = blob
-        return list(chosen.values())
-
-    def _begin_all(self, blobs: Sequence[Descriptor], location: Location) -> None:
-        """Open these blobs; what becomes of each is in `_opening` until then."""
-        for blob in blobs:
-            self._opening[blob.key] = asyncio.get_running_loop().create_future()
-        self._own(self._open(blobs, location))
-
-    async def _open(self, blobs: Sequence[Descriptor], location: Location) -> None:
-        """Open these blobs, and tell the machine in one go of those that could be opened."""
-        try:
-            partials = await self._workers.run_long(lambda: [self._partial(blob.key) for blob in blobs])
-        except Exception as error:  # a fault of ours: nobody is to wait for ever
-            log.exception("engine.open_failed")
-            partials = [error] * len(blobs)
-        opened = []
-        for blob, partial in zip(blobs, partials, strict=True):
-            result = partial if isinstance(partial, Exception) else self._progress(blob, partial)
-            if isinstance(result, BlobInProgress):
-                opened.append(result)
-            self._opening.pop(blob.key).set_result(result)
-        self._tell_machine(opened, location)
-
-    def _partial(self, key: BlobKey) -> Partial | Exception:
-        try:
-            return self.store.partial(key)
-        except (ValueError, StoreError) as error:
-            log.info("blob.not_opened", digest=key.digest, error=str(error))
-            return error
-
-    def _progress(self, blob: Descriptor, partial: Partial) -> BlobInProgress:
-        key, machine = blob.key, self.machine
-
-        def told(reader: int, piece: int, waits_since: float | None) -> None:
-            machine.reading(key, reader, piece, waits_since)
-
-        def left(reader: int) -> None:
-            machine.left(key, reader)
-            self._close_if_unused(key, progress)
-
-        progress = BlobInProgress(blob, partial, Readers(partial, told, left), self._workers)
-        self._blobs[key] = progress
-        return progress
-
-    def _tell_machine(self, opened: Iterable[BlobInProgress], location: Location) -> None:
-        blobs = [(blob.descriptor.key, blob.partial.have, blob.partial.table) for blob in opened]
-        if blobs:
-            self.machine.open(blobs, location, time.monotonic())
-            for key, have, _ in blobs:
-                if have:
-                    self._hash_on(key)
-            self._carry_out_soon()
+    def left(self, key: BlobKey, reader: int) -> None:
+        """A reader is gone."""
+        self.machine.left(key, reader)
 
     # --- what the machine wants done ------------------------------------------------------------------------------
 
@@ -337,7 +254,7 @@ class Engine:
             case Send():
                 self.neighbours.send(command.peers, command.message)
             case Land():
-                self._own(self._land(command))
+                self.own(self._land(command))
             case Serve():
                 if not self._serving.serve(command.upload):
                     self.machine.unservable(command.upload)
@@ -346,7 +263,7 @@ class Engine:
                 if self._control is not None:
                     self._control.send(command.message)
             case Fetch():
-                self._fetcher.start(command, self._blobs[command.blob])
+                self._fetcher.start(command, self._shelf.blobs[command.blob])
             case StopFetch():
                 self._fetcher.stop(command.stream)
             case Dial():
@@ -355,17 +272,17 @@ class Engine:
                 self.neighbours.hang_up(command.peer, command.reason, command.shun)
             case Discard():
                 log.warning("blob.void", digest=command.blob.digest, pieces=command.pieces.bit_count())
-                self._blobs[command.blob].discard(command.pieces)
+                self._shelf.blobs[command.blob].discard(command.pieces)
             case Fail():
                 self._failed(command.blob, command.error)
             case FailReaders():
-                self._blobs[command.blob].readers.fail(command.error, command.location)
+                self._shelf.blobs[command.blob].readers.fail(command.error, command.location)
             case TellTable():
-                self._own(self._tell_table(command.blob))
+                self.own(self._tell_table(command.blob))
 
     async def _land(self, command: Land) -> None:
         key, piece, source = command.blob, command.piece, command.source
-        blob = self._blobs.get(key)
+        blob = self._shelf.blobs.get(key)
         try:
             digest = None if blob is None else await blob.write(piece, command.content, command.expected)
         except (StoreError, OSError) as error:
@@ -375,7 +292,7 @@ class Engine:
             if isinstance(source, int):
                 self._fetcher.landed(source)
             self._carry_out_soon()
-        if blob is None or self._blobs.get(key) is not blob:
+        if blob is None or self._shelf.blobs.get(key) is not blob:
             return
         if digest is None:
             self.metrics.pieces.labels("corrupt").inc()
@@ -388,12 +305,12 @@ class Engine:
             blob.land(piece, command.content, digest)
             self._hash_on(key)
             if blob.partial.due(time.monotonic()):
-                self._own(self._checkpoint(blob))
+                self.own(self._checkpoint(blob))
 
     def _hash_on(self, key: BlobKey) -> None:
-        if key not in self._hashing and self._blobs[key].verifier.ready():
+        if key not in self._hashing and self._shelf.blobs[key].verifier.ready():
             self._hashing.add(key)
-            self._own(self._hash(key, self._blobs[key]))
+            self.own(self._hash(key, self._shelf.blobs[key]))
 
     async def _hash(self, key: BlobKey, blob: BlobInProgress) -> None:
         """Hash the blob as far as it is there; when that is all of it, it is right or it is not."""
@@ -405,7 +322,7 @@ class Engine:
         finally:
             self._hashing.discard(key)
             self._carry_out_soon()
-        if not is_done or self._blobs.get(key) is not blob:
+        if not is_done or self._shelf.blobs.get(key) is not blob:
             return
         if not blob.verifier.matches():
             log.error("blob.mismatch", digest=key.digest, size=key.size)
@@ -416,10 +333,12 @@ class Engine:
         except (StoreError, OSError) as error:
             log.error("blob.not_stored", digest=key.digest, error=str(error))
             self.machine.fail(key, store_failed(error))
-            return
-        self.machine.verified(key, time.monotonic())
-        self._ended(key, "complete")
-        self._close_if_unused(key, blob)
+        else:
+            self.machine.verified(key, time.monotonic())
+            self.metrics.ended.labels("complete").inc()
+            self._shelf.end(blob, None)
+        finally:
+            self._carry_out_soon()
 
     async def _checkpoint(self, blob: BlobInProgress) -> None:
         try:
@@ -449,38 +368,11 @@ class Engine:
     # --- how blobs end --------------------------------------------------------------------------------------------
 
     def _failed(self, key: BlobKey, error: Exception) -> None:
-        blob = self._blobs[key]
+        blob = self._shelf.blobs[key]
         log.warning("blob.failed", digest=key.digest, error=str(error) or repr(error))
         blob.fail(error)
-        self._ended(key, type(error).__name__)
-        keep = bool(blob.partial.have) and not isinstance(error, DigestMismatch)
-        self._saving[key] = self._own(self._save(key, blob, keep=keep))
-
-    async def _save(self, key: BlobKey, blob: BlobInProgress, *, keep: bool) -> None:
-        try:
-            await blob.save(keep=keep)
-        finally:
-            del self._saving[key]
-
-    def _ended(self, key: BlobKey, outcome: str) -> None:
-        blob = self._blobs.pop(key)
-        self.metrics.ended.labels(outcome).inc()
-        blob.finished.set()
-        self._own(self._make_room())
-
-    async def _make_room(self) -> None:
-        async with self._room:
-            self._room.notify_all()
-        if self._ahead and not self._stopping:
-            location = self._ahead[0][1]
-            ahead = self._next_ahead(location)
-            if ahead:
-                self._begin_all(ahead, location)
-
-    def _close_if_unused(self, key: BlobKey, blob: BlobInProgress) -> None:
-        """A stored blob's file stays open for those who read it since before; a failed one's is closed when saved."""
-        if self._blobs.get(key) is not blob and blob.readers.error is None and not len(blob.readers):
-            blob.partial.close()
+        self.metrics.ended.labels(type(error).__name__).inc()
+        self._shelf.end(blob, error)
 
     # --- what time brings -----------------------------------------------------------------------------------------
 
@@ -507,7 +399,7 @@ class Engine:
             if right and size is not None and self._control is not None:
                 self._control.send(protocol.Announce([protocol.Held(digest, size)]))
 
-    def _own(self, coroutine: Coroutine[None, None, T]) -> asyncio.Task[T]:
+    def own(self, coroutine: Coroutine[None, None, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._task_ended)
@@ -618,7 +510,7 @@ class Engine:
 
     def _open_file(self, key: BlobKey) -> int:
         """A file descriptor of a blob's data, for the caller to close; raises `OSError`, `StoreError`."""
-        blob = self._blobs.get(key)
+        blob = self._shelf.blobs.get(key)
         if blob is not None:
             return os.dup(blob.partial.fd)
         stored = self.store.open_blob(key.digest)

@@ -162,7 +162,7 @@ async def test_a_lone_engine_reads_from_the_origin_once(start: Start, origin: Me
 async def test_several_engines_take_each_byte_from_the_origin_once(
     start: Start, origin: MemoryOrigin, supernode: SupernodeServer, count: int
 ) -> None:
-    content = random_bytes(6 * MIB, "several")
+    content = random_bytes(24 * MIB, "several")
     blob = origin.put(content)
     engines = [await start(str(place), supernode) for place in range(count)]
     assert await asyncio.gather(*(read(engine, blob) for engine in engines)) == [content] * count

@@ -152,7 +152,7 @@ def test_a_peer_that_sends_corrupt_pieces_is_found_out(
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # else the liar itself would notice
     assert get(victim, blob_path(digest)).body == content
     assert "piece.corrupt" in victim.log
-    assert "neighbour.shunned" in victim.log
+    wait_until(lambda: "neighbour.shunned" in victim.log, "the liar is shunned")
 
 
 def test_an_origin_that_lies_is_an_error_and_leaves_no_blob(

@@ -1,0 +1,192 @@
+"""The blobs on their way: which are open, being opened, being saved, and which wait for room."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Coroutine, Sequence
+from typing import Protocol, TypeVar
+
+import structlog
+
+from peer.blob import BlobInProgress, store_failed
+from peer.budget import Budget
+from peer.errors import DigestMismatch, Stopping
+from peer.partial import Partial
+from peer.readers import Readers
+from peer.store import Store, StoreError
+from peer.workers import Workers
+from shoal.descriptor import BlobKey, Descriptor
+from shoal.reference import Location
+
+log = structlog.get_logger()
+
+_MAX_AHEAD = 10_000
+"""Blobs that wait to be opened ahead; beyond, the oldest is left to be asked for."""
+T = TypeVar("T")
+
+
+class Owner(Protocol):
+    """Who is told of blobs (`peer.engine`)."""
+
+    def opened(self, blobs: Sequence[BlobInProgress], location: Location) -> None:
+        """These blobs are open, in the order in which they are wanted."""
+
+    def reading(self, key: BlobKey, reader: int, piece: int, waits_since: float | None) -> None:
+        """A reader stands at a piece."""
+
+    def left(self, key: BlobKey, reader: int) -> None:
+        """A reader is gone."""
+
+    def own(self, coroutine: Coroutine[None, None, T]) -> asyncio.Task[T]:
+        """Run a task to its end, and log what ends it."""
+
+
+class Shelf:
+    """Opens and closes partial blobs within the budget; a digest and size is never open twice."""
+
+    def __init__(self, store: Store, workers: Workers, budget: Budget, owner: Owner) -> None:
+        self._store = store
+        self._workers = workers
+        self._most = budget.open_blobs
+        self._owner = owner
+        self._opening: dict[BlobKey, asyncio.Future[BlobInProgress | Exception]] = {}
+        self._saving: dict[BlobKey, asyncio.Task[None]] = {}
+        self._ahead: deque[tuple[Descriptor, Location]] = deque(maxlen=_MAX_AHEAD)
+        self._room = asyncio.Condition()
+        self._stopping = False
+        self.blobs: dict[BlobKey, BlobInProgress] = {}
+
+    async def open(
+        self, blob: Descriptor, location: Location, following: Sequence[Descriptor]
+    ) -> BlobInProgress | None:
+        """A blob on its way, opened where it is not, and behind it those `following`, as far as there is room.
+
+        None where it is in the store by now. Raises `DownloadFailed`.
+        """
+        key = blob.key
+        if key in self._saving:
+            await asyncio.wait([self._saving[key]])
+        if key in self.blobs:
+            return self.blobs[key]
+        if key not in self._opening:
+            async with self._room:
+                await self._room.wait_for(lambda: len(self.blobs) + len(self._opening) < self._most)
+            if self._stopping:
+                raise Stopping("the daemon is shutting down")
+        if key not in self._opening:
+            if not self._is_absent(blob):
+                return self.blobs.get(key)
+            self._ahead.extend((each, location) for each in following)
+            self._begin([blob, *self._next_ahead(location)], location)
+        # who asked may go away meanwhile; the files must not be left open
+        opened = await asyncio.shield(self._opening[key])
+        if isinstance(opened, Exception):
+            raise store_failed(opened)
+        return opened
+
+    def end(self, blob: BlobInProgress, error: Exception | None) -> None:
+        """Nothing more becomes of a blob. What there is of one that has failed is saved, unless it is wrong."""
+        key = blob.descriptor.key
+        del self.blobs[key]
+        blob.finished.set()
+        if error is not None:
+            keep = bool(blob.partial.have) and not isinstance(error, DigestMismatch)
+            self._saving[key] = self._owner.own(self._save(key, blob, keep=keep))
+        else:
+            self._close_if_unused(blob)
+        self._owner.own(self._make_room())
+
+    def stop(self) -> None:
+        """Open nothing any more."""
+        self._stopping = True
+        self._ahead.clear()
+
+    async def saved(self) -> None:
+        """Wait until what there is of failed blobs is saved."""
+        await asyncio.gather(*self._saving.values(), return_exceptions=True)
+
+    # --- opening ------------------------------------------------------------------------------------------------------
+
+    def _is_absent(self, blob: Descriptor) -> bool:
+        key = blob.key
+        underway = key in self.blobs or key in self._opening or key in self._saving
+        return not underway and self._store.size(blob.digest) is None
+
+    def _next_ahead(self, location: Location) -> list[Descriptor]:
+        """Blobs of `location` at the head of the queue, while half of all may be opened ahead."""
+        chosen: dict[BlobKey, Descriptor] = {}
+        room = self._most // 2 - len(self.blobs) - len(self._opening)
+        while self._ahead and len(chosen) < room and self._ahead[0][1] == location:
+            blob, _ = self._ahead.popleft()
+            if self._is_absent(blob):
+                chosen[blob.key] = blob
+        return list(chosen.values())
+
+    def _begin(self, blobs: Sequence[Descriptor], location: Location) -> None:
+        """Open these blobs; what becomes of each is in `_opening` until then."""
+        for blob in blobs:
+            self._opening[blob.key] = asyncio.get_running_loop().create_future()
+        self._owner.own(self._open(blobs, location))
+
+    async def _open(self, blobs: Sequence[Descriptor], location: Location) -> None:
+        """Open these blobs, and tell in one go of those that could be opened."""
+        partials: list[Partial | Exception]
+        try:
+            partials = await self._workers.run_long(lambda: [self._partial(blob.key) for blob in blobs])
+        except Exception as error:  # a fault of ours: nobody is to wait for ever
+            log.exception("shelf.open_failed")
+            partials = [error] * len(blobs)
+        opened = []
+        for blob, partial in zip(blobs, partials, strict=True):
+            result = partial if isinstance(partial, Exception) else self._put(blob, partial)
+            if isinstance(result, BlobInProgress):
+                opened.append(result)
+            self._opening.pop(blob.key).set_result(result)
+        if opened:
+            self._owner.opened(opened, location)
+
+    def _partial(self, key: BlobKey) -> Partial | Exception:
+        try:
+            return self._store.partial(key)
+        except (ValueError, StoreError) as error:
+            log.info("blob.not_opened", digest=key.digest, error=str(error))
+            return error
+
+    def _put(self, blob: Descriptor, partial: Partial) -> BlobInProgress:
+        key = blob.key
+
+        def told(reader: int, piece: int, waits_since: float | None) -> None:
+            self._owner.reading(key, reader, piece, waits_since)
+
+        def left(reader: int) -> None:
+            self._owner.left(key, reader)
+            if progress.finished.is_set():
+                self._close_if_unused(progress)
+
+        progress = BlobInProgress(blob, partial, Readers(partial, told, left), self._workers)
+        self.blobs[key] = progress
+        return progress
+
+    # --- closing ------------------------------------------------------------------------------------------------------
+
+    async def _save(self, key: BlobKey, blob: BlobInProgress, *, keep: bool) -> None:
+        try:
+            await blob.save(keep=keep)
+        finally:
+            del self._saving[key]
+
+    async def _make_room(self) -> None:
+        async with self._room:
+            self._room.notify_all()
+        if self._ahead and not self._stopping:
+            location = self._ahead[0][1]
+            ahead = self._next_ahead(location)
+            if ahead:
+                self._begin(ahead, location)
+
+    @staticmethod
+    def _close_if_unused(blob: BlobInProgress) -> None:
+        """A stored blob's file stays open for those who read it since before; a failed one's is closed when saved."""
+        if blob.readers.error is None and not len(blob.readers):
+            blob.partial.close()
