@@ -24,7 +24,7 @@ from peer.piecemap import StreamId
 from peer.uploads import Upload
 from shoal.descriptor import BlobKey
 from shoal.digest import Digest
-from shoal.pieces import PIECE_DIGEST_SIZE, PieceLayout
+from shoal.pieces import PIECE_DIGEST_SIZE, PieceLayout, leading_run
 from shoal.reference import Location
 from supernode import protocol
 from supernode.handout import Contact
@@ -40,6 +40,8 @@ _PEER_TICK = 0.25
 _ANNOUNCE_SECONDS = 5.0
 _PARTS = 4
 """Of a piece, that are queued one after the other. 8 and 16 move the makespan of 16 peers by less than 2 %."""
+_READ_AT_ONCE = 3
+"""Layers of an image, as docker and containerd have it."""
 _AT = Location.parse("docker.io", "library/simulated")
 _DIGEST = bytes(PIECE_DIGEST_SIZE)
 _NOTHING = bytearray()
@@ -112,6 +114,9 @@ class Peer:
     down: _Link = field(init=False)
     streams: dict[StreamId, _Stream] = field(default_factory=dict)
     neighbours: set[PeerId] = field(default_factory=set)
+    reading: dict[BlobKey, int] = field(default_factory=dict)
+    """The piece at which its client stands in each layer that it reads now."""
+    unread: list[BlobKey] = field(default_factory=list)
     woken_at: float = math.inf
     done_at: float | None = None
     gone: bool = False
@@ -139,14 +144,16 @@ class Outcome:
 
 
 class Simulation:
-    """One blob of `size` bytes to peers with these link rates (bytes/s), from an origin of `origin_rate`."""
+    """An image of `size` bytes to peers with these link rates (bytes/s), from an origin of `origin_rate`."""
 
-    def __init__(self, size: int, rates: list[float], origin_rate: float, seed: int, leaving: float = 0.0) -> None:
-        """`leaving`: the share of peers that vanish in mid-pull."""
+    def __init__(
+        self, size: int, rates: list[float], origin_rate: float, seed: int, leaving: float = 0.0, layers: int = 1
+    ) -> None:
+        """`leaving`: the share of peers that vanish in mid-pull; `layers`: the number of blobs, all of one size."""
         self._rng = random.Random(seed)
         self._size, self._origin, self._leaving = size, _Link(origin_rate), leaving
-        self._blob = BlobKey(Digest.of(b"simulated"), size)
-        self._layout = PieceLayout.of(size)
+        self._blobs = [BlobKey(Digest.of(b"%d" % layer), size // layers) for layer in range(layers)]
+        self._layout = PieceLayout.of(size // layers)
         self._tracker = Tracker(random.Random(seed), silence=1e9)
         self._peers = {peer.id: peer for peer in (self._peer(place, rate) for place, rate in enumerate(rates))}
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
@@ -177,8 +184,9 @@ class Simulation:
     def _run(self, limit: float) -> Outcome:
         for peer in self._peers.values():
             self._join_tracker(peer)
-            peer.machine.open([(self._blob, 0, {})], _AT, 0.0)
-            peer.machine.demand(self._blob, _AT, 0.0)
+            peer.machine.open([(blob, 0, {}) for blob in self._blobs], _AT, 0.0)
+            peer.unread = list(self._blobs)
+            self._read_on(peer)
             self._act(peer)
             self.later(_PEER_TICK * (1 + self._rng.random()), self._peer_tick, peer)
         self.later(_TRACKER_TICK, self._tracker_tick)
@@ -223,7 +231,7 @@ class Simulation:
                 self._send(peer, command)
             case Land():
                 peer.machine.landed(command.blob, command.piece, _DIGEST, command.source, self._now)
-                self._ended(peer)
+                self._ended(peer, command.blob)
                 self._act(peer)
             case Serve():
                 self._serve(peer, command.upload)
@@ -241,14 +249,32 @@ class Simulation:
             case Fail():
                 raise RuntimeError(f"{peer.id} gives up: {command.error}")
 
-    def _ended(self, peer: Peer) -> None:
-        """See whether a peer has the whole blob now."""
-        sought = peer.machine.sought.get(self._blob)
-        if sought is not None and not sought.pieces.missing:
+    def _ended(self, peer: Peer, blob: BlobKey) -> None:
+        """A piece has landed: its client reads on, and the blob may be complete."""
+        pieces = peer.machine.sought[blob].pieces
+        if blob in peer.reading:
+            peer.reading[blob] += leading_run(pieces.there, peer.reading[blob])
+            if peer.reading[blob] < self._layout.count:
+                peer.machine.reading(blob, 1, peer.reading[blob], self._now)
+        if pieces.missing:
+            return
+        peer.library.blobs.add(blob)
+        peer.machine.verified(blob, self._now)
+        peer.reading.pop(blob, None)
+        self._read_on(peer)
+        if not peer.machine.sought:
             peer.done_at = self._now
             self._missing -= 1
-            peer.library.blobs.add(self._blob)
-            peer.machine.verified(self._blob, self._now)
+
+    def _read_on(self, peer: Peer) -> None:
+        """The client asks for the next layers."""
+        while peer.unread and len(peer.reading) < _READ_AT_ONCE:
+            blob = peer.unread.pop(0)
+            sought = peer.machine.sought.get(blob)
+            if sought is not None:
+                peer.reading[blob] = leading_run(sought.pieces.there, 0)
+                peer.machine.demand(blob, _AT, self._now)
+                peer.machine.reading(blob, 1, peer.reading[blob], self._now)
 
     def _peer_tick(self, peer: Peer) -> None:
         if not peer.gone and peer.done_at is None:

@@ -30,9 +30,14 @@ from supernode import protocol
 from supernode.protocol import PeerId, parse_peer_id
 
 _SHUN_SECONDS = 600.0
-_STARVING_SECONDS, _RESCUE_SECONDS, _LAST_RESCUE_SECONDS = 2.0, 3.0, 4.0
-"""For which a reader has waited when the supernode is asked for a lease, when the peer fetches by itself where nothing
-of the blob moves, and when it does so in any case."""
+_STARVING_SECONDS, _RESCUE_SECONDS, _RESCUE_SPREAD = 2.0, 3.0, 0.8
+"""For which a reader has waited when the supernode is asked for a lease, and when its peer fetches by itself: not all
+peers at the same moment, for what one has the others get from it."""
+_HOPEFUL_SECONDS = 0.8
+"""So much later where a neighbour has the piece and gives what it is asked for."""
+_STARVED_AGAIN_SECONDS = 1.0
+_STARVED_AHEAD = 32
+"""Pieces in front of a reader for which it starves."""
 _MOVES_SECONDS = 1.5
 """A blob or a stream that brought something in this time moves."""
 _GIVE_UP_SECONDS = 15.0
@@ -61,6 +66,7 @@ class Machine:
         self._out: list[Command] = []
         self._lost_patience = settings.origin_wait
         self._lost_at = now
+        self._rescue_patience = _RESCUE_SECONDS + _RESCUE_SPREAD * rng.random()
         self.sought: dict[BlobKey, Sought] = {}
         self.exchange = Exchange(library, self.sought, self._out, settings.slots, rng)
         self.sourcing = Sourcing(self.exchange, self._out, rng)
@@ -357,15 +363,17 @@ class Machine:
             return
         if self.sourcing.is_moving(sought, piece, now, _MOVES_SECONDS):
             return
-        if self.connected and now - sought.starved_at > 1.0:
-            sought.starved_at = now
-            ahead = run_of(piece, 32) & sought.layout.all
-            starved = (pieces.absent | pieces.asked) & (ahead | ~self.exchange.obtainable(sought, now))
+        unobtainable = (pieces.absent | pieces.asked) & ~self.exchange.obtainable(sought, now)
+        if self.connected and now - sought.starved_at > _STARVED_AGAIN_SECONDS:
+            # of what nobody has, the next piece alone: the rest has its turn among all that leaves the origin
+            claimed = sought.book.available & run_of(piece, _STARVED_AHEAD)
+            starved = unobtainable & (claimed | 1 << piece)
             if starved:
+                sought.starved_at = now
                 self._out.append(Tell(protocol.Starved(*sought.key, to_bitfield(starved, sought.layout.count))))
-        moves = now - sought.moved_at < _MOVES_SECONDS
-        if waited > (_LAST_RESCUE_SECONDS if moves else _RESCUE_SECONDS):
-            self.sourcing.rescue(sought, piece, now)
+        if waited > self._rescue_patience + (0 if unobtainable >> piece & 1 else _HOPEFUL_SECONDS):
+            self._rescue_patience = _RESCUE_SECONDS + _RESCUE_SPREAD * self._rng.random()
+            self.sourcing.rescue(sought, piece, now, alone=not self.connected)
 
     def _fetch_unless_helped(self, sought: Sought, now: float) -> None:
         """Go to the origin without the supernode where there is none, where it is gone, or where it does not answer."""

@@ -32,7 +32,7 @@ _LATE, _MIN_LATE = 2.0, 0.1
 """Times the seconds that a piece takes, and seconds, after which the last pieces are asked of a second neighbour."""
 _REST_SECONDS = 0.3
 """How long a neighbour that said busy is left alone, where it does not call earlier."""
-_DOUBT_SECONDS = 2.0
+_DOUBT_SECONDS = 3.0
 """A neighbour that was asked for so long without giving a piece is no source to count on."""
 
 

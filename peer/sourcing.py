@@ -22,7 +22,7 @@ _LONG_RUN = 16 * MIB
 _SHARED_RUN, _SHARED_STREAMS = 2 * MIB, 2
 """Bytes of such a stream, and their number, where neighbours fetch other parts of the same blob."""
 _RESCUE_RUN = 1 * MIB
-"""Bytes that are fetched at once for a reader to whom nobody gives them."""
+"""Bytes that are fetched at once for a reader to whom nobody gives them, where no supernode can give a lease."""
 _RETRY_SECONDS, _MAX_RETRY_SECONDS = 0.3, 3.0
 """Before a stream that broke off is opened again, doubled each time."""
 _STREAM_PATIENCE = 4.0
@@ -132,13 +132,14 @@ class Sourcing:
             self._begin(self._stream(sought, place, None, chosen, now), chosen)
             self._tell_coming(sought)
 
-    def rescue(self, sought: Sought, piece: int, now: float) -> None:
-        """A reader waits for `piece` and nobody gives it: fetch it, and a little more, at once."""
+    def rescue(self, sought: Sought, piece: int, now: float, *, alone: bool) -> None:
+        """A reader waits for `piece` and nobody gives it: fetch it, and `alone` a little more, at once."""
         place, pieces = sought.place(now), sought.pieces
         open_pieces = pieces.absent | pieces.asked
         if place is None or not place.ranges or not open_pieces >> piece & 1:
             return
-        run = min(leading_run(open_pieces, piece), max(1, _RESCUE_RUN // sought.layout.piece_size))
+        most = max(1, _RESCUE_RUN // sought.layout.piece_size) if alone else 1
+        run = min(leading_run(open_pieces, piece), most)
         chosen = run_of(piece, run)
         self._begin(self._stream(sought, place, None, chosen, now), chosen)
         self._tell_coming(sought)

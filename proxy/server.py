@@ -25,6 +25,9 @@ from shoal.reference import Registry
 log = structlog.get_logger()
 
 _KEEPALIVE_SECONDS = 75.0
+_SHORTEST_SHUTDOWN = 0.001
+"""Seconds; aiohttp takes 0 for no limit at all."""
+
 _CLIENT_LEFT = 499
 """nginx's status, in metrics and logs alone, for a client that closed its connection before the end."""
 
@@ -79,7 +82,7 @@ class ProxyServer:
             access_log=None,
             handler_cancellation=True,
             keepalive_timeout=_KEEPALIVE_SECONDS,
-            shutdown_timeout=self._settings.shutdown_timeout,
+            shutdown_timeout=max(self._settings.shutdown_timeout, _SHORTEST_SHUTDOWN),
         )
         await self._runner.setup()
         assert self._runner.server is not None

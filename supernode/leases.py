@@ -136,14 +136,18 @@ class _Queue:
         return any(swarm.free or swarm.starved for swarm in self.swarms.values())
 
     def first_free(self, peer: PeerId, now: float, ranges: bool) -> Swarm | None:
+        """The first blob of which there is something to fetch; one that the peer starves for goes before others."""
+        first: Swarm | None = None
         for swarm in self.wants[peer].values():
             if not (swarm.free or swarm.starved) or not (ranges or not swarm.leased):
                 continue
             if swarm.members[peer].places.get(self.location, now + 1) > now or swarm.table.is_banned(peer, now):
                 continue
-            if swarm.free or swarm.starving(peer):
+            if swarm.starving(peer):
                 return swarm
-        return None
+            if first is None and swarm.free:
+                first = swarm
+        return first
 
 
 class OriginLeases:

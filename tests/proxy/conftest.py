@@ -166,6 +166,7 @@ class MemoryOrigin:
         self.error: BaseException | None = None
         self.asked: list[tuple[Location, str, BlobKind]] = []
         self.was_asked = asyncio.Event()
+        self.waiting = 0
         self.answers = asyncio.Event()
         self.answers.set()
         self.list = Listing(b'{"tags":[]}', {})
@@ -174,7 +175,11 @@ class MemoryOrigin:
     async def head(self, location: Location, reference: Tag | Digest, kind: BlobKind) -> Descriptor:
         self.asked.append((location, reference, kind))
         self.was_asked.set()
-        await self.answers.wait()
+        self.waiting += 1
+        try:
+            await self.answers.wait()
+        finally:
+            self.waiting -= 1
         if self.error is not None:
             raise self.error
         if reference not in self.known:

@@ -139,11 +139,11 @@ async def test_a_stopping_engine_is_unavailable(front: Front, engine: MemoryEngi
 
 
 async def test_a_proxy_that_stops_gives_up_its_questions(engine: MemoryEngine, memory_origin: MemoryOrigin) -> None:
-    before = asyncio.all_tasks()
     memory_origin.answers.clear()
-    async with server(engine, memory_origin, 0) as proxy, aiohttp.ClientSession() as session:
-        asking = asyncio.create_task(session.get(f"http://127.0.0.1:{proxy.port}/v2/a/manifests/latest"))
-        await memory_origin.was_asked.wait()
-    with pytest.raises(aiohttp.ClientError):
-        await asking
-    assert asyncio.all_tasks() == before
+    async with aiohttp.ClientSession() as session:
+        async with server(engine, memory_origin, 0) as proxy:
+            asking = asyncio.create_task(session.get(f"http://127.0.0.1:{proxy.port}/v2/a/manifests/latest"))
+            await memory_origin.was_asked.wait()
+        with pytest.raises(aiohttp.ClientError):
+            await asking
+    assert memory_origin.waiting == 0
