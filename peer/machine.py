@@ -36,6 +36,8 @@ peers at the same moment, for what one has the others get from it."""
 _HOPEFUL_SECONDS = 0.8
 """So much later where a neighbour has the piece and gives what it is asked for."""
 _STARVED_AGAIN_SECONDS = 1.0
+_CLAIMED_SECONDS = 3.0
+"""For which a reader has waited when it starves for pieces, too, that neighbours have and do not give."""
 _STARVED_AHEAD = 32
 """Pieces in front of a reader for which it starves."""
 _MOVES_SECONDS = 1.5
@@ -366,7 +368,7 @@ class Machine:
         unobtainable = (pieces.absent | pieces.asked) & ~self.exchange.obtainable(sought, now)
         if self.connected and now - sought.starved_at > _STARVED_AGAIN_SECONDS:
             # of what nobody has, the next piece alone: the rest has its turn among all that leaves the origin
-            claimed = sought.book.available & run_of(piece, _STARVED_AHEAD)
+            claimed = sought.book.available & run_of(piece, _STARVED_AHEAD) if waited > _CLAIMED_SECONDS else 0
             starved = unobtainable & (claimed | 1 << piece)
             if starved:
                 sought.starved_at = now
