@@ -1,10 +1,9 @@
 """How fast uploads go together, and how fast they are let go: a little below what the link takes. No I/O.
 
 Whoever uploads at full rate has a full queue before its link, in which the acknowledgements of its downloads wait; and
-bursts of several uploads at once overflow it. 16 nodes at 50 Mbit/s, slowest over the bound, all held to one fixed part
-of the link's rate: 1.2 1.19, 1.1 1.15, 1.04 1.14, 0.99 and 0.95 1.10 to 1.13, 0.92 1.13; not held back 1.17 to 1.19.
-Who is held to less than the others leaves its part of the work to them. So the rate of downloads counts as well, for a
-node that is seldom asked does not show what its link takes; where a link takes in more than out, the limit is idle.
+bursts of several uploads at once overflow it. Who is held to less than the others leaves its part of the work to them. So
+the rate of downloads counts as well, for a node that is seldom asked does not show what its link takes; where a link takes
+in more than out, the limit is idle. The figures behind the constants are in `docs/architecture.md`, "Held back a little".
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 
 _WINDOW_SECONDS = 1.0
 """Over which a rate is taken: a queue that fills or empties moves it by a twentieth. Over twice as long is too late for
-the start (1.22 of the bound), over half as long it says too much (1.15)."""
+the start, over half as long it says too much."""
 _FULL_WINDOW = 0.9
 """Of these seconds, since samples do not come to the millisecond."""
 _MEMORY_SECONDS = 20.0
@@ -24,8 +23,7 @@ _CROWD = 2 / 3
 _SETTLE_SECONDS = 2.0
 """How long a link must have been full before its rate is believed."""
 _MARGIN = 0.95
-"""Of the best rate, which counts messages too and is a little too high for being the best of many. With origins of one
-link and of four: 0.95 1.14 and 1.12, 0.92 1.16 and 1.13."""
+"""Of the best rate, which counts messages too and is a little too high for being the best of many."""
 _GROWTH, _GROWN = 1.04, 1.12
 """Factor by which the limit grows at a time while it is what holds uploads back, and of the best rate until it is clear
 that the link takes no more."""
