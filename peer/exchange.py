@@ -286,6 +286,7 @@ class Exchange:
             sought = self._sought.get(blob)
             if sought is not None:
                 sought.book.held(peer, have & ~sought.suspected(peer))
+                sought.most_sharers = max(sought.most_sharers, len(sought.book.holders))
         self.sharing.join(peer, shared)
         if unknown:
             self._out.append(Send((peer,), wire.Part(unknown)))

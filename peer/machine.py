@@ -101,7 +101,7 @@ class Machine:
         for key, have, table in blobs:
             layout = PieceLayout.of(key.size)
             pieces = PieceMap(layout, self.exchange.requests, have)
-            sought = Sought(key, pieces, BlobBook(pieces), opened_at=now, moved_at=now, told_at=now)
+            sought = Sought(key, pieces, BlobBook(pieces), moved_at=now, told_at=now)
             sought.table.update(table)
             sought.places[location] = Place(location)
             self.sought[key] = sought
@@ -125,16 +125,13 @@ class Machine:
         sought = self.sought.get(key)
         if sought is None:
             return
-        before = sought.book.readers.get(reader)
+        if reader not in sought.book.readers:
+            self.exchange.due()
         sought.book.readers[reader] = piece
         if waits_since is None:
             sought.waits.pop(reader, None)
         else:
-            sought.waits.setdefault(reader, waits_since)
-            if before != piece:
-                sought.waits[reader] = waits_since
-        if before is None:
-            self.exchange.due()
+            sought.waits[reader] = waits_since
 
     def left(self, key: BlobKey, reader: int) -> None:
         """A reader has gone, or has all that it wanted."""
@@ -348,13 +345,9 @@ class Machine:
             if sought.pieces.missing and waited > _GIVE_UP_SECONDS and now - sought.moved_at > _GIVE_UP_SECONDS:
                 self.fail(sought.key, sought.error() or DownloadFailed("nobody gives this blob"))
                 return
-        few = len(self.exchange.sharers(sought)) < min(_FEW_NEIGHBOURS, len(sought.contacts) + 1)
-        if (
-            self.connected
-            and sought.is_answered
-            and few
-            and now - max(sought.sought_at, sought.told_at) > _SEEK_SECONDS
-        ):
+        sharers = len(self.exchange.sharers(sought))
+        few = sharers < min(_FEW_NEIGHBOURS, sought.most_sharers)
+        if self.connected and few and now - max(sought.sought_at, sought.told_at) > _SEEK_SECONDS:
             sought.sought_at = now
             self.announcing.seek(sought)
 

@@ -59,7 +59,6 @@ class Sought:
     key: BlobKey
     pieces: PieceMap
     book: BlobBook
-    opened_at: float
     moved_at: float
     """When a byte of it came last."""
     places: dict[Location, Place] = field(default_factory=dict)
@@ -87,6 +86,8 @@ class Sought:
     told_at: float = 0.0
     """When the supernode was told of it last, as a blob that this peer opens."""
     starved_at: float = 0.0
+    most_sharers: int = 0
+    """Neighbours that shared it at a time, at most."""
     sought_at: float = 0.0
     """When the supernode was asked for more neighbours last."""
 
