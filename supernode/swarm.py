@@ -127,7 +127,7 @@ class Swarm:
         for other in member.neighbours:
             self.members[other].neighbours.discard(peer)
         came, _ = self.coming.pop(peer, (0, 0.0))
-        if (member.have | came) and self.members:
+        if member.have | came:
             self.recount()
 
     def void(self) -> list[PeerId]:

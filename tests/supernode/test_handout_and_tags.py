@@ -5,10 +5,12 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shoal.descriptor import BlobKey
 from shoal.digest import Digest
+from shoal.pieces import PieceLayout
 from supernode.handout import MAX_NEIGHBOURS, Contact, choose_neighbours
 from supernode.protocol import PeerId, Publish, Resolve, Resolved
-from supernode.swarm import Member
+from supernode.swarm import Swarm
 from supernode.tags import TagTable
 
 A, B, C = PeerId("a"), PeerId("b"), PeerId("c")
@@ -16,55 +18,70 @@ TAG = ("docker.io", "library/busybox", "latest", "manifest")
 DIGEST = Digest.of(b"manifest")
 
 
-def swarm(leechers: int, seeds: int, zones: int = 1) -> tuple[dict[PeerId, Member], dict[PeerId, Contact]]:
-    members = {PeerId(f"p{place}"): Member(leeching=place < leechers) for place in range(leechers + seeds)}
-    contacts = {peer: Contact("host", 1, f"zone{place % zones}") for place, peer in enumerate(members)}
-    return members, contacts
+def swarm(leechers: int, seeds: int, zones: int = 1) -> tuple[Swarm, dict[PeerId, Contact]]:
+    swarm = Swarm(BlobKey(DIGEST, 10), PieceLayout.of(10))
+    for place in range(leechers + seeds):
+        peer = PeerId(f"p{place}")
+        member = swarm.join(peer)
+        if place < leechers:
+            swarm.leechers[peer] = member
+    contacts = {peer: Contact("host", 1, f"zone{place % zones}") for place, peer in enumerate(swarm.members)}
+    return swarm, contacts
 
 
 @given(st.integers(1, 40), st.integers(0, 40), st.integers(1, 30), st.randoms())
 def test_a_handout_holds_others_once_up_to_the_limit(leechers: int, seeds: int, limit: int, rng: random.Random) -> None:
-    members, contacts = swarm(leechers, seeds, zones=3)
-    chosen = choose_neighbours(PeerId("p0"), members, contacts, rng, limit)
-    assert len(chosen) == len(set(chosen)) == (len(members) - 1 if len(members) <= limit + 1 else -(-limit // 2))
+    found, contacts = swarm(leechers, seeds, zones=3)
+    chosen = choose_neighbours(PeerId("p0"), found, contacts, rng, limit)
+    assert (
+        len(chosen)
+        == len(set(chosen))
+        == (len(found.members) - 1 if len(found.members) <= limit + 1 else -(-limit // 2))
+    )
     assert "p0" not in chosen
 
 
 def test_up_to_the_limit_the_swarm_is_a_full_mesh() -> None:
-    members, contacts = swarm(20, 5)
-    assert set(choose_neighbours(PeerId("p0"), members, contacts, random.Random(1))) == set(members) - {"p0"}
+    found, contacts = swarm(20, 5)
+    assert set(choose_neighbours(PeerId("p0"), found, contacts, random.Random(1))) == set(found.members) - {"p0"}
 
 
 def test_seeds_and_leechers_are_mixed() -> None:
-    members, contacts = swarm(500, 500)
-    chosen = choose_neighbours(PeerId("p0"), members, contacts, random.Random(1))
-    assert 8 <= sum(members[peer].leeching for peer in chosen) <= 17
+    found, contacts = swarm(500, 500)
+    chosen = choose_neighbours(PeerId("p0"), found, contacts, random.Random(1))
+    assert 8 <= sum(peer in found.leechers for peer in chosen) <= 17
 
 
 def test_half_of_the_neighbours_are_of_the_same_zone() -> None:
-    members, contacts = swarm(1000, 0, zones=20)
-    chosen = choose_neighbours(PeerId("p0"), members, contacts, random.Random(1))
+    found, contacts = swarm(1000, 0, zones=20)
+    chosen = choose_neighbours(PeerId("p0"), found, contacts, random.Random(1))
     near = sum(contacts[peer].zone == "zone0" for peer in chosen)
     assert 12 <= near <= 17
 
 
 def test_a_zone_that_is_small_is_found() -> None:
-    members, contacts = swarm(1000, 0, zones=50)
-    chosen = choose_neighbours(PeerId("p0"), members, contacts, random.Random(1))
+    found, contacts = swarm(1000, 0, zones=50)
+    chosen = choose_neighbours(PeerId("p0"), found, contacts, random.Random(1))
     assert sum(contacts[peer].zone == "zone0" for peer in chosen) >= 12
 
 
 def test_who_comes_first_is_not_everybodys_neighbour() -> None:
     everybody, contacts = swarm(400, 0)
     rng = random.Random(1)
-    members: dict[PeerId, Member] = {}
-    for peer, member in everybody.items():
-        members[peer] = member
-        chosen = choose_neighbours(peer, members, contacts, rng)
-        member.neighbours = len(chosen)
-        for other in chosen:
-            members[other].neighbours += 1
-    assert max(member.neighbours for member in members.values()) <= 1.25 * MAX_NEIGHBOURS
+    found, _ = swarm(0, 0)
+    for peer in everybody.members:
+        found.leechers[peer] = found.join(peer)
+        for other in choose_neighbours(peer, found, contacts, rng):
+            found.introduce(peer, other)
+    assert max(len(member.neighbours) for member in found.members.values()) <= 1.25 * MAX_NEIGHBOURS
+
+
+def test_who_leaves_is_nobodys_neighbour_any_more() -> None:
+    found, _ = swarm(3, 0)
+    for other in ("p1", "p2"):
+        found.introduce(PeerId("p0"), PeerId(other))
+    found.remove(PeerId("p0"))
+    assert [member.neighbours for member in found.members.values()] == [set(), set()]
 
 
 def ask(query: int) -> Resolve:

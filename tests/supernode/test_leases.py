@@ -6,6 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
+from shoal.descriptor import BlobKey
 from shoal.digest import Digest
 from shoal.pieces import MIB, PieceLayout
 from shoal.reference import Location
@@ -17,13 +18,14 @@ AT = Location.parse("docker.io", "library/busybox")
 
 
 def swarm_of(size: int, name: bytes = b"blob") -> Swarm:
-    return Swarm(Digest.of(name), PieceLayout.of(size))
+    return Swarm(BlobKey(Digest.of(name), size), PieceLayout.of(size))
 
 
 def join(leases: OriginLeases, swarm: Swarm, name: str) -> PeerId:
     peer = PeerId(name)
-    member = swarm.update(peer, 0)
-    member.leeching = member.origin = True
+    member = swarm.join(peer)
+    member.places[AT] = 0.0
+    swarm.leechers[peer] = member
     leases.want(peer, AT, swarm)
     return peer
 
@@ -146,7 +148,7 @@ def test_an_origin_without_ranges_is_read_by_one_lease_at_a_time_from_the_start(
 
 def test_a_banned_peer_gets_no_lease() -> None:
     leases, swarm = OriginLeases(random.Random(1)), swarm_of(1 * MIB)
-    swarm.banned[join(leases, swarm, "a")] = 50.0
+    swarm.table.banned[join(leases, swarm, "a")] = 50.0
     assert granted(leases, 10.0) == []
     assert len(granted(leases, 60.0)) == 1
 
@@ -165,6 +167,49 @@ def test_reports_in_a_burst_do_not_make_leases_grow() -> None:
         assert longest <= 4 * MIB // swarm.layout.piece_size
 
 
+def test_a_starving_peer_gets_a_lease_over_what_others_claim_to_have() -> None:
+    leases, swarm = OriginLeases(random.Random(1)), swarm_of(8 * MIB)
+    a, b = join(leases, swarm, "a"), join(leases, swarm, "b")
+    swarm.update(b, swarm.layout.all)
+    assert granted(leases) == []
+    swarm.starve(a, 0b1100)
+    (lease,) = granted(leases)
+    assert (lease.holder, lease.next, lease.end) == (a, 2, 4)
+    assert granted(leases) == [], "one lease for each piece"
+    leases.progress(lease.id, a, 2, 2, 0.0)
+    assert swarm.starved == {}
+
+
+def test_what_a_peer_starves_for_goes_before_its_other_blobs() -> None:
+    leases, first, second = OriginLeases(random.Random(1)), swarm_of(32 * MIB, b"1"), swarm_of(32 * MIB, b"2")
+    for name in "abcdefghi":
+        join(leases, first, name)
+        join(leases, second, name)
+    second.starve(PeerId("a"), 0b1)
+    found = [lease for lease in granted(leases) if lease.swarm is second]
+    assert [(lease.holder, lease.next, lease.end) for lease in found] == [("a", 0, 1)]
+
+
+def test_a_lease_ends_where_a_seed_has_all_that_follows() -> None:
+    leases, swarm = OriginLeases(random.Random(1)), swarm_of(8 * MIB)
+    join(leases, swarm, "a")
+    (lease,) = granted(leases)
+    fetch(leases, lease, 3, 1.0)
+    swarm.join(PeerId("seed"))
+    assert swarm.update(PeerId("seed"), swarm.layout.all)
+    assert [decision.lease for decision in leases.shorten(swarm)] == [lease]
+    assert (lease.next, lease.end) == (3, 4)
+
+
+def test_a_place_that_failed_a_peer_gets_it_no_lease_and_another_place_does() -> None:
+    leases, swarm = OriginLeases(random.Random(1)), swarm_of(8 * MIB)
+    peer, other = join(leases, swarm, "a"), Location.parse("docker.io", "library/other")
+    swarm.members[peer].places = {AT: 30.0, other: 0.0}
+    leases.want(peer, other, swarm)
+    (lease,) = granted(leases, 1.0)
+    assert lease.location == other
+
+
 class LeaseMachine(RuleBasedStateMachine):
     """Peers come, go, fetch, stall and give back, in any order."""
 
@@ -174,7 +219,7 @@ class LeaseMachine(RuleBasedStateMachine):
         super().__init__()
         self.leases = OriginLeases(random.Random(0))
         self.swarms = [swarm_of(5 * MIB, b"1"), swarm_of(300_000, b"2"), swarm_of(0, b"3")]
-        self.fetched: set[tuple[Digest, int]] = set()
+        self.fetched: set[tuple[BlobKey, int]] = set()
         self.now = 0.0
         self.joined = 0
 
@@ -182,7 +227,7 @@ class LeaseMachine(RuleBasedStateMachine):
         for decision in self.leases.decide(self.now):
             if isinstance(decision, Granted):
                 lease = decision.lease
-                pieces = {(lease.swarm.digest, piece) for piece in range(lease.next, lease.end)}
+                pieces = {(lease.swarm.key, piece) for piece in range(lease.next, lease.end)}
                 assert not pieces & self.fetched, "a piece that somebody has leaves the origin again"
 
     @rule(target=peers, wanted=st.sets(st.integers(0, 2), min_size=1))
@@ -199,9 +244,10 @@ class LeaseMachine(RuleBasedStateMachine):
         self.leases.drop(peer)
         for swarm in self.swarms:
             self.leases.unwant(peer, swarm)
-            swarm.remove(peer)
+            if peer in swarm.members:
+                swarm.remove(peer)
         self.fetched = {
-            (swarm.digest, piece)
+            (swarm.key, piece)
             for swarm in self.swarms
             for piece in range(swarm.layout.count)
             if swarm.held >> piece & 1
@@ -213,7 +259,7 @@ class LeaseMachine(RuleBasedStateMachine):
         self.now += seconds
         if self.leases.leases:
             lease = choice.choice(list(self.leases.leases.values()))
-            self.fetched.add((lease.swarm.digest, lease.next))
+            self.fetched.add((lease.swarm.key, lease.next))
             fetch(self.leases, lease, 1, self.now)
         self.decide()
 
@@ -232,15 +278,13 @@ class LeaseMachine(RuleBasedStateMachine):
     @invariant()
     def each_piece_is_leased_once_and_slots_are_kept(self) -> None:
         leased = [
-            (lease.swarm.digest, piece)
-            for lease in self.leases.leases.values()
-            for piece in range(lease.next, lease.end)
+            (lease.swarm.key, piece) for lease in self.leases.leases.values() for piece in range(lease.next, lease.end)
         ]
         assert len(leased) == len(set(leased))
         assert sum(lease.counted for lease in self.leases.leases.values()) <= ORIGIN_SLOTS
         assert len(self.leases.leases) <= ORIGIN_SLOTS + ORIGIN_SLOTS // 2
         for swarm in self.swarms:
-            covered = {piece for digest, piece in leased if digest == swarm.digest}
+            covered = {piece for key, piece in leased if key == swarm.key}
             assert swarm.leased == sum(1 << piece for piece in covered)
             assert swarm.free == swarm.layout.all & ~swarm.leased & ~swarm.held
 

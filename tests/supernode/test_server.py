@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from shoal.descriptor import BlobKind, Descriptor
 from shoal.digest import Digest
+from shoal.messages import BlobRef
 from shoal.reference import Location, Tag
 from supernode import protocol
 from supernode.client import ControlClient
@@ -58,10 +59,10 @@ ATTACKS = {
     "a wrong version": [hello(version=99)],
     "a peer id that is none": [hello("../../etc")],
     "bytes that are no message": [hello(), b"\xc1"],
-    "a truncated message": [hello(), protocol.from_peer.encode(protocol.Close([32 * "x"]))[:-3]],
+    "a truncated message": [hello(), protocol.from_peer.encode(protocol.Close([BlobRef(32 * "x", 1)]))[:-3]],
     "an unknown kind": [hello(), packed(t="bogus")],
-    "a field of a wrong type": [hello(), packed(t="close", digests="all")],
-    "a digest that does not parse": [hello(), protocol.from_peer.encode(protocol.Close(["sha256:x"]))],
+    "a field of a wrong type": [hello(), packed(t="close", blobs="all")],
+    "a number beyond all blobs": [hello(), packed(t="progress", lease=1, first=1 << 40, digests=b"")],
     "a second hello": [hello(), hello()],
 }
 
@@ -81,6 +82,21 @@ async def test_a_hostile_peer_is_refused_with_one_log_line(
     assert not [entry for entry in logs if entry["log_level"] == "error"]
 
 
+async def test_what_is_wrong_about_one_blob_is_refused_for_it_alone(
+    server: SupernodeServer, session: aiohttp.ClientSession
+) -> None:
+    bad = protocol.Wanted("sha256:x", 100, "docker.io", "a/b")
+    good = protocol.Wanted(Digest.of(b"x"), 100, "docker.io", "a/b")
+    async with session.ws_connect(f"http://127.0.0.1:{server.port}{protocol.PATH}") as socket:
+        await socket.send_bytes(hello())
+        assert isinstance(await receive(socket), protocol.Welcome)
+        await socket.send_bytes(protocol.from_peer.encode(protocol.Open([bad, good])))
+        refused = await receive(socket)
+        assert isinstance(refused, protocol.BlobRefused)
+        assert refused.digest == bad.digest
+        assert isinstance(await receive(socket), protocol.Handout)
+
+
 async def test_an_oversized_message_ends_the_connection(
     server: SupernodeServer, session: aiohttp.ClientSession
 ) -> None:
@@ -95,7 +111,7 @@ async def test_an_oversized_message_ends_the_connection(
 
 async def test_unknown_fields_are_ignored(server: SupernodeServer, session: aiohttp.ClientSession) -> None:
     async with session.ws_connect(f"http://127.0.0.1:{server.port}{protocol.PATH}") as socket:
-        await socket.send_bytes(packed(t="hello", version=1, peer=32 * "a", port=1000, flavour="new"))
+        await socket.send_bytes(packed(t="hello", version=protocol.VERSION, peer=32 * "a", port=1000, flavour="new"))
         assert isinstance(await receive(socket), protocol.Welcome)
 
 

@@ -1,0 +1,99 @@
+"""Messages with arbitrary values into the tracker, among those of honest peers."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shoal.descriptor import BlobKey
+from shoal.digest import Digest
+from shoal.messages import BlobRef, InvalidMessage
+from shoal.pieces import MAX_BLOB_SIZE, MAX_PIECES, MIB, PIECE_DIGEST_SIZE
+from supernode import protocol
+from supernode.handout import Contact
+from supernode.protocol import PeerId
+from supernode.tracker import Tracker
+
+PEERS = [PeerId(letter * 32) for letter in "abc"]
+digest = st.sampled_from([Digest.of(b"1"), Digest.of(b"2"), "sha256:x", ""])
+size = st.sampled_from([0, 1, 4 * MIB, 4 * MIB + 1, MAX_BLOB_SIZE])
+bitfield = st.one_of(st.binary(max_size=3), st.sampled_from([b"\xff\xff", b"\x01\x00", bytes(MAX_PIECES // 8)]))
+digests = st.integers(0, 40).map(lambda count: bytes(count * PIECE_DIGEST_SIZE)) | st.binary(max_size=40)
+number = st.one_of(st.integers(0, 12), st.just(1 << 53))
+piece = st.one_of(st.integers(0, 40), st.just(MAX_PIECES - 1))
+registry, repository = st.sampled_from(["docker.io", "quay.io", "a b"]), st.sampled_from(["a/b", "../b"])
+wanted = st.builds(protocol.Wanted, digest, size, registry, repository, bitfield, bitfield, st.booleans())
+held = st.builds(protocol.Held, digest, size, bitfield, bitfield)
+refs = st.lists(st.builds(BlobRef, digest, size), max_size=3)
+reason = st.sampled_from(["failed", "denied", "no-range", "closed", "?"])
+messages = st.one_of(
+    st.builds(protocol.Open, st.lists(wanted, max_size=4)),
+    st.builds(protocol.Announce, st.lists(held, max_size=4)),
+    st.builds(protocol.Close, refs),
+    st.builds(protocol.Seek, refs),
+    st.builds(protocol.Starved, digest, size, bitfield),
+    st.builds(protocol.Progress, number, piece, digests),
+    st.builds(protocol.Release, number, reason),
+    st.builds(protocol.Table, digest, size, bitfield, digests),
+    st.builds(protocol.Corrupt, digest, size),
+    st.builds(protocol.Hello, number, st.just(PEERS[0]), st.just(1)),
+    st.builds(protocol.Resolve, number, registry, repository, st.text(max_size=5), st.text(max_size=5)),
+)
+step = st.tuples(st.sampled_from(PEERS), messages, st.floats(0, 3))
+
+
+def check(tracker: Tracker) -> None:
+    """What is always true of the tracker's books."""
+    leases = [lease for origin in tracker._origins.values() for lease in origin.leases.values()]
+    for key, swarm in tracker.swarms.items():
+        assert swarm.key == key
+        leased = 0
+        for lease in (lease for lease in leases if lease.swarm is swarm):
+            assert not leased & lease.rest
+            assert lease.holder in swarm.members
+            leased |= lease.rest
+        coming = 0
+        for pieces, _ in swarm.coming.values():
+            coming |= pieces
+        assert swarm.leased == leased
+        assert swarm.free == swarm.layout.all & ~leased & ~swarm.held & ~coming
+        assert swarm.members
+        assert set(swarm.leechers) | set(swarm.starved) | set(swarm.coming) <= set(swarm.members)
+    assert all(lease.swarm is tracker.swarms[lease.swarm.key] for lease in leases)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(step, max_size=25), st.integers(0, 2**16))
+def test_the_books_stay_true_whatever_peers_say(
+    steps: list[tuple[PeerId, protocol.FromPeer, float]], seed: int
+) -> None:
+    tracker, now = Tracker(random.Random(seed)), 0.0
+    for peer in PEERS:
+        tracker.join(peer, Contact("host", 1, ""), now)
+    for peer, message, seconds in steps:
+        now += seconds
+        with contextlib.suppress(InvalidMessage):
+            tracker.receive(peer, message, now)
+        check(tracker)
+        tracker.tick(now)
+        check(tracker)
+        for _, told in tracker.take():
+            assert len(protocol.from_supernode.encode(told)) < 4 * MIB
+    for peer in PEERS:
+        tracker.leave(peer, now)
+    assert (tracker.swarms, tracker.leases) == ({}, 0)
+
+
+def test_a_lease_of_an_honest_peer_is_not_moved_by_another_ones_numbers() -> None:
+    tracker, key = Tracker(random.Random(1)), BlobKey(Digest.of(b"1"), 4 * MIB)
+    for peer in PEERS:
+        tracker.join(peer, Contact("host", 1, ""), 0.0)
+    tracker.receive(PEERS[0], protocol.Open([protocol.Wanted(*key, "docker.io", "a/b")]), 0.0)
+    (lease,) = next(iter(tracker._origins.values())).leases.values()
+    for first in (0, 5, MAX_PIECES - 1):
+        tracker.receive(PEERS[1], protocol.Progress(lease.id, first, bytes(1000 * PIECE_DIGEST_SIZE)), 0.0)
+        tracker.receive(PEERS[1], protocol.Release(lease.id, "failed"), 0.0)
+    assert (lease.next, tracker.leases) == (0, 1)
