@@ -1,8 +1,9 @@
 """Who reads a blob that is on its way, and what each was given.
 
 A reader gets bytes of a piece that still streams in. It is right by the end all the same: what it was given of a piece
-is compared with what landed there, the end of what it wants is held back until the piece there has landed, and the last
-piece of the blob until the digest of the whole has matched. A reader that was given something else fails.
+is compared with what landed there, the last byte of what it wants is held back until every piece that it was given from
+has landed, and the last piece of the blob until the digest of the whole has matched. A reader that was given something
+else fails.
 """
 
 from __future__ import annotations
@@ -38,10 +39,17 @@ class Reader:
         self.error: Exception | None = None
         self._readers = readers
         self._start = self._reached = 0
+        self._sending: int | None = None
+        """The offset of bytes that the sink takes from the file at this moment, up to `_reached`."""
         self._given: dict[int, tuple[bytearray, int]] = {}
         """Pieces that have not landed: the memory that bytes were given from, and how many."""
         self._owed: dict[int, bytes] = {}
         """Pieces that were given, whole or in part, and are void: the digest that they have to have again."""
+
+    @property
+    def unsettled(self) -> int | None:
+        """The first piece of which bytes were given and which has not landed since."""
+        return min(self._given.keys() | self._owed.keys(), default=None)
 
     async def ready(self, start: int) -> None:
         """Wait until a byte at `start` can be given; raises what the blob failed with."""
@@ -56,11 +64,18 @@ class Reader:
         while offset < end:
             count = await readers.wait(self, offset, end)
             index = readers.layout.at(offset)
-            self._reached = offset + count
             if readers.has_landed(index):
-                with partial.file as fd:
-                    await sink.send_file(fd, offset, offset + count)
+                is_last = offset + count == end and not readers.is_verified
+                count -= is_last and count > 1  # the last byte of a part goes alone
+                self._reached = offset + count
+                if is_last and count == 1:
+                    # as it is now: the file may be written to again while it is on its way from there
+                    await sink.write(partial.read(offset, 1))
+                else:
+                    with partial.file as fd:
+                        await sink.send_file(fd, offset, offset + count)
             else:
+                self._reached = offset + count
                 growing = readers.growing[index]
                 first = offset - readers.layout.span(index).start
                 self._give(index, growing.buffer, first, first + count)
@@ -88,6 +103,8 @@ class Reader:
         layout = self._readers.layout
         if self._start < self._reached and layout.at(self._start) <= index <= layout.at(self._reached - 1):
             self._owed.setdefault(index, digest)
+            if self._sending is not None and index >= layout.at(self._sending):
+                self.fail(DownloadFailed("a piece turned out to be void while it was sent"))
 
     def fail(self, error: Exception) -> None:
         """Nothing more is given to this reader."""
@@ -179,18 +196,24 @@ class Readers:
         """Wait until bytes at `offset` may be given to a reader that wants those up to `end`, and say how many."""
         index = self.layout.at(offset)
         since: float | None = None
+        waits_for: int | None = None
         while True:
             if reader.error is not None:
                 raise reader.error
-            count = self._can_give(offset, self.layout.size if look_only else end)
+            # the last byte is held back as long as what was given before it may turn out to be something else
+            unsettled = reader.unsettled
+            last = self.layout.size if look_only else end - 1 if unsettled is not None else end
+            count = self._can_give(offset, last)
             if count > 0 or (self.is_verified and offset >= self.layout.size):
                 self._told(reader.number, index, None)
                 return count
             if self.error is not None:
                 raise self.error
-            if since is None:
-                since = time.monotonic()
-                self._told(reader.number, index, since)
+            since = since or time.monotonic()
+            piece = unsettled if unsettled is not None and self.has_landed(index) else index
+            if piece != waits_for:
+                waits_for = piece
+                self._told(reader.number, piece, since)
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.add(waiter)
             try:
@@ -210,5 +233,5 @@ class Readers:
         if growing is None or index == self.layout.last:
             return 0
         count = min(growing.filled - (offset - self.layout.span(index).start), _READ_SIZE)
-        # the end of what a reader wants comes from a piece that has landed, so that it can still be cut
+        # the last byte comes from a piece that has landed
         return max(0, min(count, end - offset - 1))

@@ -224,6 +224,7 @@ class World:
             await self.blob.finished.wait()
             if self._hashing is not None:
                 await self._hashing
+        self.blob.partial.abort()
         self.blob.partial.close()
         assert not [each for each in outcomes if isinstance(each, Exception)], outcomes
         return [each for each in outcomes if isinstance(each, Outcome)]
