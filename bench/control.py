@@ -25,6 +25,7 @@ from bench.options import folder_option, json_option, runs_option, working_folde
 from bench.processes import IdleMeter
 from bench.result import Check, Result, Series, publish
 from shoal.digest import Digest
+from shoal.messages import BlobRef
 from shoal.pieces import PIECE_DIGEST_SIZE
 from supernode import protocol
 
@@ -109,7 +110,7 @@ class _Peer(asyncio.Protocol):
         for step in range(1, _ANNOUNCES + 1):
             have = ((1 << step * _PIECES // (_ANNOUNCES + 1)) - 1).to_bytes(_PIECES // 8, "little")
             rounds.append(_frame(protocol.Announce([protocol.Held(d, _LAYER_SIZE, have) for d in self._digests])))
-        self._batch = b"".join([*rounds, _frame(protocol.Close(list(self._digests)))])
+        self._batch = b"".join([*rounds, _frame(protocol.Close([BlobRef(d, _LAYER_SIZE) for d in self._digests]))])
         self._sending = True
         self.resume_writing()
 

@@ -45,6 +45,8 @@ _MOVES_SECONDS = 1.5
 _GIVE_UP_SECONDS = 15.0
 """For which a reader waits at most while no byte of the blob comes from anywhere."""
 _SEEK_SECONDS = 2.0
+_COMING_AGAIN_SECONDS = 2.0
+"""Between two times that neighbours are told what comes to this peer without a lease."""
 _FEW_NEIGHBOURS = 3
 
 
@@ -67,7 +69,7 @@ class Machine:
         self._rng = rng
         self._out: list[Command] = []
         self._lost_patience = settings.origin_wait
-        self._lost_at = now
+        self._lost_at = self._told_coming_at = now
         self._rescue_patience = _RESCUE_SECONDS + _RESCUE_SPREAD * rng.random()
         self.sought: dict[BlobKey, Sought] = {}
         self.exchange = Exchange(library, self.sought, self._out, settings.slots, rng)
@@ -268,7 +270,14 @@ class Machine:
         self.exchange.sharing.tells_digests = True
         for sought in self.sought.values():
             self.exchange.sharing.tell_own(sought)
-            self.exchange.sharing.tell_coming(sought, self.sourcing.alone(sought))
+        self._tell_coming()
+
+    def _tell_coming(self) -> None:
+        """Tell neighbours of what comes without a lease, as long as no supernode does."""
+        for sought in self.sought.values():
+            pieces = self.sourcing.alone(sought)
+            if pieces:
+                self.exchange.sharing.tell_coming(sought, pieces)
 
     def heard(self, message: protocol.FromSupernode, now: float) -> None:
         """A message of the supernode; raises `InvalidMessage`."""
@@ -333,6 +342,9 @@ class Machine:
         for judged in self.sourcing.tick(now):
             self._judge(judged, now)
         self.announcing.tick(now)
+        if not self.connected and now - self._told_coming_at > _COMING_AGAIN_SECONDS:
+            self._told_coming_at = now
+            self._tell_coming()
         for sought in list(self.sought.values()):
             self._look_after(sought, now)
 

@@ -72,8 +72,10 @@ class Reader:
                     # as it is now: the file may be written to again while it is on its way from there
                     await sink.write(partial.read(offset, 1))
                 else:
+                    self._sending = offset
                     with partial.file as fd:
                         await sink.send_file(fd, offset, offset + count)
+                    self._sending = None
             else:
                 self._reached = offset + count
                 growing = readers.growing[index]

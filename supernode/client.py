@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 from typing import Protocol
 
@@ -21,7 +20,11 @@ log = structlog.get_logger()
 
 _CONNECT_SECONDS = 5.0
 _HEARTBEAT_SECONDS = 10.0
-_BACKOFF = tenacity.wait_random_exponential(multiplier=0.2, max=5.0)
+_CLOSE_SECONDS = 1.0
+_BACKOFF = tenacity.wait_random_exponential(multiplier=0.1, max=1.0)
+"""A supernode that is back grants leases 1.5 s after the first peer has returned: by then all are to be back."""
+_PAUSE_SECONDS, _FAULT_SECONDS = 0.1, 1.0
+"""Before the next connection is tried, and so long where this one ended by a fault or was refused."""
 
 
 class Listener(Protocol):
@@ -47,27 +50,35 @@ class ControlClient:
         """`wait`: the longest time in seconds that a question waits for its answer."""
         self._url = url.rstrip("/") + protocol.PATH
         self._wait = wait
-        self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._outgoing: asyncio.Queue[bytes] = asyncio.Queue()
         self._queries = itertools.count(1)
         self._answers: dict[int, asyncio.Future[protocol.Resolved]] = {}
         self.connected = False
 
     async def run(self, listener: Listener) -> None:
-        """Keep the connection until cancelled."""
+        """Keep the connection until cancelled. A fault of the listener's ends a connection, and another one is made."""
         async with aiohttp.ClientSession() as session:
             while True:
-                retrying = tenacity.AsyncRetrying(
-                    wait=_BACKOFF,
-                    retry=tenacity.retry_if_exception_type((aiohttp.ClientError, OSError, TimeoutError)),
-                    before_sleep=self._log_failure,
-                )
-                socket: aiohttp.ClientWebSocketResponse = await retrying(self._connect, session, listener)
                 try:
-                    await self._converse(socket, listener)
-                finally:
-                    self._disconnected(listener)
-                    await socket.close()
+                    await self._connection(session, listener)
+                    await asyncio.sleep(_PAUSE_SECONDS)
+                except Exception:  # a fault of ours: without this task the node would never reach the supernode again
+                    log.exception("supernode.connection_failed", url=self._url)
+                    await asyncio.sleep(_FAULT_SECONDS)
+
+    async def _connection(self, session: aiohttp.ClientSession, listener: Listener) -> None:
+        """One connection, from the first attempt to its end."""
+        retrying = tenacity.AsyncRetrying(
+            wait=_BACKOFF,
+            retry=tenacity.retry_if_exception_type((aiohttp.ClientError, OSError, TimeoutError)),
+            before_sleep=self._log_failure,
+        )
+        socket: aiohttp.ClientWebSocketResponse = await retrying(self._connect, session, listener)
+        try:
+            await self._converse(socket, listener)
+        finally:
+            self._disconnected(listener)
+            await socket.close()
 
     def send(self, message: protocol.FromPeer) -> None:
         """Send a message, or drop it where there is no connection: after the next `welcomed` all is told anew."""
@@ -96,11 +107,20 @@ class ControlClient:
         self.send(protocol.Publish(location.registry, location.repository, reference, kind, *found))
 
     async def _connect(self, session: aiohttp.ClientSession, listener: Listener) -> aiohttp.ClientWebSocketResponse:
+        hello = protocol.from_peer.encode(listener.hello())
         async with asyncio.timeout(_CONNECT_SECONDS):
             socket = await session.ws_connect(
-                self._url, max_msg_size=protocol.MAX_MESSAGE_SIZE, compress=0, heartbeat=_HEARTBEAT_SECONDS
+                self._url,
+                max_msg_size=protocol.MAX_MESSAGE_SIZE,
+                compress=0,
+                heartbeat=_HEARTBEAT_SECONDS,
+                timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_SECONDS),
             )
-            await socket.send_bytes(protocol.from_peer.encode(listener.hello()))
+            try:
+                await socket.send_bytes(hello)
+            except BaseException:
+                await socket.close()
+                raise
             return socket
 
     def _log_failure(self, state: tenacity.RetryCallState) -> None:
@@ -118,9 +138,13 @@ class ControlClient:
 
     @staticmethod
     async def _write(socket: aiohttp.ClientWebSocketResponse, outgoing: asyncio.Queue[bytes]) -> None:
-        with contextlib.suppress(ConnectionError, aiohttp.ClientError):
+        try:
             while True:
-                await socket.send_bytes(await outgoing.get())
+                data = await outgoing.get()
+                await socket.send_bytes(data)
+        except (ConnectionError, aiohttp.ClientError) as error:
+            log.warning("supernode.not_writable", error=repr(error))
+            await socket.close()  # ends the reading too
 
     async def _read(self, socket: aiohttp.ClientWebSocketResponse, listener: Listener) -> None:
         async for frame in socket:
@@ -138,7 +162,7 @@ class ControlClient:
                     listener.welcomed(message.announce_interval)
                 case protocol.Refused():
                     log.warning("supernode.refused", reason=message.reason)
-                    await asyncio.sleep(1.0)
+                    await asyncio.sleep(_FAULT_SECONDS)
                     break
                 case protocol.Resolved():
                     answer = self._answers.pop(message.query, None)
@@ -155,4 +179,7 @@ class ControlClient:
         self._answers.clear()
         if was:
             log.warning("supernode.lost", url=self._url)
-            listener.lost()
+            try:
+                listener.lost()
+            except Exception:  # raised from here it could take the place of a cancellation
+                log.exception("supernode.listener_failed")

@@ -192,7 +192,9 @@ class OriginLeases:
         rate = fetched / max(now - lease.granted_at, _MIN_SECONDS)
         self._rate = rate if self._rate == 0.0 else self._rate + _RATE_WEIGHT * (rate - self._rate)
         lease.swarm.leased &= ~run_of(lease.next, reached - lease.next)
-        lease.swarm.fetched(run_of(lease.next, reached - lease.next))
+        lease.swarm.fetched(run_of(first, reached - first))
+        if first > lease.next:  # pieces that it left out are for others
+            lease.swarm.recount()
         lease.next, lease.moved_at = reached, now
         if lease.next >= lease.end:
             self._end(lease)

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from supernode.protocol import PeerId, Publish, Resolve, Resolved
 
 _MAX_ENTRIES = 100_000
+_MAX_QUESTIONS = 10_000
+_MAX_WAITING = 10_000
+"""Peers that wait for the answer to one question."""
 _ASK_SECONDS = 5.0
 """How long the peer that asks the origin may take before the others ask for themselves."""
 
@@ -25,12 +28,16 @@ class _Question:
 
 
 class TagTable:
-    """What references stand for, each fresh for `freshness` seconds; digests stay what they are. Time is passed in."""
+    """What references stand for, each fresh for `freshness` seconds. Time is passed in.
+
+    A digest's size and media type are one peer's word, so that they are asked for again as a tag's digest is.
+    """
 
     def __init__(self, freshness: float) -> None:
         self._freshness = freshness
         self._entries: OrderedDict[Key, tuple[Publish, float]] = OrderedDict()
         self._questions: dict[Key, _Question] = {}
+        """In the order of their deadlines."""
 
     def resolve(self, peer: PeerId, message: Resolve, now: float) -> list[Reply]:
         """A peer asks; the answer may come later, from `publish`, `leave` or `expire`."""
@@ -39,12 +46,16 @@ class TagTable:
         if entry is not None and entry[1] > now:
             return [(peer, _fresh(message.query, entry[0]))]
         question = self._questions.get(key)
-        if question is None or question.asker == peer:
-            waiting = question.waiting if question is not None else []
-            self._questions[key] = _Question(peer, now + _ASK_SECONDS, waiting)
-            return [(peer, Resolved(message.query, "ask"))]
-        question.waiting.append((peer, message.query))
-        return []
+        if question is None:
+            if len(self._questions) >= _MAX_QUESTIONS:
+                return [(peer, _failed(message.query))]
+            self._questions[key] = _Question(peer, now + _ASK_SECONDS)
+        elif question.asker != peer:
+            if len(question.waiting) >= _MAX_WAITING:
+                return [(peer, _failed(message.query))]
+            question.waiting.append((peer, message.query))
+            return []
+        return [(peer, Resolved(message.query, "ask"))]
 
     def publish(self, peer: PeerId, message: Publish, now: float) -> list[Reply]:
         """The peer that was told to ask publishes the origin's answer; what others publish is ignored."""
@@ -54,9 +65,8 @@ class TagTable:
             return []
         del self._questions[key]
         if not message.digest:
-            return [(waiter, Resolved(query, "failed")) for waiter, query in question.waiting]
-        lasting = message.reference == message.digest
-        self._entries[key] = (message, float("inf") if lasting else now + self._freshness)
+            return [(waiter, _failed(query)) for waiter, query in question.waiting]
+        self._entries[key] = message, now + self._freshness
         self._entries.move_to_end(key)
         if len(self._entries) > _MAX_ENTRIES:
             self._entries.popitem(last=False)
@@ -79,10 +89,12 @@ class TagTable:
     def expire(self, now: float) -> list[Reply]:
         """Questions that took too long: everybody asks for themselves."""
         replies: list[Reply] = []
-        for key, question in list(self._questions.items()):
-            if question.deadline <= now:
-                del self._questions[key]
-                replies += [(waiter, Resolved(query, "failed")) for waiter, query in question.waiting]
+        while self._questions:
+            key, question = next(iter(self._questions.items()))
+            if question.deadline > now:
+                break
+            del self._questions[key]
+            replies += [(waiter, _failed(query)) for waiter, query in question.waiting]
         return replies
 
 
@@ -92,3 +104,7 @@ def _key(message: Resolve | Publish) -> Key:
 
 def _fresh(query: int, found: Publish) -> Resolved:
     return Resolved(query, "fresh", found.digest, found.size, found.media_type)
+
+
+def _failed(query: int) -> Resolved:
+    return Resolved(query, "failed")

@@ -15,7 +15,7 @@ from peer.origin import NoRange, OriginDenied, OriginUnavailable, SizeDiffers
 from peer.uploads import Upload
 from shoal.descriptor import BlobKey
 from shoal.digest import Digest
-from shoal.messages import BlobRef
+from shoal.messages import BlobRef, Message
 from shoal.pieces import MIB, PIECE_DIGEST_SIZE, PieceLayout, iterate, run_of, to_bitfield
 from shoal.reference import Location
 from supernode import protocol
@@ -60,7 +60,7 @@ class World:
     def collect(self) -> None:
         self.said += self.machine.take(self.now)
 
-    def told(self, kind: type[protocol.Message]) -> list[protocol.FromPeer]:
+    def told(self, kind: type[Message]) -> list[protocol.FromPeer]:
         return [each.message for each in self.look(Tell) if isinstance(each.message, kind)]
 
     def open(self, *places: Location, have: int = 0) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -18,7 +18,7 @@ import pytest
 
 from peer.blob import BlobInProgress
 from peer.errors import DownloadFailed
-from peer.readers import Readers
+from peer.readers import GrowingPiece, Readers
 from peer.sink import Sink
 from peer.store import Store
 from peer.workers import Workers
@@ -34,13 +34,9 @@ AT, ELSEWHERE = Location.parse("docker.io", "library/made"), Location.parse("qua
 CONTENT = random_bytes(5 * 256 * KIB + 1017, seed="readers")
 BLOB = Descriptor(Digest.of(CONTENT), len(CONTENT))
 LAYOUT = PieceLayout.of(BLOB.size)
-SEEDS = range(150)
+SEEDS = range(50)
 _MOST_TURNS = 6
 _READERS = 7
-
-
-class Given(Exception):
-    """An end that the test has made."""
 
 
 class Turns(Workers):
@@ -132,8 +128,8 @@ class World:
             await turns(self.rng)
             if not self.absent:
                 continue
-            index = self.rng.choice(self.absent)
-            for index in range(index, LAYOUT.count):
+            first = self.rng.choice(self.absent)
+            for index in range(first, LAYOUT.count):
                 if index not in self.absent or self.blob.over:
                     break
                 self._taken |= 1 << index
@@ -343,3 +339,190 @@ async def test_a_clean_end_means_the_right_bytes_whatever_happens(store: Store, 
         assert descriptors() == before
         store.delete(BLOB.digest)
     assert clean > len(SEEDS)
+
+
+# --- one thing after the other ------------------------------------------------------------------------------------
+
+
+class Held(Client):
+    """Takes bytes and goes on only when it is let, `times` times; the file is read when it is."""
+
+    def __init__(self, times: int = 1) -> None:
+        self.content = bytearray()
+        self.is_stopped, self.goes_on = asyncio.Event(), asyncio.Event()
+        self._times = times
+
+    async def write(self, content: bytes | memoryview) -> None:
+        self.content += content
+        await self._stop()
+
+    async def send_file(self, file: int, start: int, end: int) -> None:
+        await self._stop()
+        self.content += os.pread(file, end - start, start)
+
+    async def _stop(self) -> None:
+        if self._times:
+            self._times -= 1
+            self.is_stopped.set()
+            await self.goes_on.wait()
+
+
+@pytest.fixture
+def world(store: Store) -> World:
+    return World(store, 1, Chances())
+
+
+async def land(world: World, *indices: int, content: bytes | None = None) -> None:
+    for index in indices:
+        piece = bytearray(right(index) if content is None else content)
+        digest = await world.blob.write(index, piece, None)
+        assert digest is not None
+        world.blob.land(index, piece, digest)
+
+
+def grow(world: World, index: int, content: bytes) -> GrowingPiece:
+    growing = world.blob.grow(index)
+    growing.buffer[: len(content)] = content
+    growing.filled = len(content)
+    world.blob.readers.changed()
+    return growing
+
+
+async def sending(world: World, client: Client, start: int, end: int) -> asyncio.Task[None]:
+    """A reader that has taken what there is."""
+    task = asyncio.create_task(world.blob.readers.enter(AT).send(client, start, end))
+    await settled()
+    return task
+
+
+async def settled() -> None:
+    for _ in range(30):
+        await asyncio.sleep(0)
+
+
+async def test_the_end_of_a_part_waits_for_a_piece_that_still_streams_in_before_it(world: World) -> None:
+    await land(world, 1)
+    growing = grow(world, 0, right(0))
+    client = Held(0)
+    end = LAYOUT.span(1).start + 10
+    task = await sending(world, client, 100, end)
+    assert not task.done()
+    assert len(client.content) < end - 100
+    await land(world, 0, content=bytes(growing.buffer))
+    await task
+    assert client.content == CONTENT[100:end]
+
+
+async def test_a_part_whose_beginning_lands_otherwise_than_it_was_given_has_no_clean_end(world: World) -> None:
+    await land(world, 1)
+    grow(world, 0, right(0))
+    client = Held(0)
+    end = LAYOUT.span(1).start + 10
+    task = await sending(world, client, 100, end)
+    await land(world, 0, content=wrong(0, world.rng))
+    with pytest.raises(DownloadFailed):
+        await task
+    assert len(client.content) < end - 100
+
+
+@pytest.mark.parametrize("same", [True, False])
+async def test_the_end_of_a_part_waits_for_a_void_piece_before_it(world: World, same: bool) -> None:
+    await land(world, 0, 1)
+    client = Held(0)
+    end = LAYOUT.span(2).start + 10
+    task = await sending(world, client, 100, end)
+    world.blob.discard(0b1)
+    await land(world, 2)
+    await settled()
+    assert not task.done()
+    assert [piece for piece, _ in world.told.values()] == [0], "it is the void piece that it waits for"
+    if same:
+        await land(world, 0)
+        await task
+        assert client.content == CONTENT[100:end]
+    else:
+        await land(world, 0, content=wrong(0, world.rng))
+        with pytest.raises(DownloadFailed):
+            await task
+        assert len(client.content) < end - 100
+
+
+async def test_a_reader_that_takes_a_piece_from_the_file_while_it_is_void_has_no_clean_end(world: World) -> None:
+    """What it was given may be what was written meanwhile and never counted."""
+    await land(world, 0, 1)
+    client = Held()
+    task = await sending(world, client, 0, LAYOUT.span(2).start)
+    await client.is_stopped.wait()
+    world.blob.discard(0b1)
+    await world.blob.write(0, bytearray(wrong(0, world.rng)), None)  # void again before it counts
+    client.goes_on.set()
+    await settled()
+    await land(world, 0)
+    with pytest.raises(DownloadFailed):
+        await task
+
+
+async def test_a_reader_that_is_past_a_void_piece_goes_on_when_it_comes_again(world: World) -> None:
+    await land(world, 0)
+    client = Held(0)
+    task = await sending(world, client, 0, LAYOUT.span(1).end)
+    world.blob.discard(0b1)
+    await land(world, 0, 1)
+    await task
+    assert client.content == CONTENT[: LAYOUT.span(1).end]
+
+
+async def test_bytes_that_come_otherwise_the_second_time_end_the_reader(world: World) -> None:
+    grow(world, 0, right(0)[:1000])
+    task = await sending(world, Held(0), 0, BLOB.size)
+    grow(world, 0, bytes(2000))
+    with pytest.raises(DownloadFailed):
+        await task
+
+
+async def test_a_second_attempt_with_the_same_bytes_goes_on_where_the_first_broke_off(world: World) -> None:
+    grow(world, 0, right(0)[:1000])
+    client = Held(0)
+    task = await sending(world, client, 10, LAYOUT.span(0).end)
+    grow(world, 0, right(0)[:500])
+    await settled()
+    assert client.content == CONTENT[10:1000]
+    grow(world, 0, right(0)[:3000])
+    await settled()
+    assert client.content == CONTENT[10:3000]
+    await land(world, 0)
+    await task
+
+
+async def test_a_piece_that_is_void_once_the_whole_is_right_ends_nobody(world: World) -> None:
+    client = Held()
+    task = await sending(world, client, 0, BLOB.size)
+    await land(world, *range(LAYOUT.count))
+    assert await world.blob.hash_on()
+    finishing = asyncio.create_task(world.blob.finish())
+    await asyncio.sleep(0)
+    assert world.blob.readers.is_verified
+    world.blob.discard(LAYOUT.all)
+    client.goes_on.set()
+    await asyncio.gather(task, finishing)
+    assert client.content == CONTENT
+
+
+async def test_only_those_fail_who_named_the_place_that_refused(world: World) -> None:
+    readers = world.blob.readers
+    here, there = readers.enter(AT), readers.enter(ELSEWHERE)
+    waiting = [asyncio.create_task(each.ready(0)) for each in (here, there)]
+    await settled()
+    readers.fail(DownloadFailed("refused"), ELSEWHERE)
+    await land(world, 0)
+    await waiting[0]
+    with pytest.raises(DownloadFailed, match="refused"):
+        await waiting[1]
+
+
+async def test_a_cancelled_reader_waits_no_more(world: World) -> None:
+    task = await sending(world, Held(0), 0, 10)
+    assert world.blob.readers.are_waiting
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert not world.blob.readers.are_waiting

@@ -255,8 +255,9 @@ class Front:
         answer = bytearray()
         try:
             with contextlib.suppress(ConnectionError):
-                while chunk := await reader.read(1 << 20):
-                    answer += chunk
+                async with asyncio.timeout(10):
+                    while chunk := await reader.read(1 << 20):
+                        answer += chunk
             return bytes(answer)
         finally:
             writer.transport.abort()

@@ -144,6 +144,7 @@ async def test_a_download_that_ends_early_is_cut(front: Front, engine: MemoryEng
     engine.sizes[digest] = Descriptor(digest, SIZE + 1)
     with pytest.raises(aiohttp.ClientPayloadError):
         await front.ask(path(digest))
+    assert front.sample("shoal_proxy_cut_responses_total") == 1
 
 
 async def test_a_stored_file_that_is_too_short_is_cut(front: Front, engine: MemoryEngine) -> None:

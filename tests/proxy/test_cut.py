@@ -151,8 +151,9 @@ async def test_a_bug_in_mid_body_is_logged_as_one(front: Front, engine: MemoryEn
     assert front.sample("shoal_proxy_cut_responses_total") == 1
 
 
-async def test_more_bytes_than_announced_are_not_sent(front: Front, engine: MemoryEngine) -> None:
-    digest = engine.coming(CONTENT)
+@pytest.mark.parametrize("stored", [True, False], ids=["stored", "coming"])
+async def test_more_bytes_than_announced_are_not_sent(front: Front, engine: MemoryEngine, stored: bool) -> None:
+    digest = engine.store.put(CONTENT) if stored else engine.coming(CONTENT)
     engine.oversend = 1
     assert body_of(await front.raw(request(f"/v2/a/blobs/{digest}"))) in {CONTENT, b""}
     assert front.sample("shoal_proxy_cut_responses_total") == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,20 +15,25 @@ from shoal.messages import BlobRef, InvalidMessage
 from shoal.pieces import MAX_BLOB_SIZE, MAX_PIECES, MIB, PIECE_DIGEST_SIZE
 from supernode import protocol
 from supernode.handout import Contact
+from supernode.leases import Lease
 from supernode.protocol import PeerId
 from supernode.tracker import Tracker
 
 PEERS = [PeerId(letter * 32) for letter in "abc"]
-digest = st.sampled_from([Digest.of(b"1"), Digest.of(b"2"), "sha256:x", ""])
-size = st.sampled_from([0, 1, 4 * MIB, 4 * MIB + 1, MAX_BLOB_SIZE])
-bitfield = st.one_of(st.binary(max_size=3), st.sampled_from([b"\xff\xff", b"\x01\x00", bytes(MAX_PIECES // 8)]))
+digest = st.sampled_from([*[Digest.of(b"1")] * 4, Digest.of(b"2"), "sha256:x"])
+size = st.sampled_from([*[4 * MIB] * 4, 0, 1, 4 * MIB + 1, MAX_BLOB_SIZE])
+bitfield = st.one_of(
+    st.just(b""), st.binary(min_size=2, max_size=2), st.binary(max_size=3), st.just(bytes(MAX_PIECES // 8))
+)
 digests = st.integers(0, 40).map(lambda count: bytes(count * PIECE_DIGEST_SIZE)) | st.binary(max_size=40)
-number = st.one_of(st.integers(0, 12), st.just(1 << 53))
-piece = st.one_of(st.integers(0, 40), st.just(MAX_PIECES - 1))
-registry, repository = st.sampled_from(["docker.io", "quay.io", "a b"]), st.sampled_from(["a/b", "../b"])
+number = st.one_of(st.integers(1, 4), st.integers(0, 12), st.just(1 << 53))
+piece = st.one_of(st.integers(0, 4), st.integers(0, 40), st.just(MAX_PIECES - 1))
+registry = st.sampled_from([*["docker.io"] * 4, "quay.io", "a b"])
+repository = st.sampled_from([*["a/b"] * 4, "c/d", "../b"])
 wanted = st.builds(protocol.Wanted, digest, size, registry, repository, bitfield, bitfield, st.booleans())
 held = st.builds(protocol.Held, digest, size, bitfield, bitfield)
 refs = st.lists(st.builds(BlobRef, digest, size), max_size=3)
+tag = st.sampled_from(["latest", ""])
 reason = st.sampled_from(["failed", "denied", "no-range", "closed", "?"])
 messages = st.one_of(
     st.builds(protocol.Open, st.lists(wanted, max_size=4)),
@@ -40,9 +46,24 @@ messages = st.one_of(
     st.builds(protocol.Table, digest, size, bitfield, digests),
     st.builds(protocol.Corrupt, digest, size),
     st.builds(protocol.Hello, number, st.just(PEERS[0]), st.just(1)),
-    st.builds(protocol.Resolve, number, registry, repository, st.text(max_size=5), st.text(max_size=5)),
+    st.builds(protocol.Resolve, number, registry, repository, tag, st.just("manifest")),
+    st.builds(protocol.Publish, registry, repository, tag, st.just("manifest"), digest, size),
 )
-step = st.tuples(st.sampled_from(PEERS), messages, st.floats(0, 3))
+good_key = st.sampled_from([(Digest.of(b"1"), 4 * MIB), (Digest.of(b"2"), 4 * MIB)])
+two_bytes = st.binary(min_size=2, max_size=2)
+good_wanted = st.builds(
+    lambda key, name, have: protocol.Wanted(*key, "docker.io", name, have),
+    good_key,
+    st.sampled_from(["a/b", "c/d"]),
+    st.sampled_from([b"", b"\x01\x00"]),
+)
+sensible = st.one_of(
+    st.builds(protocol.Open, st.lists(good_wanted, min_size=1, max_size=2)),
+    st.builds(protocol.Progress, st.integers(1, 4), st.integers(0, 9), st.integers(1, 4).map(lambda n: bytes(n * 16))),
+    st.builds(lambda key, have: protocol.Announce([protocol.Held(*key, have)]), good_key, two_bytes),
+    st.builds(lambda key, pieces: protocol.Starved(*key, pieces), good_key, two_bytes),
+)
+step = st.tuples(st.sampled_from(PEERS), messages | sensible | sensible, st.sampled_from([0.0, 0.1, 0.6, 3.0]))
 
 
 def check(tracker: Tracker) -> None:
@@ -65,16 +86,26 @@ def check(tracker: Tracker) -> None:
     assert all(lease.swarm is tracker.swarms[lease.swarm.key] for lease in leases)
 
 
+def aimed(peer: PeerId, message: protocol.FromPeer, leases: list[Lease]) -> tuple[PeerId, protocol.FromPeer]:
+    """The message, and where it is about a lease with a small number, one about a lease that there is, of its holder."""
+    if isinstance(message, protocol.Progress | protocol.Release) and 0 < message.lease <= len(leases):
+        lease = leases[message.lease - 1]
+        return lease.holder, msgspec.structs.replace(message, lease=lease.id)
+    return peer, message
+
+
 @settings(deadline=None, max_examples=300)
-@given(st.lists(step, max_size=25), st.integers(0, 2**16))
+@given(st.lists(step, min_size=12, max_size=40), st.integers(0, 2**16))
 def test_the_books_stay_true_whatever_peers_say(
     steps: list[tuple[PeerId, protocol.FromPeer, float]], seed: int
 ) -> None:
     tracker, now = Tracker(random.Random(seed)), 0.0
     for peer in PEERS:
         tracker.join(peer, Contact("host", 1, ""), now)
-    for peer, message, seconds in steps:
+    for sender, said, seconds in steps:
         now += seconds
+        leases = [lease for origin in tracker._origins.values() for lease in origin.leases.values()]
+        peer, message = aimed(sender, said, leases)
         with contextlib.suppress(InvalidMessage):
             tracker.receive(peer, message, now)
         check(tracker)

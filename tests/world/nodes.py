@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import urllib.request
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -79,6 +80,15 @@ class Node:
     def received(self, source: str) -> float:
         """Bytes that came from `source`: origin or peer."""
         return self.counted(f'shoal_bytes_total{{direction="in",source="{source}"}}')
+
+    @property
+    def is_ready(self) -> bool:
+        """What `/readyz` says."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.operations_port}/readyz", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
 
     def stored(self) -> set[str]:
         """The blobs that its store holds, as digests."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -23,22 +24,41 @@ _CHUNK = 64 << 10
 
 @dataclass
 class ScriptedOrigin:
-    """Serves blobs from memory. `rate` limits each response (bytes/s, 0: not); `truncate` cuts blobs at that byte."""
+    """Serves the same blobs in every repository, from memory. `rate` limits each response (bytes/s, 0: not), `truncate`
+    cuts blobs at that byte, `status` answers requests for blobs in their place."""
 
     rate: float = 0.0
+    total_rate: float = 0.0
+    """Limits all responses together."""
+    lies: list[tuple[int, bytes]] = field(default_factory=list)
+    """What the next answers for blobs are made of: so many bytes of this content, then the connection breaks."""
     truncate: int = 0
+    status: int = 0
     corrupt: set[str] = field(default_factory=set)
     """Blobs that are served with wrong bytes."""
+    silent: dict[str, int] = field(default_factory=dict)
+    """Blobs whose responses stop at that byte without an end; at 0 they do not begin."""
+    empty_heads: int = 0
+    """So many HEADs of blobs are answered with a length of 0."""
     contents: dict[str, bytes] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
+    tags: dict[tuple[str, str], str] = field(default_factory=dict)
+    """By repository and tag."""
     requests: Counter[str] = field(default_factory=Counter)
     """By method and last part of the path."""
     sent: Counter[str] = field(default_factory=Counter)
     """Bytes of bodies by digest."""
+    _free_at: float = 0.0
 
-    def push(self, *layers: bytes) -> str:
-        """Make an image of these layers, tagged `latest`; returns its manifest's digest."""
-        entries = [{"mediaType": LAYER_TYPE, "digest": self.put(layer), "size": len(layer)} for layer in layers]
+    def push(self, *layers: bytes, repository: str = REPOSITORY, sizes: dict[int, int] | None = None) -> str:
+        """Make an image of these layers, tagged `latest`; returns its manifest's digest.
+
+        `sizes`: what the manifest says of layers by their place, where that is to be wrong.
+        """
+        named = sizes or {}
+        entries = [
+            {"mediaType": LAYER_TYPE, "digest": self.put(layer), "size": named.get(place, len(layer))}
+            for place, layer in enumerate(layers)
+        ]
         config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}})
         manifest = {
             "schemaVersion": 2,
@@ -47,7 +67,7 @@ class ScriptedOrigin:
             "layers": entries,
         }
         digest = self.put(json.dumps(manifest).encode())
-        self.tags["latest"] = digest
+        self.tags[repository, "latest"] = digest
         return digest
 
     def put(self, content: bytes) -> str:
@@ -62,8 +82,8 @@ class ScriptedOrigin:
 
         async def serve() -> None:
             app = web.Application()
-            app.router.add_get(f"/v2/{REPOSITORY}/{{kind:manifests|blobs}}/{{reference}}", self._answer)
-            runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+            app.router.add_get("/v2/{repository:.+}/{kind:manifests|blobs}/{reference}", self._answer)
+            runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
             await runner.setup()
             await web.TCPSite(runner, "127.0.0.1", port).start()
             started.set()
@@ -84,12 +104,14 @@ class ScriptedOrigin:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         reference = request.match_info["reference"]
-        digest = self.tags.get(reference, reference)
+        digest = self.tags.get((request.match_info["repository"], reference), reference)
         content = self.contents.get(digest)
         if content is None:
             raise web.HTTPNotFound
         self.requests[f"{request.method} {reference}"] += 1
         manifest = request.match_info["kind"] == "manifests"
+        if self.status and not manifest:
+            return web.Response(status=self.status)
         part = parse_range(request.headers.get("Range"), len(content))
         start, end = (part.start, part.end) if part is not None else (0, len(content))
         headers = {
@@ -99,13 +121,23 @@ class ScriptedOrigin:
         }
         if part is not None:
             headers["Content-Range"] = part.content_range(len(content))
+        if request.method == "HEAD" and self.empty_heads and not manifest:
+            self.empty_heads -= 1
+            headers["Content-Length"] = "0"
         response = web.StreamResponse(status=200 if part is None else 206, headers=headers)
+        silent_from = self.silent.get(digest)
+        if request.method != "HEAD" and silent_from == 0:
+            await self._say_nothing()
         await response.prepare(request)
         if request.method == "HEAD":
             return response
         if digest in self.corrupt:
             content = bytes(byte ^ 0xFF for byte in content)
         stop = min(end, self.truncate) if self.truncate and not manifest else end
+        if self.lies and not manifest:
+            length, content = self.lies.pop(0)
+            stop = min(end, start + length)
+        stop = stop if silent_from is None else min(stop, silent_from)
         try:
             for offset in range(start, stop, _CHUNK):
                 chunk = content[offset : min(offset + _CHUNK, stop)]
@@ -113,8 +145,23 @@ class ScriptedOrigin:
                 self.sent[digest] += len(chunk)
                 if self.rate:
                     await asyncio.sleep(len(chunk) / self.rate)
+                if self.total_rate:
+                    await asyncio.sleep(self._turn(len(chunk)))
         except ConnectionError:
             return response
+        if stop < end and silent_from is not None:
+            await self._say_nothing()
         if stop < end and request.transport is not None:
             request.transport.close()
         return response
+
+    def _turn(self, size: int) -> float:
+        """Seconds until so many bytes have their turn among those of all responses."""
+        now = time.monotonic()
+        self._free_at = max(self._free_at, now) + size / self.total_rate
+        return self._free_at - now
+
+    @staticmethod
+    async def _say_nothing() -> None:
+        """Until the other side leaves, or the origin ends."""
+        await asyncio.Event().wait()
