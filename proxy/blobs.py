@@ -7,7 +7,7 @@ from aiohttp import hdrs, web
 from peer.origin import OriginNotFound, SizeDiffers
 from proxy.errors import UnsatisfiableRange
 from proxy.naming import BlobTarget
-from proxy.responses import UNKNOWN_TYPE, Exchange, content_headers, not_modified
+from proxy.responses import UNKNOWN_TYPE, Call, content_headers, not_modified
 from proxy.source import BlobSource
 from proxy.tags import TagResolver
 from shoal.descriptor import BlobKind, Descriptor
@@ -23,32 +23,32 @@ class BlobFrontend:
         self._source = source
         self._tags = tags
 
-    async def answer(self, exchange: Exchange, target: BlobTarget) -> None:
+    async def answer(self, call: Call, target: BlobTarget) -> None:
         """GET and HEAD; HEAD begins no download. Raises `RequestError`, `OriginError` or `DownloadFailed`."""
         known = self._source.known(target.digest, target.location)
         if known is not None:
-            await self._give(exchange, target, known.size)
+            await self._give(call, target, known.size)
             return
         resolution = await self._tags.resolve(target.location, target.digest, BlobKind.BLOB)
         try:
-            await self._give(exchange, target, resolution.descriptor.size)
+            await self._give(call, target, resolution.descriptor.size)
         except SizeDiffers as error:  # what the origin answered to HEAD was only a hint
             self._tags.correct(target.location, target.digest, resolution.descriptor, error.size)
-            await self._give(exchange, target, error.size)
+            await self._give(call, target, error.size)
 
-    async def _give(self, exchange: Exchange, target: BlobTarget, size: int) -> None:
+    async def _give(self, call: Call, target: BlobTarget, size: int) -> None:
         """Answer for a blob of `size` bytes; raises `SizeDiffers` as long as no answer has begun."""
-        request = exchange.request
+        request = call.request
         if size > MAX_BLOB_SIZE:
             raise OriginNotFound(f"{target.digest} has {size} bytes, over the limit of {MAX_BLOB_SIZE}")
         unchanged = not_modified(request, target.digest)
         if unchanged is not None:
-            await exchange.send(unchanged)
+            await call.send(unchanged)
             return
         headers = content_headers(target.digest, UNKNOWN_TYPE, size)
         headers[hdrs.ACCEPT_RANGES] = "bytes"
         if request.method == hdrs.METH_HEAD:
-            await exchange.send(web.Response(headers=headers))
+            await call.send(web.Response(headers=headers))
             return
         part = _part(request, target.digest, size)
         if part is not None:
@@ -61,7 +61,7 @@ class BlobFrontend:
                 raise SizeDiffers(message, opened.descriptor.size)
             await opened.ready((part or whole).start)
             response = web.StreamResponse(status=200 if part is None else 206, headers=headers)
-            await exchange.send(response, opened, part or whole)
+            await call.send(response, opened, part or whole)
 
 
 def _part(request: web.Request, digest: Digest, size: int) -> ByteRange | None:

@@ -9,7 +9,7 @@ from aiohttp import hdrs, web
 from yarl import URL
 
 from proxy.naming import ReferrersTarget, TagsTarget
-from proxy.responses import API_HEADERS, Exchange
+from proxy.responses import API_HEADERS, Call
 from proxy.upstream import Listing
 from shoal.reference import Location
 
@@ -30,9 +30,9 @@ class ListingFrontend:
     def __init__(self, origin: ListingOrigin) -> None:
         self._origin = origin
 
-    async def answer(self, exchange: Exchange, target: TagsTarget | ReferrersTarget) -> None:
+    async def answer(self, call: Call, target: TagsTarget | ReferrersTarget) -> None:
         """GET and HEAD; raises `OriginError`."""
-        request = exchange.request
+        request = call.request
         endpoint = f"referrers/{target.digest}" if isinstance(target, ReferrersTarget) else "tags/list"
         query = {name: request.query[name] for name in _PASSED_PARAMETERS if name in request.query}
         listing = await self._origin.listing(target.location, endpoint, query)
@@ -40,7 +40,7 @@ class ListingFrontend:
         link = next_page(headers.pop(hdrs.LINK, ""), request.rel_url)
         if link is not None:
             headers[hdrs.LINK] = link
-        await exchange.send(web.Response(body=listing.body, headers=headers))
+        await call.send(web.Response(body=listing.body, headers=headers))
 
 
 def next_page(link: str, asked: URL) -> str | None:

@@ -11,7 +11,7 @@ from aiohttp import hdrs, web
 from peer.errors import DownloadFailed
 from peer.origin import OriginError, OriginNotFound, SizeDiffers
 from proxy.naming import ManifestTarget
-from proxy.responses import UNKNOWN_TYPE, Exchange, content_headers, not_modified
+from proxy.responses import UNKNOWN_TYPE, Call, content_headers, not_modified
 from proxy.source import BlobSource
 from proxy.tags import Resolution, TagResolver
 from shoal.descriptor import MAX_MANIFEST_SIZE, BlobKind, Descriptor, InvalidManifest, Manifest
@@ -28,27 +28,27 @@ class ManifestFrontend:
         self._source = source
         self._tags = tags
 
-    async def answer(self, exchange: Exchange, target: ManifestTarget) -> None:
+    async def answer(self, call: Call, target: ManifestTarget) -> None:
         """GET and HEAD; HEAD begins no download. Raises `OriginError` or `DownloadFailed`."""
-        request, location = exchange.request, target.location
+        request, location = call.request, target.location
         resolution = await self._resolve(target)
         found = resolution.descriptor
         marks = _STALE if resolution.stale else {}
         unchanged = not_modified(request, found.digest)
         if unchanged is not None:
             unchanged.headers.update(marks)
-            await exchange.send(unchanged)
+            await call.send(unchanged)
             return
         if request.method == hdrs.METH_HEAD:
             media_type = await self._media_type(found, location)
             headers = {**content_headers(found.digest, media_type, found.size), **marks}
-            await exchange.send(web.Response(headers=headers))
+            await call.send(web.Response(headers=headers))
             return
         source, content = await self._read(resolution, target)
         media_type = await self._learn(content, found, location)
         headers = {**content_headers(found.digest, media_type, len(content)), **marks}
-        if await exchange.send(web.Response(body=content, headers=headers)):
-            exchange.count(source, len(content))
+        if await call.send(web.Response(body=content, headers=headers)):
+            call.count(source, len(content))
 
     async def _resolve(self, target: ManifestTarget) -> Resolution:
         location, reference = target.location, target.reference

@@ -27,8 +27,8 @@ UNKNOWN_TYPE = "application/octet-stream"
 
 
 @dataclass(slots=True)
-class Exchange:
-    """One request and its one response, which `send` and nothing else gives to the client."""
+class Call:
+    """One request of a client and its one response, which `send` and nothing else gives."""
 
     request: web.Request
     metrics: ProxyMetrics

@@ -16,7 +16,7 @@ from proxy.listings import ListingFrontend, ListingOrigin
 from proxy.manifests import ManifestFrontend
 from proxy.metrics import ProxyMetrics
 from proxy.naming import PREFIX, BlobTarget, ManifestTarget, Namer, ReferrersTarget, TagsTarget
-from proxy.responses import API_HEADERS, Exchange
+from proxy.responses import API_HEADERS, Call
 from proxy.settings import ProxySettings
 from proxy.source import BlobSource
 from proxy.tags import OriginHead, Resolver, TagResolver
@@ -114,64 +114,64 @@ class ProxyServer:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         """One request: its answer, or an error in place of it as long as no answer has begun."""
-        exchange = Exchange(request, self._metrics)
+        call = Call(request, self._metrics)
         try:
             try:
-                await self._answer(exchange)
+                await self._answer(call)
             except Exception as error:  # where a request ends
-                if exchange.response is None:
-                    await exchange.send(self._failed(exchange, error))
+                if call.response is None:
+                    await call.send(self._failed(call, error))
                 else:
-                    exchange.cut(error)
+                    call.cut(error)
         except BaseException:  # a cancellation above all: the client has left, or the proxy stops
-            exchange.abort()
-            self._ended(exchange, _CLIENT_LEFT)
+            call.abort()
+            self._ended(call, _CLIENT_LEFT)
             raise
-        assert exchange.response is not None
-        self._ended(exchange, exchange.response.status)
-        return exchange.response  # which aiohttp finds sent, or its connection closed
+        assert call.response is not None
+        self._ended(call, call.response.status)
+        return call.response  # which aiohttp finds sent, or its connection closed
 
-    def _ended(self, exchange: Exchange, status: int) -> None:
-        request = exchange.request
-        seconds = time.monotonic() - exchange.started_at
-        self._metrics.request_seconds.labels(exchange.route, str(status)).observe(seconds)
+    def _ended(self, call: Call, status: int) -> None:
+        request = call.request
+        seconds = time.monotonic() - call.started_at
+        self._metrics.request_seconds.labels(call.route, str(status)).observe(seconds)
         log.debug(
             "proxy.request",
             method=request.method,
             path=request.path,
             ns=request.query.get("ns"),
             status=status,
-            sent=exchange.sent,
+            sent=call.sent,
             seconds=round(seconds, 4),
         )
 
-    async def _answer(self, exchange: Exchange) -> None:
-        request = exchange.request
+    async def _answer(self, call: Call) -> None:
+        request = call.request
         if request.method not in {hdrs.METH_GET, hdrs.METH_HEAD}:
             raise PushRefused("this mirror only serves pulls: push to the registry itself")
         path = request.rel_url.raw_path
         if path in {PREFIX, PREFIX.rstrip("/")}:
-            exchange.route = "base"
-            await exchange.send(web.Response(body=b"{}", content_type="application/json", headers=API_HEADERS))
+            call.route = "base"
+            await call.send(web.Response(body=b"{}", content_type="application/json", headers=API_HEADERS))
             return
         target = self._namer.parse(path, request.query.get("ns"))
         match target:
             case BlobTarget():
-                exchange.route = "blob"
-                await self._blobs.answer(exchange, target)
+                call.route = "blob"
+                await self._blobs.answer(call, target)
             case ManifestTarget():
-                exchange.route = "manifest"
-                await self._manifests.answer(exchange, target)
+                call.route = "manifest"
+                await self._manifests.answer(call, target)
             case TagsTarget():
-                exchange.route = "tags"
-                await self._listings.answer(exchange, target)
+                call.route = "tags"
+                await self._listings.answer(call, target)
             case ReferrersTarget():
-                exchange.route = "referrers"
-                await self._listings.answer(exchange, target)
+                call.route = "referrers"
+                await self._listings.answer(call, target)
 
-    def _failed(self, exchange: Exchange, error: Exception) -> web.Response:
-        request = exchange.request
-        answer = answer_to(error, _MISSING.get(exchange.route, "NAME_UNKNOWN"), {"path": request.path[:500]})
+    def _failed(self, call: Call, error: Exception) -> web.Response:
+        request = call.request
+        answer = answer_to(error, _MISSING.get(call.route, "NAME_UNKNOWN"), {"path": request.path[:500]})
         if answer.status == 500:
             log.exception("proxy.error", method=request.method, path=request.path)
         elif answer.status > 500:

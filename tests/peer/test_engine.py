@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,16 +14,19 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from peer.blob import BlobInProgress
 from peer.budget import Budget
 from peer.engine import Engine
 from peer.errors import DigestMismatch, DownloadFailed
-from peer.origin import OriginNotFound, OriginUnavailable
+from peer.origin import OriginDenied, OriginNotFound, OriginUnavailable
+from peer.partial import Partial
 from peer.settings import PeerSettings
-from peer.store import Store
+from peer.store import Store, StoreError
 from shoal.descriptor import Descriptor
 from shoal.digest import Digest
-from shoal.pieces import MIB
+from shoal.pieces import MIB, PieceLayout
 from shoal.reference import Location
+from supernode import protocol
 from supernode.client import ControlClient
 from supernode.server import SupernodeServer
 from supernode.settings import SupernodeSettings
@@ -269,3 +274,265 @@ async def test_the_supernode_may_go_in_mid_pull(
         pulls = [asyncio.create_task(read(engine, blob)) for engine in engines]
         await until(lambda: origin.sent >= MIB)
     assert await asyncio.gather(*pulls) == [content] * 2
+
+
+# --- faults -------------------------------------------------------------------------------------------------------
+
+ELSEWHERE = Location.parse("quay.io", "made/elsewhere")
+SEEDS = range(36)
+
+
+@dataclass
+class FaultyBody:
+    """Breaks off at random places, and may be other bytes than those of the attempt before."""
+
+    start: int
+    size: int | None
+    content: bytes
+    rng: random.Random
+    harm: float
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        content, end = bytearray(self.content), len(self.content)
+        if self.rng.random() < self.harm:
+            end = self.rng.randrange(end + 1)
+        if self.rng.random() < self.harm / 2:
+            first = self.rng.randrange(len(content))
+            content[first:] = bytes(255 - byte for byte in content[first:])
+        for offset in range(0, end, _CHUNK):
+            yield bytes(content[offset : min(offset + _CHUNK, end)])
+            for _ in range(self.rng.randrange(4)):
+                await asyncio.sleep(0)
+        if end < len(content):
+            raise OriginUnavailable("broke off")
+
+
+@dataclass
+class FaultyOrigin(MemoryOrigin):
+    """Does harm at random, each blob's by its own seed, a bounded number of times. A place may fail in one way."""
+
+    rngs: dict[Digest, random.Random] = field(default_factory=dict)
+    attempts: Counter[Digest] = field(default_factory=Counter)
+    bad: dict[Location, str] = field(default_factory=dict)
+
+    @contextlib.asynccontextmanager
+    async def fetch(  # type: ignore[override]
+        self, location: Location, blob: Descriptor, start: int = 0, end: int | None = None
+    ) -> AsyncIterator[FaultyBody]:
+        self.attempts[blob.digest] += 1
+        match self.bad.get(location):
+            case "denied":
+                raise OriginDenied("403")
+            case "unavailable":
+                raise OriginUnavailable("503")
+            case "silent":
+                await asyncio.Event().wait()
+        rng = self.rngs.get(blob.digest)
+        harm = 0.7 if rng is not None and self.attempts[blob.digest] < 6 else 0.0
+        content = self.contents[blob.digest]
+        yield FaultyBody(start, len(content), content[start:end], rng or random.Random(0), harm)
+
+
+async def begun(
+    stack: contextlib.AsyncExitStack, folder: Path, origin: MemoryOrigin, budget: Budget | None = None
+) -> Engine:
+    """An engine without a supernode."""
+    store = Store(folder)
+    store.open()
+    stack.callback(store.close)
+    settings = PeerSettings(host="127.0.0.1", port=0, origin_wait=0.5)
+    return await stack.enter_async_context(
+        Engine(settings, store, origin, None, CollectorRegistry(), budget or Budget())
+    )
+
+
+def open_partials(engine: Engine) -> list[str]:
+    """The files in `partial/` that this process has open."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
+        with contextlib.suppress(OSError):
+            found.append(os.readlink(f"/proc/self/fd/{name}"))  # noqa: PTH115
+    return [path for path in found if path.startswith(str(engine.store.root / "partial"))]
+
+
+def is_quiet(engine: Engine) -> bool:
+    """Nothing runs but the tick, and nothing is open."""
+    sourcing, requests = engine.machine.sourcing, engine.machine.exchange.requests
+    idle = not engine.blobs and not sourcing.streams and not requests.count and not engine.machine.sought
+    return idle and len(engine._tasks) == 1 and not engine._fetcher._tasks and not open_partials(engine)
+
+
+async def test_a_clean_end_means_the_right_bytes_however_the_origin_fails(
+    stack: contextlib.AsyncExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a part: those that landed last, since nobody can know better before the whole is verified."""
+    origin = FaultyOrigin()
+    engine = await begun(stack, tmp_path, origin)
+    landed: dict[Digest, dict[int, bytes]] = {}
+    land = BlobInProgress.land
+
+    def recorded(blob: BlobInProgress, index: int, content: bytearray, digest: bytes) -> None:
+        land(blob, index, content, digest)
+        landed.setdefault(blob.descriptor.digest, {})[index] = bytes(content)
+
+    monkeypatch.setattr(BlobInProgress, "land", recorded)
+    clean = Counter[bool]()
+
+    async def pull(seed: int, blob: Descriptor, content: bytes, start: int, end: int) -> None:
+        try:
+            given = await read(engine, blob, start, end)
+        except (DownloadFailed, OriginUnavailable):
+            clean[False] += 1
+            return
+        clean[True] += 1
+        right = content[start:end]
+        if given != right and end < blob.size:
+            layout = PieceLayout.of(blob.size)
+            pieces = range(layout.at(start), layout.at(end - 1) + 1)
+            first = layout.span(pieces[0]).start
+            whole = b"".join(landed[blob.digest][index] for index in pieces)
+            right = whole[start - first : end - first]
+        assert given == right, f"seed {seed}: bytes {start} to {end}"
+
+    async def pull_all(seed: int) -> None:
+        rng = random.Random(seed)
+        content = random_bytes(rng.choice([100_000, MIB, 3 * MIB]) + seed, f"faulty {seed}")
+        blob = origin.put(content)
+        origin.rngs[blob.digest] = random.Random(seed)
+        ranges = [(0, blob.size), (0, blob.size)]
+        for _ in range(3):
+            start = rng.randrange(blob.size)
+            ranges.append((start, rng.randrange(start, blob.size) + 1))
+        await asyncio.gather(*(pull(seed, blob, content, start, end) for start, end in ranges))
+        origin.attempts[blob.digest] = 1000
+        for _ in range(2):  # one that failed a moment ago, and a good one
+            with contextlib.suppress(DownloadFailed, OriginUnavailable):
+                await pull(seed, blob, content, 0, blob.size)
+
+    await asyncio.gather(*(pull_all(seed) for seed in SEEDS))
+    assert clean[True] > len(SEEDS)
+    assert clean[False]
+    await until(lambda: is_quiet(engine))
+
+
+@pytest.mark.parametrize("how", ["denied", "unavailable", "silent"])
+@pytest.mark.parametrize("first", ["good", "bad"])
+async def test_of_two_places_of_a_blob_each_reader_is_answered_for_its_own(
+    stack: contextlib.AsyncExitStack, tmp_path: Path, how: str, first: str
+) -> None:
+    origin = FaultyOrigin(bad={ELSEWHERE: how})
+    engine = await begun(stack, tmp_path, origin)
+    content = random_bytes(MIB + 5, f"{how} {first}")
+    blob = origin.put(content)
+
+    async def pull(location: Location) -> bytes:
+        async with await engine.open(blob, location) as opened:
+            await opened.ready(0)
+            client = Collected()
+            await opened.send(client, 0, blob.size)
+            return bytes(client.content)
+
+    places = [AT, ELSEWHERE] if first == "good" else [ELSEWHERE, AT]
+    tasks = [asyncio.create_task(pull(place)) for place in places]
+    outcomes = dict(zip(places, await asyncio.gather(*tasks, return_exceptions=True), strict=True))
+    assert outcomes[AT] == content
+    bad = outcomes[ELSEWHERE]
+    assert bad == content or (how == "denied" and isinstance(bad, OriginDenied))
+    if how == "denied" and first == "bad":
+        assert isinstance(bad, OriginDenied)
+    await until(lambda: is_quiet(engine))
+
+
+@pytest.mark.parametrize("method", ["write", "mark", "check", "finish"])
+async def test_a_store_that_fails_cuts_its_readers_and_the_blob_can_be_fetched_again(
+    stack: contextlib.AsyncExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    origin = FaultyOrigin()
+    engine = await begun(stack, tmp_path, origin)
+    content = random_bytes(3 * MIB + 5, method)
+    blob = origin.put(content)
+    calls = 0
+
+    def failing(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+        if method not in ("write", "mark") or calls == 5:
+            raise StoreError("injected")
+        real(*_)
+
+    real = getattr(Partial, method)
+    monkeypatch.setattr(Partial, method, failing)
+    descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    async with asyncio.timeout(15):
+        outcomes = await asyncio.gather(*(read(engine, blob) for _ in range(3)), return_exceptions=True)
+    for outcome in outcomes:
+        # `finish` comes after the digest has matched: who was faster than the disk has got it all
+        assert isinstance(outcome, DownloadFailed) or (method == "finish" and outcome == content)
+    monkeypatch.setattr(Partial, method, real)
+    assert await read(engine, blob) == content
+    await until(lambda: is_quiet(engine))
+    assert len(os.listdir("/proc/self/fd")) <= descriptors + 1  # noqa: PTH208 - the index opens its file late
+    assert engine.store.size(blob.digest) == blob.size
+
+
+async def test_an_idle_reader_of_a_failed_blob_does_not_keep_others_from_it(
+    stack: contextlib.AsyncExitStack, tmp_path: Path
+) -> None:
+    origin = FaultyOrigin(bad={AT: "denied"})
+    engine = await begun(stack, tmp_path, origin)
+    content = random_bytes(MIB, "idle")
+    blob = origin.put(content)
+    async with await engine.open(blob, AT) as idle:
+        with pytest.raises(OriginDenied):
+            await read(engine, blob)
+        del origin.bad[AT]
+        assert await read(engine, blob) == content
+        with pytest.raises(OriginDenied):
+            await idle.ready(0)
+    await until(lambda: is_quiet(engine))
+
+
+async def test_an_image_of_many_layers_comes_within_the_budget_of_open_files(
+    stack: contextlib.AsyncExitStack, tmp_path: Path
+) -> None:
+    origin = FaultyOrigin()
+    engine = await begun(stack, tmp_path, origin, Budget(open_blobs=8))
+    layers = [origin.put(random_bytes(500, f"layer {place}")) for place in range(600)]
+    engine.expect(layers, AT)
+    most = 0
+
+    def is_done() -> bool:
+        nonlocal most
+        most = max(most, len(open_partials(engine)))
+        return all(engine.store.size(layer.digest) is not None for layer in layers)
+
+    assert await read(engine, layers[0]) == origin.contents[layers[0].digest]
+    others = [read(engine, layer) for layer in layers[300:340]]
+    assert await asyncio.gather(*others) == [origin.contents[layer.digest] for layer in layers[300:340]]
+    async with asyncio.timeout(25):
+        while not is_done():
+            await asyncio.sleep(0.002)
+    assert 0 < most <= 8
+    await until(lambda: is_quiet(engine))
+
+
+async def test_pieces_that_are_void_while_the_verified_blob_is_put_in_place_fail_nobody(
+    stack: contextlib.AsyncExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    origin = FaultyOrigin()
+    engine = await begun(stack, tmp_path, origin)
+    content = random_bytes(MIB, "void at the end")
+    blob = origin.put(content)
+    finish = BlobInProgress.finish
+
+    async def voided(progress: BlobInProgress) -> None:
+        engine.machine.sought[blob.key].own = 0
+        finishing = asyncio.ensure_future(finish(progress))
+        await asyncio.sleep(0)
+        engine.receive(protocol.Void(*blob.key))
+        await finishing
+
+    monkeypatch.setattr(BlobInProgress, "finish", voided)
+    assert await read(engine, blob) == content
+    await until(lambda: engine.store.size(blob.digest) == blob.size and is_quiet(engine))
+    assert await read(engine, blob) == content

@@ -37,14 +37,21 @@ STORED = BlobKey(Digest.of(b"stored"), MIB)
 OTHERS = [STORED, BlobKey(KEYS[0].digest, 2 * MIB + 1), BlobKey(Digest.of(b"unknown"), 1 << 40)]
 PEERS = [PeerId(name * 32) for name in "abcd"]
 PLACES = [Location.parse("docker.io", "library/a"), Location.parse("quay.io", "b/c")]
-ERRORS = [OriginUnavailable("gone"), OriginDenied("403"), OriginNotFound("404"), NoRange("whole"), SizeDiffers("5", 5)]
+ERRORS = [
+    *[OriginUnavailable("gone")] * 8,
+    OriginDenied("403"),
+    OriginNotFound("404"),
+    NoRange("whole"),
+    SizeDiffers("5", 5),
+]
 
+Name = tuple[str, int]
 peers, keys = st.sampled_from(PEERS), st.sampled_from(KEYS)
-names = st.one_of(
-    st.sampled_from([*KEYS, *KEYS, *OTHERS]).map(tuple),
-    st.tuples(st.sampled_from(["", "sha256:", "sha512:" + "0" * 64, "\x00"]), st.integers(0, 1 << 40)),
+names: st.SearchStrategy[Name] = st.sampled_from(
+    [(str(key.digest), key.size) for key in [*KEYS * 4, STORED, *OTHERS]]
+    + [("", 0), ("sha256:", 5), ("sha512:" + "0" * 64, 1 << 40), ("\x00", 1)]
 )
-numbers = st.one_of(st.integers(0, 9), st.integers(0, (1 << 17) - 1))
+numbers = st.one_of(st.integers(0, 7), st.integers(0, 1), st.integers(0, (1 << 17) - 1))
 leases = st.one_of(st.integers(0, 5), st.integers(0, 1 << 53))
 bitfields = st.one_of(
     st.integers(0, 255).map(lambda pieces: bytes([pieces])),
@@ -52,7 +59,6 @@ bitfields = st.one_of(
     st.binary(max_size=20),
 )
 digests = st.one_of(st.binary(max_size=20), st.integers(0, 9).map(lambda count: b"\x07" * count * PIECE_DIGEST_SIZE))
-texts = st.sampled_from(["docker.io", "quay.io", "library/a", "b/c", "", "A B", "\x00", "x" * 512])
 
 
 def blob_refs() -> st.SearchStrategy[list[BlobRef]]:
@@ -61,14 +67,14 @@ def blob_refs() -> st.SearchStrategy[list[BlobRef]]:
 
 @st.composite
 def from_neighbours(draw: st.DrawFn) -> wire.Kinds:
-    kind = draw(st.sampled_from(wire.Kinds.__args__))  # type: ignore[attr-defined]
+    kind = draw(st.sampled_from(wire.Kinds.__args__))
     digest, size = draw(names)
     piece = draw(numbers)
     match kind:
         case wire.Hello:
             return wire.Hello(2, draw(peers))
         case wire.Join:
-            joined = names.flatmap(lambda name: bitfields.map(lambda have: wire.Joined(*name, have)))
+            joined = st.tuples(names, bitfields).map(lambda each: wire.Joined(each[0][0], each[0][1], each[1]))
             return wire.Join(draw(st.lists(joined, max_size=4)))
         case wire.Part:
             return wire.Part(draw(blob_refs()))
@@ -89,7 +95,7 @@ def from_neighbours(draw: st.DrawFn) -> wire.Kinds:
 
 @st.composite
 def from_supernode(draw: st.DrawFn) -> protocol.FromSupernode:
-    kind = draw(st.sampled_from(protocol.FromSupernode.__args__))  # type: ignore[attr-defined]
+    kind = draw(st.sampled_from(protocol.FromSupernode.__args__))
     digest, size = draw(names)
     match kind:
         case protocol.Welcome:
@@ -99,15 +105,15 @@ def from_supernode(draw: st.DrawFn) -> protocol.FromSupernode:
         case protocol.BlobRefused:
             return protocol.BlobRefused(digest, size, "no room")
         case protocol.Handout:
-            peer = st.one_of(peers, st.sampled_from(["", "z" * 32]))
+            peer = st.sampled_from([*PEERS * 3, "", "z" * 32])
             neighbours = draw(st.lists(peer.map(lambda name: protocol.Neighbour(name, "host", 1)), max_size=4))
             return protocol.Handout(digest, size, neighbours)
         case protocol.TableNews:
             return protocol.TableNews(digest, size, draw(bitfields), draw(digests))
         case protocol.Grant:
-            place = draw(st.one_of(st.sampled_from(PLACES).map(lambda at: (at.registry, at.repository))))
+            at = draw(st.sampled_from(PLACES))
             count = draw(st.one_of(st.integers(0, 9), st.integers(0, 1 << 17)))
-            return protocol.Grant(draw(leases), digest, size, *place, draw(numbers), count)
+            return protocol.Grant(draw(leases), digest, size, at.registry, at.repository, draw(numbers), count)
         case protocol.Trim:
             return protocol.Trim(draw(leases), draw(numbers))
         case protocol.Revoke:
@@ -150,6 +156,9 @@ class Hostile(RuleBasedStateMachine):
         self.machine = Machine(made, self.library, random.Random(seed), 0.0)
         if has_supernode:
             self.machine.joined(5.0, 0.0)
+        self.opens(KEYS, PLACES[0])
+        for peer in PEERS[:2]:
+            self.a_seed_comes(KEYS[0], peer)
 
     def carry_out(self) -> None:
         for command in self.machine.take(self.now):
@@ -213,6 +222,11 @@ class Hostile(RuleBasedStateMachine):
         self.comes(peer)
         self.a_neighbour_says(peer, wire.Join([wire.Joined(*key)]))
 
+    @rule(peer=peers, key=st.sampled_from([STORED, *KEYS]), piece=st.integers(0, 3))
+    def a_neighbour_asks(self, peer: PeerId, key: BlobKey, piece: int) -> None:
+        self.comes(peer)
+        self.a_neighbour_says(peer, wire.Request(*key, piece))
+
     @rule(data=st.data())
     def what_was_asked_for_comes(self, data: st.DataObject) -> None:
         asked = [
@@ -242,7 +256,37 @@ class Hostile(RuleBasedStateMachine):
         self.carry_out()
 
     @rule()
-    def the_supernode_is_lost_or_back(self) -> None:
+    def all_that_was_asked_for_comes_and_is_written(self) -> None:
+        for key, sought in list(self.machine.sought.items()):
+            for piece in iterate(sought.pieces.asked):
+                for peer in list(sought.pieces.askers(piece))[:1]:
+                    message = wire.Piece(*key, piece, sought.layout.length(piece))
+                    assert self.machine.exchange.accepts(peer, message, self.now)
+                    self.machine.exchange.piece(peer, message, bytearray(), self.now)
+        self.carry_out()
+        while self.landing:
+            self.is_written(0, "right")
+
+    @precondition(lambda self: self.machine.connected)
+    @rule(key=keys)
+    def all_is_void(self, key: BlobKey) -> None:
+        self.the_supernode_says(protocol.Void(*key))
+
+    @precondition(lambda self: self.machine.connected)
+    @rule(key=keys, neighbours=st.lists(peers, unique=True))
+    def neighbours_are_handed_out(self, key: BlobKey, neighbours: list[PeerId]) -> None:
+        contacts = [protocol.Neighbour(peer, "host", 1) for peer in neighbours]
+        self.the_supernode_says(protocol.Handout(*key, contacts))
+
+    @precondition(lambda self: self.machine.connected)
+    @rule(key=keys, lease=st.integers(0, 5), first=st.integers(0, 3), count=st.integers(1, 4))
+    def a_lease_is_granted(self, key: BlobKey, lease: int, first: int, count: int) -> None:
+        self.the_supernode_says(protocol.Grant(lease, *key, PLACES[0].registry, PLACES[0].repository, first, count))
+
+    @rule(often=st.integers(0, 3))
+    def the_supernode_is_lost_or_back(self, often: int) -> None:
+        if often and self.machine.connected:
+            return
         if self.machine.connected:
             self.machine.lost(self.now)
         else:
@@ -275,9 +319,12 @@ class Hostile(RuleBasedStateMachine):
     # --- what the runner did --------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.landing)
-    @rule(data=st.data(), how=st.sampled_from(["right", "right", "right", "corrupt", "unwritable"]))
+    @rule(data=st.data(), how=st.sampled_from(["right"] * 20 + ["corrupt"] * 4 + ["unwritable"]))
     def a_piece_is_written(self, data: st.DataObject, how: str) -> None:
-        generation, land = self.landing.pop(data.draw(st.integers(0, len(self.landing) - 1)))
+        self.is_written(data.draw(st.integers(0, len(self.landing) - 1)), how)
+
+    def is_written(self, place: int, how: str) -> None:
+        generation, land = self.landing.pop(place)
         if self.shelf.get(land.blob) != generation:
             return
         if how == "corrupt" and not isinstance(land.source, int):
@@ -340,12 +387,13 @@ class Hostile(RuleBasedStateMachine):
             self.machine.forgotten(key)
             self.carry_out()
 
-    @rule(key=keys)
-    def a_blob_fails(self, key: BlobKey) -> None:
-        self.machine.fail(key, DownloadFailed("chance"))
-        self.carry_out()
+    @rule(key=keys, how_often=st.integers(0, 15))
+    def a_blob_fails(self, key: BlobKey, how_often: int) -> None:
+        if not how_often:
+            self.machine.fail(key, DownloadFailed("chance"))
+            self.carry_out()
 
-    @rule(ticks=st.integers(1, 40))
+    @rule(ticks=st.sampled_from([1, 1, 1, 2, 4, 10, 70]))
     def time_goes_on(self, ticks: int) -> None:
         for _ in range(ticks):
             self.now += 0.25

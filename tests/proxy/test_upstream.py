@@ -287,12 +287,14 @@ async def test_connections_to_upstreams_are_limited(serve: Serve) -> None:
         await response.write(CONTENT[5:])
         return response
 
-    upstream = UpstreamSettings(url=(await serve(hold)).url, connect_timeout=0.05)
+    site = await serve(hold)
+    upstream = UpstreamSettings(url=site.url, connect_timeout=0.05)
     settings = ProxySettings(upstreams={"registry.example:5000": upstream})
     async with UpstreamClient(settings, connections=1) as client:
         async with client.fetch(AT, BLOB):
             with pytest.raises(OriginUnavailable):
                 await read(client)
+        assert len(site.seen) == 1
         gate.set()
         assert await read(client) == (0, CONTENT)
 
