@@ -7,7 +7,7 @@ import contextlib
 import os
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from peer.origin import OriginDenied, OriginNotFound, OriginUnavailable
 from peer.partial import Partial
 from peer.settings import PeerSettings
 from peer.store import Store, StoreError
-from shoal.descriptor import Descriptor
+from shoal.descriptor import BlobKey, Descriptor
 from shoal.digest import Digest
 from shoal.pieces import MIB, PieceLayout
 from shoal.reference import Location
@@ -443,7 +443,15 @@ async def test_of_two_places_of_a_blob_each_reader_is_answered_for_its_own(
     await until(lambda: is_quiet(engine))
 
 
-@pytest.mark.parametrize("method", ["write", "mark", "check", "finish"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "write",
+        pytest.param("mark", marks=pytest.mark.xfail(strict=True, reason="what `land` raises leaves readers waiting")),
+        "check",
+        "finish",
+    ],
+)
 async def test_a_store_that_fails_cuts_its_readers_and_the_blob_can_be_fetched_again(
     stack: contextlib.AsyncExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
@@ -463,12 +471,14 @@ async def test_a_store_that_fails_cuts_its_readers_and_the_blob_can_be_fetched_a
     real = getattr(Partial, method)
     monkeypatch.setattr(Partial, method, failing)
     descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(5):
         outcomes = await asyncio.gather(*(read(engine, blob) for _ in range(3)), return_exceptions=True)
     for outcome in outcomes:
         # `finish` comes after the digest has matched: who was faster than the disk has got it all
         assert isinstance(outcome, DownloadFailed) or (method == "finish" and outcome == content)
     monkeypatch.setattr(Partial, method, real)
+    if method == "finish":
+        await until(lambda: not engine.blobs)  # till then it is given as the right blob that it is
     assert await read(engine, blob) == content
     await until(lambda: is_quiet(engine))
     assert len(os.listdir("/proc/self/fd")) <= descriptors + 1  # noqa: PTH208 - the index opens its file late
@@ -492,28 +502,56 @@ async def test_an_idle_reader_of_a_failed_blob_does_not_keep_others_from_it(
     await until(lambda: is_quiet(engine))
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        range(1),
+        range(0, 600, 60),
+        range(600),
+        pytest.param(
+            [0, *range(300, 340)],
+            marks=pytest.mark.xfail(
+                strict=True, reason="what follows each blob is queued again, and pushes others out"
+            ),
+        ),
+    ],
+    ids=["the first", "some", "all", "the first and some in the middle"],
+)
 async def test_an_image_of_many_layers_comes_within_the_budget_of_open_files(
-    stack: contextlib.AsyncExitStack, tmp_path: Path
+    stack: contextlib.AsyncExitStack, tmp_path: Path, asked: Sequence[int]
 ) -> None:
     origin = FaultyOrigin()
     engine = await begun(stack, tmp_path, origin, Budget(open_blobs=8))
     layers = [origin.put(random_bytes(500, f"layer {place}")) for place in range(600)]
     engine.expect(layers, AT)
-    most = 0
+    opened: list[int] = []
+    opening = engine.store.partial
 
-    def is_done() -> bool:
-        nonlocal most
-        most = max(most, len(open_partials(engine)))
-        return all(engine.store.size(layer.digest) is not None for layer in layers)
+    def counted(key: BlobKey) -> Partial:
+        partial = opening(key)
+        opened.append(len(open_partials(engine)))
+        return partial
 
+    engine.store.partial = counted  # type: ignore[method-assign]
     assert await read(engine, layers[0]) == origin.contents[layers[0].digest]
-    others = [read(engine, layer) for layer in layers[300:340]]
-    assert await asyncio.gather(*others) == [origin.contents[layer.digest] for layer in layers[300:340]]
-    async with asyncio.timeout(25):
-        while not is_done():
-            await asyncio.sleep(0.002)
-    assert 0 < most <= 8
+    contents = await asyncio.gather(*(read(engine, layers[place]) for place in asked))
+    assert contents == [origin.contents[layers[place].digest] for place in asked]
     await until(lambda: is_quiet(engine))
+    assert all(engine.store.size(layer.digest) == 500 for layer in layers)
+    assert 1 < max(opened) <= 8
+    assert set(origin.attempts.values()) == {1}
+
+
+@pytest.mark.xfail(strict=True, reason="it is opened twice in one go, and the machine never hears of it")
+async def test_a_blob_is_asked_for_at_the_moment_when_it_would_be_opened_ahead(
+    stack: contextlib.AsyncExitStack, tmp_path: Path
+) -> None:
+    origin = FaultyOrigin()
+    engine = await begun(stack, tmp_path, origin)
+    blob = origin.put(random_bytes(500, "both"))
+    engine._shelf._ahead.append((blob, AT))  # as where others have just left room
+    async with asyncio.timeout(5):
+        assert await read(engine, blob) == origin.contents[blob.digest]
 
 
 async def test_pieces_that_are_void_while_the_verified_blob_is_put_in_place_fail_nobody(

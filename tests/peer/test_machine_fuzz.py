@@ -448,7 +448,7 @@ class Hostile(RuleBasedStateMachine):
         assert self.machine.exchange.sharing.told.keys() == self.connected
 
 
-Hostile.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+Hostile.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
 TestHostile = Hostile.TestCase
 
 

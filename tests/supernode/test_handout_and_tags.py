@@ -71,15 +71,13 @@ def test_who_comes_first_is_not_everybodys_neighbour() -> None:
     found, _ = swarm(0, 0)
     for peer in everybody.members:
         found.leechers[peer] = found.join(peer)
-        for other in choose_neighbours(peer, found, contacts, rng):
-            found.introduce(peer, other)
+        found.introduce(peer, choose_neighbours(peer, found, contacts, rng))
     assert max(len(member.neighbours) for member in found.members.values()) <= 1.25 * MAX_NEIGHBOURS
 
 
 def test_who_leaves_is_nobodys_neighbour_any_more() -> None:
     found, _ = swarm(3, 0)
-    for other in ("p1", "p2"):
-        found.introduce(PeerId("p0"), PeerId(other))
+    found.introduce(PeerId("p0"), [PeerId("p1"), PeerId("p2")])
     found.remove(PeerId("p0"))
     assert [member.neighbours for member in found.members.values()] == [set(), set()]
 

@@ -130,7 +130,8 @@ def test_a_peer_that_leaves_gives_its_leases_up() -> None:
     a, b = join(leases, swarm, "a"), join(leases, swarm, "b")
     before = granted(leases)
     leases.unwant(a, swarm)
-    leases.drop(a)
+    for lease in leases.held_by(a, swarm):
+        leases.release(lease.id, a)
     swarm.remove(a)
     assert all(lease.holder == b for lease in granted(leases))
     assert {lease.holder for lease in leases.leases.values()} == {b}
@@ -241,8 +242,9 @@ class LeaseMachine(RuleBasedStateMachine):
 
     @rule(peer=consumes(peers))
     def leave(self, peer: PeerId) -> None:
-        self.leases.drop(peer)
         for swarm in self.swarms:
+            for lease in self.leases.held_by(peer, swarm):
+                self.leases.release(lease.id, peer)
             self.leases.unwant(peer, swarm)
             if peer in swarm.members:
                 swarm.remove(peer)
