@@ -117,6 +117,8 @@ class Peer:
     reading: dict[BlobKey, int] = field(default_factory=dict)
     """The piece at which its client stands in each layer that it reads now."""
     unread: list[BlobKey] = field(default_factory=list)
+    has_joined: bool = True
+    """Whether the supernode knows it."""
     woken_at: float = math.inf
     done_at: float | None = None
     gone: bool = False
@@ -301,7 +303,7 @@ class Simulation:
         peer.machine.joined(_ANNOUNCE_SECONDS, self._now)
 
     def _tell_tracker(self, peer: Peer, message: FromPeer) -> None:
-        if not peer.gone and self._supernode_up:
+        if peer.has_joined and not peer.gone:
             self._messages += 1
             self._tracker.receive(peer.id, message, self._now)
             self._flush()
@@ -333,7 +335,8 @@ class Simulation:
         """The supernode is gone with all that it knew."""
         self._supernode_up = False
         for peer in self._peers.values():
-            if not peer.gone:
+            if peer.has_joined and not peer.gone:
+                peer.has_joined = False
                 peer.machine.lost(self._now)
                 self._act(peer)
 
@@ -343,9 +346,12 @@ class Simulation:
         self._supernode_up = True
         for peer in self._peers.values():
             if not peer.gone:
-                self.later(self._rng.random(), self._rejoin, peer)
+                self.later(self._rng.random(), self._rejoin, peer, self._tracker)
 
-    def _rejoin(self, peer: Peer) -> None:
+    def _rejoin(self, peer: Peer, tracker: Tracker) -> None:
+        if peer.gone or peer.has_joined or tracker is not self._tracker or not self._supernode_up:
+            return
+        peer.has_joined = True
         self._tracker.join(peer.id, Contact("host", 1, ""), self._now, returning=True)
         peer.machine.joined(_ANNOUNCE_SECONDS, self._now)
         self._act(peer)

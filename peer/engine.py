@@ -302,7 +302,12 @@ class Engine:
         elif self.machine.landed(key, piece, digest, source, time.monotonic()):
             if not isinstance(source, int):
                 self.metrics.pieces.labels("verified").inc()
-            blob.land(piece, command.content, digest)
+            try:
+                blob.land(piece, command.content, digest)
+            except Exception as error:  # the machine counts the piece already: nobody is to wait for it for ever
+                log.exception("piece.lost", digest=key.digest, piece=piece)
+                self.machine.fail(key, store_failed(error))
+                return
             self._hash_on(key)
             if blob.partial.due(time.monotonic()):
                 self.own(self._checkpoint(blob))

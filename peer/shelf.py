@@ -52,7 +52,7 @@ class Shelf:
         self._owner = owner
         self._opening: dict[BlobKey, asyncio.Future[BlobInProgress | Exception]] = {}
         self._saving: dict[BlobKey, asyncio.Task[None]] = {}
-        self._ahead: deque[tuple[Descriptor, Location]] = deque(maxlen=_MAX_AHEAD)
+        self._ahead: dict[BlobKey, tuple[Descriptor, Location]] = {}
         self._room = asyncio.Condition()
         self._stopping = False
         self.blobs: dict[BlobKey, BlobInProgress] = {}
@@ -77,7 +77,11 @@ class Shelf:
         if key not in self._opening:
             if not self._is_absent(blob):
                 return self.blobs.get(key)
-            self._ahead.extend((each, location) for each in following)
+            for each in following:
+                self._ahead.setdefault(each.key, (each, location))
+            while len(self._ahead) > _MAX_AHEAD:
+                del self._ahead[next(iter(self._ahead))]
+            self._ahead.pop(key, None)  # it is opened now
             self._begin([blob, *self._next_ahead(location)], location)
         # who asked may go away meanwhile; the files must not be left open
         opened = await asyncio.shield(self._opening[key])
@@ -117,8 +121,11 @@ class Shelf:
         """Blobs of `location` at the head of the queue, while half of all may be opened ahead."""
         chosen: dict[BlobKey, Descriptor] = {}
         room = self._most // 2 - len(self.blobs) - len(self._opening)
-        while self._ahead and len(chosen) < room and self._ahead[0][1] == location:
-            blob, _ = self._ahead.popleft()
+        while self._ahead and len(chosen) < room:
+            blob, at = next(iter(self._ahead.values()))
+            if at != location:
+                break
+            del self._ahead[blob.key]
             if self._is_absent(blob):
                 chosen[blob.key] = blob
         return list(chosen.values())
@@ -180,7 +187,7 @@ class Shelf:
         async with self._room:
             self._room.notify_all()
         if self._ahead and not self._stopping:
-            location = self._ahead[0][1]
+            _, location = next(iter(self._ahead.values()))
             ahead = self._next_ahead(location)
             if ahead:
                 self._begin(ahead, location)

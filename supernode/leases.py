@@ -208,11 +208,6 @@ class OriginLeases:
         self._end(lease)
         return lease
 
-    def drop(self, peer: PeerId) -> None:
-        """A peer is gone, and its leases with it."""
-        for lease in list(self._held.get(peer, ())):
-            self._end(lease)
-
     def shorten(self, swarm: Swarm) -> list[Decision]:
         """Others have come to have pieces that are leased: a lease ends where all that follows is held by others."""
         decisions: list[Decision] = []
@@ -234,7 +229,8 @@ class OriginLeases:
         """Revoke what does not move, split lone leases when others have come, and fill the origin's slots."""
         decisions: list[Decision] = []
         for lease in list(self.leases.values()):
-            if now - lease.moved_at > self._patience(lease):
+            still = now - lease.moved_at
+            if still > _MIN_PATIENCE and still > self._patience(lease):
                 self._end(lease)
                 decisions.append(Revoked(lease))
             elif lease.counted and self._ends_soon(lease, now) and self._ending < self._slots // _MAX_OVERLAP:
@@ -269,8 +265,8 @@ class OriginLeases:
 
     def _ends_soon(self, lease: Lease, now: float) -> bool:
         return (
-            self._rate > 0
-            and lease.end - lease.next == 1
+            lease.end - lease.next == 1
+            and self._rate > 0
             and now - lease.moved_at >= self._expected(lease) - _LEAD_SECONDS
         )
 
@@ -279,8 +275,7 @@ class OriginLeases:
         return sum(not lease.counted for lease in self.leases.values())
 
     def _patience(self, lease: Lease) -> float:
-        expected = self._expected(lease) if self._rate else 0.0
-        return max(_MIN_PATIENCE, _PATIENCE_PIECES * expected)
+        return _PATIENCE_PIECES * self._expected(lease) if self._rate else 0.0
 
     def _run(self, swarm: Swarm) -> int:
         size = min(max(self._rate * _RUN_SECONDS, _MIN_RUN), _MAX_RUN)

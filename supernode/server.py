@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import random
 import time
+from collections.abc import Sequence
 from typing import Self
 
 import structlog
 from aiohttp import WSMsgType, web
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
 
 from shoal.messages import InvalidMessage
 from shoal.operations import operations_routes
@@ -26,6 +27,9 @@ log = structlog.get_logger()
 _TICK_SECONDS = 0.02
 _FAULT_SECONDS = 1.0
 _HELLO_SECONDS = 10.0
+_CLOSE_SECONDS = 1.0
+_TURN = 16
+"""Messages of one peer that are taken before others have their turn: those that are here are read without waiting."""
 _MAX_BACKLOG = 32 << 20
 """Bytes that may wait for one peer that does not read before its connection is closed."""
 
@@ -34,13 +38,24 @@ _ENDS = frozenset((WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED))
 
 
 class _Connection:
-    """One peer's WebSocket; what is to be sent goes through a queue, so that a slow peer holds up nobody."""
+    """One peer's WebSocket; what is to be sent goes through a queue, so that a slow peer holds up nobody.
 
-    def __init__(self, socket: web.WebSocketResponse, transport: asyncio.Transport | None) -> None:
+    As an async context manager it owns the task that sends.
+    """
+
+    def __init__(self, socket: web.WebSocketResponse, transport: asyncio.Transport | None, peer: PeerId) -> None:
         self.socket = socket
         self._transport = transport
+        self._peer = peer
         self._queue: asyncio.Queue[bytes] = asyncio.Queue()
         self._waiting = 0
+
+    async def __aenter__(self) -> Self:
+        self._writing = asyncio.create_task(self._write())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await _cancelled(self._writing)
 
     def send(self, data: bytes) -> bool:
         """Queue a message; False where too much is waiting already."""
@@ -53,11 +68,17 @@ class _Connection:
         if self._transport is not None:
             self._transport.abort()
 
-    async def run(self) -> None:
-        while True:
-            data = await self._queue.get()
-            self._waiting -= len(data)
-            await self.socket.send_bytes(data)
+    async def _write(self) -> None:
+        try:
+            while True:
+                data = await self._queue.get()
+                self._waiting -= len(data)
+                await self.socket.send_bytes(data)
+        except ConnectionError:
+            self.abort()
+        except Exception:
+            log.exception("peer.sending_failed", peer=self._peer)
+            self.abort()
 
 
 class SupernodeServer:
@@ -66,7 +87,6 @@ class SupernodeServer:
     def __init__(self, settings: SupernodeSettings, registry: CollectorRegistry) -> None:
         self._settings = settings
         self._metrics = SupernodeMetrics(registry)
-        self._counters: dict[tuple[str, type], Counter] = {}
         self._connections: dict[PeerId, _Connection] = {}
         self._tracker = Tracker(
             random.Random(),
@@ -103,8 +123,7 @@ class SupernodeServer:
         log.info("supernode.stopped")
 
     async def _hang_up(self) -> None:
-        for connection in list(self._connections.values()):
-            await connection.socket.close()
+        await asyncio.gather(*(connection.socket.close() for connection in self._connections.values()))
 
     async def _tick(self) -> None:
         while True:
@@ -112,14 +131,17 @@ class SupernodeServer:
             try:
                 with self._metrics.decision_seconds.time():
                     self._tracker.tick(time.monotonic())
+                self._flush()
             except Exception:  # a fault of ours: without ticks no lease ends and no news is told, to anybody
                 log.exception("supernode.tick_failed")
                 await asyncio.sleep(_FAULT_SECONDS)
-            self._flush()
 
     async def _serve(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse(
-            max_msg_size=protocol.MAX_MESSAGE_SIZE, compress=False, heartbeat=4 * self._settings.announce_interval
+            timeout=_CLOSE_SECONDS,
+            max_msg_size=protocol.MAX_MESSAGE_SIZE,
+            compress=False,
+            heartbeat=4 * self._settings.announce_interval,
         )
         await socket.prepare(request)
         peer: PeerId | None = None
@@ -131,33 +153,37 @@ class SupernodeServer:
             await self._refuse(socket, peer, str(error))
         except TimeoutError:
             await self._refuse(socket, peer, "no hello in time")
+        except Exception:  # a fault of ours ends the connection that it came with, and no other one
+            log.exception("peer.failed", peer=peer)
+            await self._refuse(socket, peer, "a fault of the supernode")
         return socket
 
     async def _registered(
         self, request: web.Request, socket: web.WebSocketResponse, peer: PeerId, hello: protocol.Hello
     ) -> None:
-        connection = _Connection(socket, request.transport)
         older = self._connections.get(peer)
         if older is not None:
-            await older.socket.close()
-        self._connections[peer] = connection
+            older.abort()
+        async with _Connection(socket, request.transport, peer) as connection:
+            self._connections[peer] = connection
+            try:
+                self._join(request, peer, hello)
+                connection.send(
+                    protocol.from_supernode.encode(protocol.Welcome(protocol.VERSION, self._settings.announce_interval))
+                )
+                await self._read(socket, peer)
+            finally:
+                if self._connections.get(peer) is connection:
+                    del self._connections[peer]
+                    self._tracker.leave(peer, time.monotonic())
+                    self._flush()
+                    log.info("peer.left", peer=peer)
+
+    def _join(self, request: web.Request, peer: PeerId, hello: protocol.Hello) -> None:
         host = hello.host or request.remote or ""
         contact = Contact(host, hello.port, hello.zone or _subnet(host))
         self._tracker.join(peer, contact, time.monotonic(), returning=hello.returning)
         log.info("peer.joined", peer=peer, host=host, port=hello.port, zone=hello.zone)
-        connection.send(
-            protocol.from_supernode.encode(protocol.Welcome(protocol.VERSION, self._settings.announce_interval))
-        )
-        writing = asyncio.create_task(connection.run())
-        try:
-            await self._read(socket, peer)
-        finally:
-            await _cancelled(writing)
-            if self._connections.get(peer) is connection:
-                del self._connections[peer]
-                self._tracker.leave(peer, time.monotonic())
-                self._flush()
-                log.info("peer.left", peer=peer)
 
     async def _hello(self, socket: web.WebSocketResponse) -> protocol.Hello:
         frame = await socket.receive()
@@ -171,32 +197,38 @@ class SupernodeServer:
         return hello
 
     async def _read(self, socket: web.WebSocketResponse, peer: PeerId) -> None:
+        taken, turn = self._metrics.taken, 0
         while (frame := await socket.receive()).type not in _ENDS:
             if frame.type is not WSMsgType.BINARY:
                 raise InvalidMessage("a frame that is not binary")
             message = protocol.from_peer.decode(frame.data)
-            self._counter("in", type(message)).inc()
+            taken[type(message)] += 1
             self._tracker.receive(peer, message, time.monotonic())
-            self._flush()
+            if self._tracker.has_outgoing:
+                self._flush()
+            turn += 1
+            if turn == _TURN:
+                turn = 0
+                await asyncio.sleep(0)
 
     def _flush(self) -> None:
         """Send what the tracker decided; a message to many peers is encoded once."""
         for peers, message in self._tracker.take():
-            data = protocol.from_supernode.encode(message)
-            self._counter("out", type(message)).inc(len(peers))
-            for peer in peers:
-                connection = self._connections.get(peer)
-                if connection is not None and not connection.send(data):
-                    log.warning("peer.not_reading", peer=peer)
-                    self._metrics.dropped.labels("not reading").inc()
-                    connection.abort()
+            try:
+                data = protocol.from_supernode.encode(message)
+            except InvalidMessage:  # of ours, so that whoever made the tracker send it is not to blame
+                log.exception("supernode.message_not_sent", kind=type(message).__name__)
+                continue
+            self._metrics.sent[type(message)] += len(peers)
+            self._deliver(peers, data)
 
-    def _counter(self, direction: str, kind: type) -> Counter:
-        """The count of a kind of messages; to look its labels up each time costs as much as to decode a message."""
-        found = self._counters.get((direction, kind))
-        if found is None:
-            found = self._counters[direction, kind] = self._metrics.messages.labels(direction, kind.__name__)
-        return found
+    def _deliver(self, peers: Sequence[PeerId], data: bytes) -> None:
+        for peer in peers:
+            connection = self._connections.get(peer)
+            if connection is not None and not connection.send(data):
+                log.warning("peer.not_reading", peer=peer)
+                self._metrics.dropped.labels("not reading").inc()
+                connection.abort()
 
     async def _refuse(self, socket: web.WebSocketResponse, peer: PeerId | None, reason: str) -> None:
         log.warning("peer.refused", peer=peer, reason=reason)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from shoal.descriptor import BlobKey
 from shoal.pieces import PieceLayout, PieceSet
 from shoal.reference import Location
+from supernode.counts import PieceCounts
 from supernode.protocol import PeerId
 from supernode.tables import PieceTable
 
@@ -45,8 +47,9 @@ class Swarm:
     coming: dict[PeerId, tuple[PieceSet, float]] = field(default_factory=dict)
     """Pieces that come to members from an origin without a lease, and until when that is believed."""
     starved: dict[PeerId, PieceSet] = field(default_factory=dict)
-    """Pieces that leechers may fetch from an origin although others have them; who waits longest comes first."""
+    """Pieces that leechers may fetch from an origin although others have them."""
     table: PieceTable = field(default_factory=PieceTable)
+    _counts: PieceCounts = field(default_factory=PieceCounts)
 
     def __post_init__(self) -> None:
         self.all = self.free = self.layout.all
@@ -64,14 +67,17 @@ class Swarm:
         Whether somebody has a lease over pieces that this member did not have before.
         """
         member = self.members[peer]
-        before = member.have
-        if have == before:
-            return False
+        gained, lost = have & ~member.have, member.have & ~have
         member.have = have
-        self.free &= ~have
-        if before & ~have:
+        if gained:
+            self._counts.add(gained)
+            self.free &= ~gained
+        if lost:
+            self._counts.remove(lost)
             self.recount()
-        return bool(have & self.leased & ~before)
+        if self.starved and peer in self.starved:
+            self.starve(peer, self.starved[peer] & ~have)
+        return bool(gained & self.leased)
 
     def expect(self, peer: PeerId, pieces: PieceSet, until: float) -> None:
         """A member tells which pieces come to it from an origin without a lease; it replaces what it told before."""
@@ -92,32 +98,31 @@ class Swarm:
 
     def starve(self, peer: PeerId, pieces: PieceSet) -> None:
         """A leecher cannot get these pieces from those that have them; it replaces what it told before."""
-        self.starved.pop(peer, None)
         if pieces:
             self.starved[peer] = pieces
+        else:
+            self.starved.pop(peer, None)
 
     def fetched(self, pieces: PieceSet) -> None:
         """Pieces have come from an origin: nobody starves for them any more."""
         for peer, starved in list(self.starved.items()):
-            if starved & pieces:
-                self.starved[peer] = starved & ~pieces
-                if not self.starved[peer]:
-                    del self.starved[peer]
+            self.starve(peer, starved & ~pieces)
 
     def starving(self, peer: PeerId) -> PieceSet:
-        """The pieces that a peer starves for, lacks, and that come to nobody from an origin."""
+        """The pieces that a peer starves for and that come to nobody from an origin."""
         pieces = self.starved.get(peer, 0)
-        return pieces & ~self.members[peer].have & ~self.leased & ~self._expected if pieces else 0
+        return pieces & ~self.leased & ~self._expected if pieces else 0
 
     def sate(self, peer: PeerId) -> None:
         """A member wants no more pieces."""
         self.leechers.pop(peer, None)
         self.starved.pop(peer, None)
 
-    def introduce(self, peer: PeerId, other: PeerId) -> None:
-        """One of two members is told of the other."""
-        self.members[peer].neighbours.add(other)
-        self.members[other].neighbours.add(peer)
+    def introduce(self, peer: PeerId, others: Sequence[PeerId]) -> None:
+        """A member is told of others, or these of it."""
+        self.members[peer].neighbours.update(others)
+        for other in others:
+            self.members[other].neighbours.add(peer)
 
     def remove(self, peer: PeerId) -> None:
         """A peer leaves; what only it had is free again."""
@@ -127,6 +132,7 @@ class Swarm:
         for other in member.neighbours:
             self.members[other].neighbours.discard(peer)
         came, _ = self.coming.pop(peer, (0, 0.0))
+        self._counts.remove(member.have)
         if member.have | came:
             self.recount()
 
@@ -134,6 +140,7 @@ class Swarm:
         """Pieces that were checked by a wrong table are nobody's. The members that have to start again."""
         deceived = [peer for peer, member in self.members.items() if not member.complete]
         for peer in deceived:
+            self._counts.remove(self.members[peer].have)
             self.members[peer].have = 0
         self.starved.clear()
         self.recount()
@@ -141,28 +148,16 @@ class Swarm:
 
     def recount(self) -> None:
         """Work out anew which pieces are free."""
-        taken = self.leased | self._expected
-        if taken != self.all:
-            taken |= self.held
-        self.free = self.all & ~taken
+        self.free = self.all & ~(self.leased | self._expected | self.held)
 
     @property
     def held(self) -> PieceSet:
         """Pieces that some member has."""
-        held = 0
-        for member in self.members.values():
-            held |= member.have
-            if held == self.all:
-                break
-        return held
+        return self._counts.once
 
     def held_by_others(self, peer: PeerId) -> PieceSet:
         """Pieces that some member besides this one has."""
-        held = 0
-        for other, member in self.members.items():
-            if other != peer:
-                held |= member.have
-        return held
+        return self._counts.twice | (self._counts.once & ~self.members[peer].have)
 
     @property
     def _expected(self) -> PieceSet:

@@ -40,6 +40,8 @@ class PieceTable:
     """Pieces whose digest was not reported firmly."""
     _digests: dict[int, bytes] = field(default_factory=dict)
     _reporters: dict[int, PeerId] = field(default_factory=dict)
+    _packed: tuple[PieceSet, bytes] = (0, b"")
+    """What was asked for last, which many who come at one time are told."""
     _complaints: dict[PeerId, float] = field(default_factory=dict)
     _voided_at: float = float("-inf")
 
@@ -52,13 +54,16 @@ class PieceTable:
             digest = digests[place * PIECE_DIGEST_SIZE : (place + 1) * PIECE_DIGEST_SIZE]
             if self._digests.get(index) != digest:
                 self.news |= bit
+                self._packed = (0, b"")
             self._digests[index], self._reporters[index] = digest, peer
             self.tabled |= bit
             self._weak = self._weak & ~bit if firm else self._weak | bit
 
     def digests_of(self, pieces: PieceSet) -> bytes:
         """The digests of `pieces`, all of which are tabled, in ascending order."""
-        return b"".join(self._digests[index] for index in iterate(pieces))
+        if self._packed[0] != pieces:
+            self._packed = pieces, b"".join([self._digests[index] for index in iterate(pieces)])
+        return self._packed[1]
 
     def is_banned(self, peer: PeerId, now: float) -> bool:
         """Whether nothing is believed of a peer now."""
@@ -74,6 +79,7 @@ class PieceTable:
         self.banned = {each: until for each, until in self.banned.items() if until > now}
         self.banned.update(dict.fromkeys(self._reporters.values(), now + BAN_SECONDS))
         self._digests.clear()
+        self._packed = (0, b"")
         self._reporters.clear()
         self.asked.clear()
         self.tabled = self.news = self._weak = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from supernode import protocol
 from supernode.handout import MAX_NEIGHBOURS, Contact, choose_audience, choose_neighbours
 from supernode.leases import ORIGIN_SLOTS, Decision, Granted, OriginLeases, Trimmed
 from supernode.protocol import LeaseId, PeerId, ReleaseReason
-from supernode.swarm import Member, Swarm
+from supernode.swarm import Swarm
 from supernode.tags import Reply, TagTable
 
 _ASK_AGAIN_SECONDS = 2.0
@@ -30,6 +31,10 @@ have what would be granted."""
 _NEWS_SECONDS_EACH = 50e-6
 """News of a swarm waits so long for each that hears of it: at most 20,000 messages a second, half of what is taken."""
 _MAX_SWARMS_PER_PEER = 65_536
+_MAX_PLACES = 32
+"""Places where an origin keeps one blob for one peer."""
+_MAX_ORIGINS = 1024
+_SILENCE_CHECK_SECONDS = 0.5
 
 Outgoing = tuple[Sequence[PeerId], protocol.FromSupernode]
 
@@ -40,7 +45,8 @@ class _Refused(Exception):
 
 @dataclass(slots=True)
 class _Peer:
-    contact: Contact
+    neighbour: protocol.Neighbour
+    """What others are told of it."""
     seen_at: float
     swarms: dict[BlobKey, Swarm] = field(default_factory=dict)
 
@@ -68,6 +74,7 @@ class Tracker:
         self._ids = itertools.count(1)
         self._born_at: float | None = None
         self._gathering_until: float | None = None
+        self._silence_due = 0.0
         self._peers: dict[PeerId, _Peer] = {}
         self._contacts: dict[PeerId, Contact] = {}
         self._origins: dict[Registry, OriginLeases] = {}
@@ -89,7 +96,7 @@ class Tracker:
             self._gathering_until = now + _GATHERING_SECONDS
         if peer in self._peers:
             self.leave(peer, now)
-        self._peers[peer] = _Peer(contact, now)
+        self._peers[peer] = _Peer(protocol.Neighbour(peer, contact.host, contact.port), now)
         self._contacts[peer] = contact
 
     def leave(self, peer: PeerId, now: float) -> None:
@@ -154,15 +161,22 @@ class Tracker:
             if not swarm.coming:
                 del self._expecting[key]
         self._reply(self._tags.expire(now))
-        for peer in [peer for peer, state in self._peers.items() if now - state.seen_at > self._silence]:
-            self._send([peer], protocol.Refused("silent for too long"))
-            self.leave(peer, now)
+        if now >= self._silence_due:
+            self._silence_due = now + _SILENCE_CHECK_SECONDS
+            for peer in [peer for peer, state in self._peers.items() if now - state.seen_at > self._silence]:
+                self._send([peer], protocol.Refused("silent for too long"))
+                self.leave(peer, now)
         self._decide(now)
 
     def take(self) -> list[Outgoing]:
         """What is to be sent, in order; it is given once."""
         out, self._out = self._out, []
         return out
+
+    @property
+    def has_outgoing(self) -> bool:
+        """Whether `take` would give anything."""
+        return bool(self._out)
 
     @property
     def peers(self) -> int:
@@ -204,62 +218,70 @@ class Tracker:
         opened: dict[BlobKey, Swarm] = {}
         for wanted in message.blobs:
             try:
-                location = Location.parse(wanted.registry, wanted.repository)
+                location = _location(wanted.registry, wanted.repository)
                 layout = PieceLayout.of(wanted.size)
                 have, coming = _pieces(wanted.have, layout), _pieces(wanted.coming, layout)
+                origin = self._origin(location.registry)
                 swarm = self._swarm(peer, state, wanted)
+                if location not in swarm.members[peer].places and len(swarm.members[peer].places) >= _MAX_PLACES:
+                    raise _Refused(f"more than {_MAX_PLACES} places of one blob")
             except (_Refused, InvalidMessage, InvalidReference) as error:
                 self._refuse(peer, wanted, error)
                 continue
             member = swarm.members[peer]
-            self._update(peer, swarm, member, have, coming, now)
+            self._update(peer, swarm, have, coming, now)
             member.complete = False
             member.places[location] = now if wanted.origin else float("inf")
             swarm.leechers[peer] = member
-            origin = self._origins.get(location.registry)
-            if origin is None:
-                origin = self._origins[location.registry] = OriginLeases(self._rng, self._ids, self._origin_slots)
+            self._origins[location.registry] = origin
             origin.want(peer, location, swarm)
             opened[swarm.key] = swarm
         for swarm in opened.values():
             self._introduce(peer, swarm)
         self._decide(now)
 
+    def _origin(self, registry: Registry) -> OriginLeases:
+        """The leases of an origin, not yet kept where it is new; raises `_Refused`."""
+        origin = self._origins.get(registry)
+        if origin is None:
+            if len(self._origins) >= _MAX_ORIGINS:
+                raise _Refused(f"the supernode leads {_MAX_ORIGINS} origins already")
+            origin = OriginLeases(self._rng, self._ids, self._origin_slots)
+        return origin
+
     def _introduce(self, peer: PeerId, swarm: Swarm) -> None:
         chosen = choose_neighbours(peer, swarm, self._contacts, self._rng, self._handout)
-        for other in chosen:
-            swarm.introduce(peer, other)
-        self._send([peer], protocol.Handout(*swarm.key, [self._neighbour(other) for other in chosen]))
+        swarm.introduce(peer, chosen)
+        self._send([peer], protocol.Handout(*swarm.key, [self._peers[other].neighbour for other in chosen]))
         if swarm.table.tabled:
             self._send([peer], self._digests(swarm, swarm.table.tabled))
         if swarm.held & ~swarm.table.tabled:
             self._untold[swarm.key] = swarm
 
-    def _neighbour(self, peer: PeerId) -> protocol.Neighbour:
-        contact = self._contacts[peer]
-        return protocol.Neighbour(peer, contact.host, contact.port)
-
     def _announce(self, peer: PeerId, state: _Peer, held: protocol.Held, now: float) -> None:
-        key = key_of(held)
-        known = state.swarms.get(key)
-        layout = known.layout if known is not None else PieceLayout.of(key.size)
+        swarm = state.swarms.get(key_of(held))
+        is_new = swarm is None
+        layout = swarm.layout if swarm is not None else PieceLayout.of(held.size)
         have = _pieces(held.have, layout) if held.have else layout.all
         coming = _pieces(held.coming, layout) if held.coming else 0
-        swarm = known if known is not None else self._swarm(peer, state, held)
+        if swarm is None:
+            swarm = self._swarm(peer, state, held)
         member = swarm.members[peer]
-        self._update(peer, swarm, member, have, coming, now)
-        if not held.have:
-            member.complete = True
-            if peer in swarm.leechers:
-                self._sated(peer, swarm)
-        if known is None and swarm.leechers:
+        if have != member.have or coming or swarm.coming:
+            self._update(peer, swarm, have, coming, now)
+        member.complete = not held.have
+        if member.complete and peer in swarm.leechers:
+            self._sated(peer, swarm)
+        if not swarm.leechers:
+            return
+        if is_new:
             self._present(peer, swarm)
-        if swarm.leechers and have & ~swarm.table.tabled:
+        if have & ~swarm.table.tabled:
             self._untold[swarm.key] = swarm
 
-    def _update(self, peer: PeerId, swarm: Swarm, member: Member, have: PieceSet, coming: PieceSet, now: float) -> None:
+    def _update(self, peer: PeerId, swarm: Swarm, have: PieceSet, coming: PieceSet, now: float) -> None:
         """A member tells what it has and what comes to it."""
-        if have != member.have and swarm.update(peer, have):
+        if swarm.update(peer, have):
             for origin in self._origins.values():
                 self._tell_decisions(origin.shorten(swarm))
         if coming or peer in swarm.coming:
@@ -269,9 +291,8 @@ class Tracker:
     def _present(self, peer: PeerId, swarm: Swarm) -> None:
         """A peer has come with pieces: leechers are told of it."""
         audience = choose_audience(peer, swarm, self._rng, self._handout)
-        for other in audience:
-            swarm.introduce(peer, other)
-        self._send(audience, protocol.Handout(*swarm.key, [self._neighbour(peer)]))
+        swarm.introduce(peer, audience)
+        self._send(audience, protocol.Handout(*swarm.key, [self._peers[peer].neighbour]))
 
     def _seek(self, peer: PeerId, state: _Peer, message: protocol.Seek, now: float) -> None:
         for blob in message.blobs:
@@ -324,10 +345,8 @@ class Tracker:
             lease = origin.leases.get(LeaseId(message.lease))
             if lease is None:
                 continue
-            swarm, first = lease.swarm, lease.first
-            end = lease.end
-            count = max(0, min(count, end - message.first))
-            if message.first < first or not count or origin.progress(lease.id, peer, message.first, count, now) is None:
+            swarm, count = lease.swarm, min(count, lease.end - message.first)
+            if count <= 0 or origin.progress(lease.id, peer, message.first, count, now) is None:
                 return
             fetched = run_of(message.first, count)
             member = swarm.members[peer]
@@ -396,11 +415,11 @@ class Tracker:
         """Pieces without a digest are of no use to the swarm: ask those who have them, one at a time."""
         for key, swarm in list(self._untold.items()):
             table = swarm.table
+            if now < table.ask_due:
+                continue
             untold = swarm.held & ~table.tabled
             if not untold:
                 del self._untold[key]
-                continue
-            if now < table.ask_due:
                 continue
             holders = [
                 peer
@@ -444,6 +463,7 @@ class Tracker:
                 origin.release(lease.id, lease.holder)
                 self._send([lease.holder], protocol.Revoke(lease.id))
         self._send(swarm.void(), protocol.Void(*swarm.key))
+        self._untold[swarm.key] = swarm  # who has the verified blob can tell the right digests
         self._decide(now)
 
     def _reply(self, replies: list[Reply]) -> None:
@@ -453,6 +473,11 @@ class Tracker:
     def _send(self, peers: Sequence[PeerId], message: protocol.FromSupernode) -> None:
         if peers:
             self._out.append((peers, message))
+
+
+@functools.lru_cache(maxsize=4096)
+def _location(registry: str, repository: str) -> Location:
+    return Location.parse(registry, repository)
 
 
 def _pieces(bitfield: bytes, layout: PieceLayout) -> PieceSet:

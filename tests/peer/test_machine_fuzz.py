@@ -26,7 +26,7 @@ from shoal.messages import BlobRef, InvalidMessage
 from shoal.pieces import KIB, MIB, PIECE_DIGEST_SIZE, PieceLayout, iterate, to_bitfield
 from shoal.reference import Location
 from supernode import protocol
-from supernode.protocol import FromPeer, PeerId
+from supernode.protocol import PeerId
 
 MB = 1_000_000
 
@@ -463,7 +463,6 @@ class Chaos(Simulation):
         count = rng.choice([3, 4])
         rates = [rng.choice([2.0, 10.0]) * MB for _ in range(count)]
         super().__init__(8 * MB, rates, rng.choice([2.0, 10.0]) * MB, seed, layers=rng.choice([1, 1, 4]))
-        self._registered: set[PeerId] = set()
         everybody = list(self._peers.values())
         for peer in rng.sample(everybody, rng.randrange(count - 1)):
             self.later(4.0 * rng.random(), self.leave, peer)
@@ -473,24 +472,6 @@ class Chaos(Simulation):
             self.later(at, self.supernode_dies)
             at += 3.0 * rng.random()
             self.later(at, self.supernode_returns)
-
-    def supernode_dies(self) -> None:
-        self._registered.clear()
-        super().supernode_dies()
-
-    def _join_tracker(self, peer: Peer) -> None:
-        super()._join_tracker(peer)
-        self._registered.add(peer.id)
-
-    def _rejoin(self, peer: Peer) -> None:
-        if self._supernode_up and not peer.gone:
-            super()._rejoin(peer)
-            self._registered.add(peer.id)
-
-    def _tell_tracker(self, peer: Peer, message: FromPeer) -> None:
-        """A message to an earlier supernode does not reach the next one."""
-        if peer.id in self._registered:
-            super()._tell_tracker(peer, message)
 
     @property
     def stayed(self) -> list[Peer]:
