@@ -30,10 +30,10 @@ from supernode import protocol
 from supernode.protocol import PeerId, parse_peer_id
 
 _SHUN_SECONDS = 600.0
-_STARVING_SECONDS, _RESCUE_SECONDS, _RESCUE_SPREAD = 2.0, 3.0, 0.8
+_STARVING_SECONDS, _RESCUE_SECONDS, _RESCUE_SPREAD = 2.0, 3.5, 0.6
 """For which a reader has waited when the supernode is asked for a lease, and when its peer fetches by itself: not all
 peers at the same moment, for what one has the others get from it."""
-_HOPEFUL_SECONDS = 0.8
+_HOPEFUL_SECONDS = 0.6
 """So much later where a neighbour has the piece and gives what it is asked for."""
 _STARVED_AGAIN_SECONDS = 1.0
 _CLAIMED_SECONDS = 3.0

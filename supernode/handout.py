@@ -17,6 +17,9 @@ _DRAWN = 2
 """Members drawn for each that is taken. Whoever comes early is told to all who come later: of 400 simulated peers those
 had 170 neighbours, uploaded a fifth more than the others and were slowest: 1.55 of the bound instead of 1.43."""
 
+_WORD = 4
+"""Bytes of a random number by which a member is drawn."""
+
 
 @dataclass(frozen=True, slots=True)
 class Contact:
@@ -45,9 +48,11 @@ def choose_neighbours(
         others.remove(peer)
         return _shuffled(others, rng)
     count = -(-limit // 2)
-    drawn = _fewest_first(_draw(others, _DRAWN * count + 1, rng, peer), swarm)
+    drawn = _fewest_first(_draw(others, _DRAWN * count, rng, peer), swarm)
     zone = contacts[peer].zone
     near = [other for other in drawn if contacts[other].zone == zone]
+    if len(near) == len(drawn):
+        return _shuffled(_mix(drawn, swarm, count), rng)
     if len(near) < count // 2:
         near = [other for other in members if other != peer and contacts[other].zone == zone]
         near = _fewest_first(rng.sample(near, min(len(near), _DRAWN * count)), swarm)
@@ -72,8 +77,10 @@ def choose_audience(peer: PeerId, swarm: Swarm, rng: random.Random, limit: int =
 
 def _mix(peers: list[PeerId], swarm: Swarm, count: int) -> list[PeerId]:
     """The first of these peers, of which at least half leech where there are as many."""
+    if len(swarm.leechers) == len(swarm.members):
+        return peers[:count]
     leechers = [peer for peer in peers if peer in swarm.leechers]
-    seeds = [peer for peer in peers if peer not in swarm.leechers] if len(leechers) < len(peers) else []
+    seeds = [peer for peer in peers if peer not in swarm.leechers]
     wanted = min(len(leechers), max(count - len(seeds), count // 2))
     return leechers[:wanted] + seeds[: count - wanted]
 
@@ -85,16 +92,17 @@ def _fewest_first(peers: list[PeerId], swarm: Swarm) -> list[PeerId]:
 
 
 def _draw(peers: list[PeerId], count: int, rng: random.Random, but: PeerId) -> list[PeerId]:
-    """Up to `count` of these peers at random, in random order, without one of them. Changes the order of `peers`.
+    """Up to `count` of these peers at random, without one of them, and at least half as many.
 
-    `random.sample` does the same in three times the time, and handouts are a third of what a supernode does.
+    Handouts are a quarter of what a supernode does, and to draw them all at once costs half of `random.sample`.
     """
     last = len(peers)
-    draw = rng.random
-    for place in range(min(count, last)):
-        other = place + int(draw() * (last - place))
-        peers[place], peers[other] = peers[other], peers[place]
-    return [peer for peer in peers[:count] if peer != but]
+    words = memoryview(rng.randbytes(_WORD * count)).cast("I")
+    drawn = dict.fromkeys([peers[word % last] for word in words])
+    if len(drawn) <= count // 2 + 1:
+        drawn = dict.fromkeys(rng.sample(peers, min(last, count + 1)))
+    drawn.pop(but, None)
+    return list(drawn)
 
 
 def _shuffled(peers: list[PeerId], rng: random.Random) -> list[PeerId]:

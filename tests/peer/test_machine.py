@@ -366,7 +366,7 @@ def test_for_a_reader_that_starves_a_lease_is_asked_and_then_the_origin(answer: 
                 fetched_at = world.now
     assert starved
     assert starved[0] <= 3.6
-    assert fetched_at is not None and fetched_at <= 4.7
+    assert fetched_at is not None and fetched_at <= 4.8
 
 
 def test_after_the_supernode_is_lost_neighbours_fetch_different_parts() -> None:

@@ -63,12 +63,12 @@ def test_the_supernode_may_be_killed_in_mid_pull_and_come_back(
     pulls = pull_all(pool, nodes, digest)
     wait_until(lambda: origin.sent[digest] > 0.4 * SIZE, "a part has left the origin")
     daemon.kill()
-    if after is not None:
-        returning = threading.Timer(after, lambda: supernode.start(stack))
-        returning.start()
-    assert all(Digest.of(pull.result().body) == digest for pull in pulls)
-    seconds = time.monotonic() - began
-    if after is not None:
+    returning = threading.Timer(after or 0.0, lambda: supernode.start(stack) if after is not None else None)
+    returning.start()
+    try:
+        assert all(Digest.of(pull.result().body) == digest for pull in pulls)
+        seconds = time.monotonic() - began
+    finally:
         returning.join()
     print(f"back after {after}: egress {origin.sent[digest] / SIZE:.3f}, {seconds:.1f} s")
     assert origin.sent[digest] <= egress * SIZE
