@@ -1,9 +1,9 @@
 """How fast uploads go together, and how fast they are let go: a little below what the link takes. No I/O.
 
 Whoever uploads at full rate has a full queue before its link, in which the acknowledgements of its downloads wait; and
-bursts of several uploads at once overflow it. Who is held to less than the others leaves its part of the work to them. So
-the rate of downloads counts as well, for a node that is seldom asked does not show what its link takes; where a link takes
-in more than out, the limit is idle. The figures behind the constants are in `docs/architecture.md`, "Held back a little".
+bursts of several uploads at once overflow it. Who is held to less than the others leaves its part of the work to them.
+So the rate of downloads counts as well, for a node that is seldom asked does not show what its link takes; where a link
+takes in more than out, the limit is idle. The figures behind the constants stand in `docs/architecture.md`.
 """
 
 from __future__ import annotations

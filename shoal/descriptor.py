@@ -34,7 +34,7 @@ class BlobKind(StrEnum):
 
 
 class BlobKey(NamedTuple):
-    """Which blob is meant as long as its bytes are not verified: two sizes that are said of one digest are two blobs."""
+    """Which blob is meant as long as its bytes are not verified: two sizes said of one digest are two blobs."""
 
     digest: Digest
     size: int

@@ -92,12 +92,12 @@ def _fewest_first(peers: list[PeerId], swarm: Swarm) -> list[PeerId]:
 
 
 def _draw(peers: list[PeerId], count: int, rng: random.Random, but: PeerId) -> list[PeerId]:
-    """Up to `count` of these peers at random, without one of them, and at least half as many.
+    """About `count` of these peers at random, without one of them, and at least half as many.
 
-    Handouts are a quarter of what a supernode does, and to draw them all at once costs half of `random.sample`.
+    Handouts are a quarter of what a supernode does, and `random.sample` takes half as long again.
     """
     last = len(peers)
-    words = memoryview(rng.randbytes(_WORD * count)).cast("I")
+    words = memoryview(rng.randbytes(_WORD * (count + count // 2))).cast("I")
     drawn = dict.fromkeys([peers[word % last] for word in words])
     if len(drawn) <= count // 2 + 1:
         drawn = dict.fromkeys(rng.sample(peers, min(last, count + 1)))

@@ -357,3 +357,69 @@ def test_opening_again_and_again_changes_nobodys_number_of_neighbours(world: Wor
     for peer in (A, B, C, C, C, B):
         world.open(peer)
     assert [len(member.neighbours) for member in world.swarm.members.values()] == [2, 2, 2]
+
+
+def test_pieces_that_a_report_leaves_out_are_granted_again(world: World) -> None:
+    ((_, grant),) = grants(world.open(A))
+    told = world.say(A, protocol.Progress(grant.lease, 3, digests(1))) + world.tick(0.5)
+    assert world.swarm.members[A].have == 0b1000
+    assert min(again.first for _, again in grants(told)) == 0
+
+
+def test_a_blob_is_void_once_in_a_minute_for_one_complaining_peer(world: World) -> None:
+    ((_, grant),) = grants(world.open(A))
+    world.open(B)
+    world.say(A, protocol.Progress(grant.lease, 0, digests(1)))
+    voids = []
+    for seconds in (0.0, 5.0, 50.0, 10.0):
+        world.now += seconds
+        for peer in (A, B):
+            world.say(peer, protocol.Announce([]))
+        world.say(C, protocol.Announce([protocol.Held(*KEY)]))
+        world.tick(0.1)
+        world.say(C, protocol.Table(*KEY, bits(LAYOUT.all), digests(LAYOUT.count)))
+        world.swarm.table.banned.clear()
+        told = world.say(B, protocol.Corrupt(*KEY))
+        voids.append(any(isinstance(message, protocol.Void) for _, message in told))
+    assert voids == [True, False, False, True]
+
+
+def test_when_a_table_is_void_a_seed_that_gave_none_of_it_is_asked(world: World) -> None:
+    world.say(C, protocol.Announce([protocol.Held(*KEY)]))
+    world.open(A)
+    world.announce(B, 0b1)
+    world.swarm.table.report(B, 0b1, [0], digests(1), firm=False)
+    world.tick(5.0)
+    world.say(A, protocol.Corrupt(*KEY))
+    assert (C, protocol.NeedTable(*KEY)) in world.tick(0.02)
+
+
+def test_who_has_lost_pieces_is_no_holder_of_the_verified_blob(world: World) -> None:
+    world.say(A, protocol.Announce([protocol.Held(*KEY)]))
+    assert world.swarm.members[A].complete
+    world.announce(A, 0b1)
+    assert not world.swarm.members[A].complete
+
+
+def test_a_seed_that_returns_is_told_to_leechers_again(world: World) -> None:
+    seed = protocol.Announce([protocol.Held(*KEY)])
+    world.open(A)
+    handout = (A, protocol.Handout(*KEY, [protocol.Neighbour(B, "host", 1000)]))
+    assert handout in world.say(B, seed)
+    assert handout not in world.say(B, seed)
+    world.tracker.leave(B, world.now)
+    world.join(B)
+    assert handout in world.say(B, seed)
+
+
+def test_the_places_of_a_blob_and_the_origins_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supernode.tracker._MAX_PLACES", 2)
+    monkeypatch.setattr("supernode.tracker._MAX_ORIGINS", 2)
+    world.open(B)
+    places = [("docker.io", "a/b"), ("docker.io", "c/d"), ("docker.io", "e/f"), ("docker.io", "a/b")]
+    told = world.say(A, protocol.Open([protocol.Wanted(*KEY, *place) for place in places]))
+    assert sum(isinstance(message, protocol.BlobRefused) for _, message in told) == 1
+    assert len(world.swarm.members[A].places) == 2
+    other = Digest.of(b"other")
+    told = world.say(C, protocol.Open([protocol.Wanted(other, 10, f"{name}.test", "a/b") for name in "xyz"]))
+    assert sum(isinstance(message, protocol.BlobRefused) for _, message in told) == 2

@@ -4,6 +4,7 @@ took."""
 from __future__ import annotations
 
 import http.client
+import itertools
 import time
 from dataclasses import dataclass
 
@@ -28,6 +29,10 @@ class Got:
     seconds: float
     """When the response ended."""
 
+    def brings(self, content: bytes) -> bool:
+        """Whether the body is `content`: pytest takes minutes to show how megabytes differ."""
+        return self.body == content
+
 
 def get(node: Node, path: str, method: str = "GET", **headers: str) -> Got:
     """One request to a node's proxy; underscores in the names of `headers` stand for dashes."""
@@ -46,7 +51,7 @@ def get(node: Node, path: str, method: str = "GET", **headers: str) -> Got:
     finally:
         connection.close()
     times.append(time.monotonic())
-    gap = max(after - before for before, after in zip(times, times[1:], strict=False))
+    gap = max(after - before for before, after in itertools.pairwise(times))
     cut = method != "HEAD" and len(body) < int(kept.get("content-length", 0))
     return Got(response.status, kept, body, cut, times[1] - began, gap, times[-1] - began)
 
