@@ -198,10 +198,13 @@ class SupernodeServer:
 
     async def _read(self, socket: web.WebSocketResponse, peer: PeerId) -> None:
         taken, turn = self._metrics.taken, 0
-        while (frame := await socket.receive()).type not in _ENDS:
-            if frame.type is not WSMsgType.BINARY:
+        while True:
+            kind, data, _ = await socket.receive()
+            if kind is not WSMsgType.BINARY:
+                if kind in _ENDS:
+                    return
                 raise InvalidMessage("a frame that is not binary")
-            message = protocol.from_peer.decode(frame.data)
+            message = protocol.from_peer.decode(data)
             taken[type(message)] += 1
             self._tracker.receive(peer, message, time.monotonic())
             if self._tracker.has_outgoing:

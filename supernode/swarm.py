@@ -67,11 +67,13 @@ class Swarm:
         Whether somebody has a lease over pieces that this member did not have before.
         """
         member = self.members[peer]
-        gained, lost = have & ~member.have, member.have & ~have
+        kept = member.have & have
+        gained, lost = have ^ kept, member.have ^ kept
         member.have = have
         if gained:
             self._counts.add(gained)
-            self.free &= ~gained
+            if self.free:
+                self.free &= ~gained
         if lost:
             self._counts.remove(lost)
             self.recount()

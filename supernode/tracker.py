@@ -267,8 +267,10 @@ class Tracker:
         if swarm is None:
             swarm = self._swarm(peer, state, held)
         member = swarm.members[peer]
-        if have != member.have or coming or swarm.coming:
+        if coming or swarm.coming:
             self._update(peer, swarm, have, coming, now)
+        elif have != member.have and swarm.update(peer, have):
+            self._shorten(swarm)
         member.complete = not held.have
         if member.complete and peer in swarm.leechers:
             self._sated(peer, swarm)
@@ -282,11 +284,14 @@ class Tracker:
     def _update(self, peer: PeerId, swarm: Swarm, have: PieceSet, coming: PieceSet, now: float) -> None:
         """A member tells what it has and what comes to it."""
         if swarm.update(peer, have):
-            for origin in self._origins.values():
-                self._tell_decisions(origin.shorten(swarm))
+            self._shorten(swarm)
         if coming or peer in swarm.coming:
             swarm.expect(peer, coming, now + _COMING_SECONDS)
             self._expecting[swarm.key] = swarm
+
+    def _shorten(self, swarm: Swarm) -> None:
+        for origin in self._origins.values():
+            self._tell_decisions(origin.shorten(swarm))
 
     def _present(self, peer: PeerId, swarm: Swarm) -> None:
         """A peer has come with pieces: leechers are told of it."""
