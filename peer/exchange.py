@@ -20,7 +20,6 @@ from shoal.messages import BlobRef, InvalidMessage, key_of
 from shoal.pieces import PIECE_DIGEST_SIZE, PieceLayout, PieceSet, from_bitfield
 from supernode.protocol import PeerId
 
-_STUCK_REST = 10.0
 _COMING_SECONDS = 6.0
 """How long a neighbour's word counts that pieces come to it."""
 _REDIAL_SECONDS, _REDIALS = 1.0, 4
@@ -262,7 +261,7 @@ class Exchange:
                 for piece in pieces:
                     sought.pieces.unask(piece, peer)
                 self.cancel(sought.key, [(piece, peer) for piece in pieces])
-            self.requests.leave_alone(peer, now + _STUCK_REST)
+            self.requests.leave_alone(peer, now)
         for peer, redial in list(self._redials.items()):
             if now >= redial.at:
                 redial.at = float("inf")

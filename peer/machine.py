@@ -24,7 +24,7 @@ from peer.sourcing import Sourcing
 from peer.uploads import UPLOAD_SLOTS, Upload
 from shoal.descriptor import BlobKey
 from shoal.messages import InvalidMessage, key_of
-from shoal.pieces import PIECE_DIGEST_SIZE, PieceLayout, PieceSet, from_bitfield, iterate, run_of, to_bitfield
+from shoal.pieces import PIECE_DIGEST_SIZE, PieceLayout, PieceSet, from_bitfield, iterate, to_bitfield
 from shoal.reference import Location
 from supernode import protocol
 from supernode.protocol import PeerId, parse_peer_id
@@ -36,10 +36,9 @@ peers at the same moment, for what one has the others get from it."""
 _HOPEFUL_SECONDS = 0.6
 """So much later where a neighbour has the piece and gives what it is asked for."""
 _STARVED_AGAIN_SECONDS = 1.0
-_CLAIMED_SECONDS = 3.0
-"""For which a reader has waited when it starves for pieces, too, that neighbours have and do not give."""
-_STARVED_AHEAD = 32
-"""Pieces in front of a reader for which it starves."""
+_CLAIMED_SECONDS, _DECEIVED_SECONDS = 3.0, 10.0
+"""For which a reader has waited when a neighbour is taken to claim what it does not give; for so long then leases are
+asked for over all that such neighbours claim, without waiting for each piece."""
 _MOVES_SECONDS = 1.5
 """A blob or a stream that brought something in this time moves."""
 _GIVE_UP_SECONDS = 15.0
@@ -286,7 +285,7 @@ class Machine:
                 self.sourcing.trimmed(message.lease, message.end)
                 return
             case protocol.Revoke():
-                self.sourcing.revoked(message.lease)
+                self.sourcing.revoked(message.lease, now)
                 return
         if isinstance(message, protocol.Welcome | protocol.Refused | protocol.Resolved):
             raise InvalidMessage("not expected")
@@ -350,6 +349,10 @@ class Machine:
 
     def _look_after(self, sought: Sought, now: float) -> None:
         self._fetch_unless_helped(sought, now)
+        if now < sought.deceived_until:
+            pieces = sought.pieces
+            claimed = (pieces.absent | pieces.asked) & sought.book.available
+            self._starve(sought, claimed & ~self.exchange.obtainable(sought, now), now)
         for reader, since in list(sought.waits.items()):
             self._look_after_reader(sought, sought.book.readers[reader], now - since, now)
         if sought.waits:
@@ -371,16 +374,19 @@ class Machine:
         if self.sourcing.is_moving(sought, piece, now, _MOVES_SECONDS):
             return
         unobtainable = (pieces.absent | pieces.asked) & ~self.exchange.obtainable(sought, now)
-        if self.connected and now - sought.starved_at > _STARVED_AGAIN_SECONDS:
-            # of what nobody has, the next piece alone: the rest has its turn among all that leaves the origin
-            claimed = sought.book.available & run_of(piece, _STARVED_AHEAD) if waited > _CLAIMED_SECONDS else 0
-            starved = unobtainable & (claimed | 1 << piece)
-            if starved:
-                sought.starved_at = now
-                self._out.append(Tell(protocol.Starved(*sought.key, to_bitfield(starved, sought.layout.count))))
+        if waited > _CLAIMED_SECONDS and unobtainable & sought.book.available:
+            sought.deceived_until = now + _DECEIVED_SECONDS
+        if unobtainable >> piece & 1:
+            self._starve(sought, 1 << piece, now)  # the rest has its turn among all that leaves the origin
         if waited > self._rescue_patience + (0 if unobtainable >> piece & 1 else _HOPEFUL_SECONDS):
             self._rescue_patience = _RESCUE_SECONDS + _RESCUE_SPREAD * self._rng.random()
             self.sourcing.rescue(sought, piece, now, alone=not self.connected)
+
+    def _starve(self, sought: Sought, pieces: PieceSet, now: float) -> None:
+        """Ask the supernode for leases over pieces, now and then."""
+        if self.connected and pieces and now - sought.starved_at > _STARVED_AGAIN_SECONDS:
+            sought.starved_at = now
+            self._out.append(Tell(protocol.Starved(*sought.key, to_bitfield(pieces, sought.layout.count))))
 
     def _fetch_unless_helped(self, sought: Sought, now: float) -> None:
         """Go to the origin without the supernode where there is none, where it is gone, or where it does not answer."""

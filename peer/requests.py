@@ -32,6 +32,8 @@ _LATE, _MIN_LATE = 2.0, 0.1
 """Times the seconds that a piece takes, and seconds, after which the last pieces are asked of a second neighbour."""
 _REST_SECONDS = 0.3
 """How long a neighbour that said busy is left alone, where it does not call earlier."""
+_SILENT_REST, _MAX_SILENT_REST = 10.0, 160.0
+"""Seconds for which a neighbour that is silent is left alone, at first and at most."""
 _DOUBT_SECONDS = 3.0
 """A neighbour that was asked for so long without giving a piece is no source to count on."""
 
@@ -48,6 +50,8 @@ class _Account:
     busy_since: float | None = None
     """Since when it has turned away all that it was asked for."""
     silent_until: float = 0.0
+    silences: int = 0
+    """Times that it was silent since it gave something last."""
 
 
 class Requests:
@@ -146,7 +150,7 @@ class Requests:
     def done(self, peer: PeerId, asked_at: float, size: int, now: float) -> None:
         """A piece of `size` bytes has come."""
         account, took = self._account(peer), now - asked_at
-        account.waiting_since, account.busy_since = now, None
+        account.waiting_since, account.busy_since, account.silences = now, None, 0
         account.took = _smoothed(took if account.took is None else account.took, took)
         self._service = _smoothed(self._service or took, took)
         self._adapt(size, now)
@@ -162,10 +166,12 @@ class Requests:
         """A neighbour calls: it has room."""
         self._account(peer).rests_until = 0.0
 
-    def leave_alone(self, peer: PeerId, until: float) -> None:
-        """Do not ask a neighbour that is silent until then."""
+    def leave_alone(self, peer: PeerId, now: float) -> None:
+        """Do not ask a neighbour that is silent for a while, which grows with each time that it is."""
         account = self._account(peer)
-        account.rests_until = account.silent_until = until
+        seconds = min(_SILENT_REST * 2**account.silences, _MAX_SILENT_REST)
+        account.silences += 1
+        account.rests_until = account.silent_until = now + seconds
 
     def drop(self, peer: PeerId) -> None:
         """A neighbour is gone, and nothing is asked of it any more."""

@@ -86,6 +86,8 @@ class Sought:
     told_at: float = 0.0
     """When the supernode was told of it last, as a blob that this peer opens."""
     starved_at: float = 0.0
+    deceived_until: float = 0.0
+    """Until when it is taken that neighbours claim pieces of it which they do not give."""
     most_sharers: int = 0
     """Neighbours that shared it at a time, at most."""
     sought_at: float = 0.0

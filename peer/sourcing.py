@@ -25,8 +25,10 @@ _RESCUE_RUN = 1 * MIB
 """Bytes that are fetched at once for a reader to whom nobody gives them, where no supernode can give a lease."""
 _RETRY_SECONDS, _MAX_RETRY_SECONDS = 0.3, 3.0
 """Before a stream that broke off is opened again, doubled each time."""
-_STREAM_PATIENCE = 4.0
-"""Seconds without a byte after which a stream has failed."""
+_STREAM_PATIENCE = 3.0
+"""Seconds without a byte after which a stream has failed: less than after which the supernode revokes its lease."""
+_SILENT_SECONDS = 2.0
+"""A lease that is revoked after so long without a byte has met a place that is silent."""
 
 
 @dataclass(eq=False, slots=True)
@@ -93,10 +95,12 @@ class Sourcing:
             stream.end = min(stream.end, end)
             self._give_up(stream, stream.rest & -1 << end)
 
-    def revoked(self, lease: int) -> None:
-        """A lease is over."""
+    def revoked(self, lease: int, now: float) -> None:
+        """A lease is over; where its place was silent, that is a failure of the place."""
         stream = self._holding(lease)
         if stream is not None:
+            if stream.is_running and not stream.landing and now - stream.moved_at > _SILENT_SECONDS:
+                stream.place.failed(OriginUnavailable(f"{stream.place.location.registry} is silent"), now)
             self._give_up(stream, stream.rest)
 
     def orphaned(self) -> None:
@@ -231,10 +235,11 @@ class Sourcing:
         failure = error if error is not None else OriginUnavailable("the origin's body ended early")
         place.failed(failure, now)
         stream.failures += 1
-        if not place.is_usable(now):
+        other = sought.place(now)
+        elsewhere = stream.lease is not None and other is not None and other is not place
+        if elsewhere or not place.is_usable(now):  # a lease is for one place: another one needs another lease
             self._give_back(stream, ReleaseReason.DENIED if place.is_final else ReleaseReason.FAILED)
             return sought
-        other = sought.place(now) if stream.lease is None else None
         if other is not None and other is not place:
             stream.place, stream.failures = other, 0
         after = getattr(failure, "after", None) or 0.0

@@ -28,7 +28,7 @@ _TICK_SECONDS = 0.02
 _FAULT_SECONDS = 1.0
 _HELLO_SECONDS = 10.0
 _CLOSE_SECONDS = 1.0
-_TURN = 16
+_TURN = 256
 """Messages of one peer that are taken before others have their turn: those that are here are read without waiting."""
 _MAX_BACKLOG = 32 << 20
 """Bytes that may wait for one peer that does not read before its connection is closed."""

@@ -14,7 +14,7 @@ from shoal.pieces import PIECE_DIGEST_SIZE, PieceLayout, PieceSet, from_bitfield
 from shoal.reference import InvalidReference, Location, Registry
 from supernode import protocol
 from supernode.handout import MAX_NEIGHBOURS, Contact, choose_audience, choose_neighbours
-from supernode.leases import ORIGIN_SLOTS, Decision, Granted, OriginLeases, Trimmed
+from supernode.leases import ORIGIN_SLOTS, Decision, Granted, OriginLeases, Revoked, Trimmed
 from supernode.protocol import LeaseId, PeerId, ReleaseReason
 from supernode.swarm import Swarm
 from supernode.tags import Reply, TagTable
@@ -381,7 +381,18 @@ class Tracker:
     def _decide(self, now: float) -> None:
         granting = self._gathering_until is None or now >= self._gathering_until
         for origin in self._origins.values():
-            self._tell_decisions(origin.decide(now, granting=granting))
+            self._avoid(decisions := origin.decide(now, granting=granting), now)
+            self._tell_decisions(decisions)
+
+    @staticmethod
+    def _avoid(decisions: Sequence[Decision], now: float) -> None:
+        """A place that was silent to a lease's holder is left alone, where the holder named another one."""
+        for decision in decisions:
+            lease = decision.lease
+            if isinstance(decision, Revoked) and lease.holder in lease.swarm.members:
+                places = lease.swarm.members[lease.holder].places
+                if len(places) > 1:
+                    places[lease.location] = now + _FAILED_SECONDS
 
     def _tell_decisions(self, decisions: Sequence[Decision]) -> None:
         for decision in decisions:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from peer.requests import START_DEPTH, WIDE_DEPTH, Requests
 from shoal.pieces import MIB
 from supernode.protocol import PeerId
@@ -79,17 +77,21 @@ def test_who_turns_everything_away_for_long_is_doubtful_until_it_gives_something
     assert not requests.is_doubtful(A, 3.6)
 
 
-@pytest.mark.parametrize("until", [5.0, 10.0])
-def test_who_is_left_alone_is_doubtful_so_long(until: float) -> None:
+def test_who_is_silent_again_and_again_is_left_alone_for_longer_until_it_gives_something() -> None:
     requests = Requests()
-    requests.leave_alone(A, until)
-    assert requests.is_doubtful(A, until - 0.1)
-    assert requests.takers([A], until - 0.1) == []
-    assert not requests.is_doubtful(A, until + 0.1)
+    requests.leave_alone(A, 0.0)
+    assert requests.is_doubtful(A, 9.9)
+    assert requests.takers([A], 9.9) == []
+    assert not requests.is_doubtful(A, 10.1)
+    requests.leave_alone(A, 10.1)
+    assert requests.is_doubtful(A, 30.0)
+    answered(requests, A, 31.0, 0.1)
+    requests.leave_alone(A, 40.0)
+    assert not requests.is_doubtful(A, 50.1)
 
 
 def test_of_a_neighbour_that_is_gone_nothing_stays() -> None:
     requests = Requests()
-    requests.leave_alone(A, 100.0)
+    requests.leave_alone(A, 0.0)
     requests.drop(A)
     assert requests.takers([A], 0.0) == [A]
