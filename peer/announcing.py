@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from peer.commands import Command, Tell
 from peer.sought import Sought
@@ -14,6 +15,10 @@ from supernode import protocol
 
 _NEWS_SECONDS = 1.0
 """Between two announcements of new pieces."""
+
+_MAX_BITFIELDS = 2 << 20
+"""Bytes of bitfields in one message."""
+B = TypeVar("B", protocol.Wanted, protocol.Held)
 
 
 class Announcing:
@@ -51,8 +56,8 @@ class Announcing:
             for location, place in sought.places.items():
                 if not place.is_final:
                     wanted.append(protocol.Wanted(*sought.key, location.registry, location.repository, have, coming))
-        for start in range(0, len(wanted), protocol.MAX_BLOBS):
-            self._out.append(Tell(protocol.Open(wanted[start : start + protocol.MAX_BLOBS])))
+        for batch in _batches(wanted):
+            self._out.append(Tell(protocol.Open(batch)))
 
     def gained(self, key: BlobKey) -> None:
         """A piece is there."""
@@ -90,5 +95,19 @@ class Announcing:
         self._announce(held)
 
     def _announce(self, held: list[protocol.Held]) -> None:
-        for start in range(0, max(len(held), 1), protocol.MAX_BLOBS):
-            self._out.append(Tell(protocol.Announce(held[start : start + protocol.MAX_BLOBS])))
+        for batch in _batches(held) or [[]]:
+            self._out.append(Tell(protocol.Announce(batch)))
+
+
+def _batches(blobs: Sequence[B]) -> list[list[B]]:
+    """Blobs in lists that fit into one message each."""
+    batches: list[list[B]] = []
+    size = 0
+    for blob in blobs:
+        bitfields = len(blob.have) + len(blob.coming)
+        if not batches or size + bitfields > _MAX_BITFIELDS or len(batches[-1]) == protocol.MAX_BLOBS:
+            batches.append([])
+            size = 0
+        batches[-1].append(blob)
+        size += bitfields
+    return batches

@@ -23,7 +23,7 @@ _ASK_AGAIN_SECONDS = 2.0
 _SEEK_SECONDS = 1.0
 _FAILED_SECONDS = 30.0
 """How long a peer gets no lease for a place that has failed it."""
-_COMING_SECONDS = 5.0
+_COMING_SECONDS = 7.0
 """How long a peer's word counts that pieces come to it from an origin without a lease."""
 _YOUNG_SECONDS, _GATHERING_SECONDS = 10.0, 1.5
 """A supernode so young to which a peer of an earlier one returns grants no lease for so long: others return too, and

@@ -271,7 +271,7 @@ def test_a_supernode_that_is_back_waits_until_all_have_told_what_they_have() -> 
 def test_what_was_to_come_and_does_not_is_granted_in_the_end(world: World) -> None:
     world.open(A, coming=LAYOUT.all)
     assert grants(world.tick(1.0)) == []
-    assert grants(world.tick(5.0))
+    assert grants(world.tick(7.0))
 
 
 def test_a_seed_that_comes_is_told_to_leechers_and_cuts_their_leases(world: World) -> None:
