@@ -385,13 +385,15 @@ def test_a_blob_is_void_once_in_a_minute_for_one_complaining_peer(world: World) 
 
 
 def test_when_a_table_is_void_a_seed_that_gave_none_of_it_is_asked(world: World) -> None:
-    world.say(C, protocol.Announce([protocol.Held(*KEY)]))
-    world.open(A)
-    world.announce(B, 0b1)
-    world.swarm.table.report(B, 0b1, [0], digests(1), firm=False)
+    for seed in (B, C):
+        world.say(seed, protocol.Announce([protocol.Held(*KEY)]))
+    told = world.open(A) + world.tick(0.02)
+    (reporter,) = [peer for peer, message in told if isinstance(message, protocol.NeedTable)]
+    world.say(reporter, protocol.Table(*KEY, bits(LAYOUT.all), digests(LAYOUT.count)))
     world.tick(5.0)
     world.say(A, protocol.Corrupt(*KEY))
-    assert (C, protocol.NeedTable(*KEY)) in world.tick(0.02)
+    (other,) = {B, C} - {reporter}
+    assert (other, protocol.NeedTable(*KEY)) in world.tick(0.02)
 
 
 def test_who_has_lost_pieces_is_no_holder_of_the_verified_blob(world: World) -> None:
