@@ -89,11 +89,13 @@ class Sourcing:
             self._end(stream)
 
     def trimmed(self, lease: int, end: int) -> None:
-        """A lease ends earlier than it was granted."""
+        """A lease is to end earlier than it was granted. What has come stays, and the piece that is coming."""
         stream = self._holding(lease)
         if stream is not None:
-            stream.end = min(stream.end, end)
-            self._give_up(stream, stream.rest & -1 << end)
+            reached = lowest(stream.rest) + stream.is_running if stream.rest else stream.end
+            stream.end = min(stream.end, max(end, reached))
+            self._out.append(Tell(protocol.Trimmed(LeaseId(lease), stream.end)))
+            self._give_up(stream, stream.rest & -1 << stream.end)
 
     def revoked(self, lease: int, now: float) -> None:
         """A lease is over; where its place was silent, that is a failure of the place."""

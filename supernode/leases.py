@@ -58,6 +58,8 @@ class Lease:
     moved_at: float
     lone: bool
     first: int = field(init=False)
+    asked_end: int = field(init=False)
+    """Where it is to end: its holder was asked to end it there, or else its end."""
     granted_at: float = field(init=False)
     relief: bool = False
     """Whether its holder starves for pieces that others have; these do not count as had."""
@@ -69,7 +71,7 @@ class Lease:
         return run_of(self.next, self.end - self.next)
 
     def __post_init__(self) -> None:
-        self.first, self.granted_at = self.next, self.moved_at
+        self.first, self.asked_end, self.granted_at = self.next, self.end, self.moved_at
 
     def soon(self, seconds: float, now: float) -> int:
         """Pieces that its holder has reached in so many seconds, at its pace until now; of `_MAX_RUN` bytes at most."""
@@ -85,10 +87,11 @@ class Granted:
 
 
 @dataclass(slots=True)
-class Trimmed:
-    """A decision: a lease ends earlier than it was granted."""
+class Trimming:
+    """A decision: a lease is to end before piece `end`. It does when its holder, who knows how far it is, agrees."""
 
     lease: Lease
+    end: int
 
 
 @dataclass(slots=True)
@@ -98,7 +101,7 @@ class Revoked:
     lease: Lease
 
 
-Decision = Granted | Trimmed | Revoked
+Decision = Granted | Trimming | Revoked
 
 
 @dataclass
@@ -208,15 +211,24 @@ class OriginLeases:
         self._end(lease)
         return lease
 
+    def trimmed(self, lease_id: LeaseId, holder: PeerId, end: int) -> None:
+        """The holder ends a lease before piece `end`; what follows is free."""
+        lease = self.leases.get(lease_id)
+        if lease is None or lease.holder != holder or end >= lease.end:
+            return
+        if end <= lease.next:
+            self._end(lease)
+            return
+        lease.swarm.leased &= ~run_of(end, lease.end - end)
+        lease.end = end
+        lease.swarm.recount()
+
     def shorten(self, swarm: Swarm) -> list[Decision]:
         """Others have come to have pieces that are leased: a lease ends where all that follows is held by others."""
         decisions: list[Decision] = []
         for lease in [each for each in self.leases.values() if each.swarm is swarm and not each.relief]:
             needed = lease.rest & ~swarm.held_by_others(lease.holder)
-            end = max(needed.bit_length(), lease.next + 1)
-            if end < lease.end:
-                self._cut(lease, end)
-                decisions.append(Trimmed(lease))
+            self._trim(lease, max(needed.bit_length(), lease.next + 1), decisions)
         return decisions
 
     def held_by(self, peer: PeerId, swarm: Swarm) -> list[Lease]:
@@ -285,16 +297,14 @@ class OriginLeases:
         """Lone leases end soon: what they have not reached is for others."""
         for lease in [lease for lease in self.leases.values() if lease.lone]:
             lease.lone = False
-            end = min(lease.end, lease.next + max(self._run(lease.swarm), lease.soon(_RUN_SECONDS, now)))
-            if end < lease.end:
-                self._cut(lease, end)
-                decisions.append(Trimmed(lease))
+            end = lease.next + max(self._run(lease.swarm), lease.soon(_RUN_SECONDS, now))
+            self._trim(lease, end, decisions)
 
     @staticmethod
-    def _cut(lease: Lease, end: int) -> None:
-        lease.swarm.leased &= ~run_of(end, lease.end - end)
-        lease.end = end
-        lease.swarm.recount()
+    def _trim(lease: Lease, end: int, decisions: list[Decision]) -> None:
+        if end < lease.asked_end:
+            lease.asked_end = end
+            decisions.append(Trimming(lease, end))
 
     def _may_hold_another(self, peer: PeerId, now: float) -> bool:
         return all(

@@ -142,6 +142,14 @@ class Release(Message, frozen=True):
     reason: _Text
 
 
+class Trimmed(Message, frozen=True):
+    """The answer to `Trim`: the lease ends before piece `end`, which may lie behind what was asked for: what has come
+    already, or is coming, is kept."""
+
+    lease: _Number
+    end: PieceCount
+
+
 class Table(Message, frozen=True):
     """The answer to `NeedTable`: digests of the pieces that are set in `pieces`, in ascending order."""
 
@@ -243,7 +251,7 @@ class Grant(Message, frozen=True):
 
 
 class Trim(Message, frozen=True):
-    """A lease now ends before piece `end`; what lies behind is somebody else's."""
+    """A lease is to end before piece `end`; what its holder does not keep (`Trimmed`) is for others."""
 
     lease: _Number
     end: PieceCount
@@ -279,7 +287,21 @@ class Resolved(Message, frozen=True):
     media_type: _Text = ""
 
 
-FromPeer = Hello | Open | Announce | Close | Seek | Starved | Progress | Release | Table | Corrupt | Resolve | Publish
+FromPeer = (
+    Hello
+    | Open
+    | Announce
+    | Close
+    | Seek
+    | Starved
+    | Progress
+    | Release
+    | Trimmed
+    | Table
+    | Corrupt
+    | Resolve
+    | Publish
+)
 FromSupernode = (
     Welcome | Refused | BlobRefused | Handout | TableNews | Grant | Trim | Revoke | NeedTable | Void | Resolved
 )

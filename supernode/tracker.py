@@ -14,7 +14,7 @@ from shoal.pieces import PIECE_DIGEST_SIZE, PieceLayout, PieceSet, from_bitfield
 from shoal.reference import InvalidReference, Location, Registry
 from supernode import protocol
 from supernode.handout import MAX_NEIGHBOURS, Contact, choose_audience, choose_neighbours
-from supernode.leases import ORIGIN_SLOTS, Decision, Granted, OriginLeases, Revoked, Trimmed
+from supernode.leases import ORIGIN_SLOTS, Decision, Granted, OriginLeases, Revoked, Trimming
 from supernode.protocol import LeaseId, PeerId, ReleaseReason
 from supernode.swarm import Swarm
 from supernode.tags import Reply, TagTable
@@ -143,6 +143,10 @@ class Tracker:
                 self._starved(peer, state, message, now)
             case protocol.Release():
                 self._release(peer, message, now)
+            case protocol.Trimmed():
+                for origin in self._origins.values():
+                    origin.trimmed(LeaseId(message.lease), peer, message.end)
+                self._decide(now)
             case protocol.Table():
                 self._table(peer, state, message, now)
             case protocol.Corrupt():
@@ -404,8 +408,8 @@ class Tracker:
                 message = protocol.Grant(
                     lease.id, *lease.swarm.key, place.registry, place.repository, lease.next, count
                 )
-            elif isinstance(decision, Trimmed):
-                message = protocol.Trim(lease.id, lease.end)
+            elif isinstance(decision, Trimming):
+                message = protocol.Trim(lease.id, decision.end)
             else:
                 message = protocol.Revoke(lease.id)
             self._send([lease.holder], message)

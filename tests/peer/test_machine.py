@@ -19,7 +19,7 @@ from shoal.messages import BlobRef, Message
 from shoal.pieces import MIB, PIECE_DIGEST_SIZE, PieceLayout, iterate, run_of, to_bitfield
 from shoal.reference import Location
 from supernode import protocol
-from supernode.protocol import PeerId
+from supernode.protocol import LeaseId, PeerId
 
 KEY = BlobKey(Digest.of(b"blob"), 4 * MIB)
 LAYOUT = PieceLayout.of(KEY.size)
@@ -131,6 +131,20 @@ def test_what_a_neighbour_has_and_can_be_checked_is_asked_for() -> None:
     assert world.requests() == []
     world.table()
     assert {peer for peer, _ in world.requests()} == {A}
+
+
+def test_a_lease_that_is_to_end_earlier_keeps_what_has_come_and_is_coming() -> None:
+    world = World()
+    world.open()
+    world.grant(1, 0, 16)
+    (fetch,) = world.look(Fetch)
+    for piece in range(4):
+        world.machine.sourcing.received(fetch.stream, world.now)
+        world.machine.sourcing.fetched(fetch.stream, piece, bytearray())
+    world.machine.heard(protocol.Trim(1, 2), world.now)
+    assert world.told(protocol.Trimmed) == [protocol.Trimmed(LeaseId(1), 5)]
+    assert world.pieces.leased == 0b10000
+    assert world.machine.sourcing.fetched(fetch.stream, 4, bytearray()) == (True, False)
 
 
 def test_no_piece_is_asked_twice_of_one_neighbour_when_a_lease_over_it_was_cut() -> None:

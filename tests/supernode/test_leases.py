@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
@@ -10,7 +11,7 @@ from shoal.descriptor import BlobKey
 from shoal.digest import Digest
 from shoal.pieces import MIB, PieceLayout
 from shoal.reference import Location
-from supernode.leases import ORIGIN_SLOTS, Granted, Lease, OriginLeases, Revoked, Trimmed
+from supernode.leases import ORIGIN_SLOTS, Granted, Lease, OriginLeases, Revoked, Trimming
 from supernode.protocol import PeerId
 from supernode.swarm import Swarm
 
@@ -54,10 +55,16 @@ def test_when_others_join_what_a_lone_lease_has_not_reached_is_split_off() -> No
     fetch(leases, lone, 10, 1.0)
     for name in "bcdefgh":
         join(leases, swarm, name)
-    decisions = leases.decide(1.0)
-    assert [decision.lease for decision in decisions if isinstance(decision, Trimmed)] == [lone]
-    assert lone.next < lone.end < swarm.layout.count
-    holders = [decision.lease.holder for decision in decisions if isinstance(decision, Granted)]
+    (asked,) = leases.decide(1.0)
+    assert isinstance(asked, Trimming)
+    assert (asked.lease, lone.end) == (lone, swarm.layout.count)
+    assert lone.next < asked.end < swarm.layout.count
+    assert leases.decide(1.0) == []  # nothing is granted twice: its holder may be further than is known
+    leases.trimmed(lone.id, lone.holder, asked.end + 3)
+    assert lone.end == asked.end + 3
+    leases_of_others = granted(leases, 1.0)
+    assert min(lease.next for lease in leases_of_others) == lone.end
+    holders = [lease.holder for lease in leases_of_others]
     assert len(holders) == ORIGIN_SLOTS - 1
     assert set(holders) <= set("abcdefgh")
 
@@ -69,8 +76,22 @@ def test_a_lone_lease_keeps_what_its_holder_reaches_before_the_cut_does() -> Non
     for piece in range(10):
         fetch(leases, lone, 1, 0.02 * (piece + 1))
     join(leases, swarm, "b")
-    leases.decide(0.2)
-    assert lone.end - lone.next == 25
+    (asked,) = leases.decide(0.2)
+    assert isinstance(asked, Trimming)
+    assert asked.end - lone.next == 25
+
+
+@pytest.mark.parametrize(("end", "kept"), [(0, 0), (2, 0), (3, 1), (128, 126), (1 << 17, 126)])
+def test_a_holder_ends_its_lease_where_it_says_and_never_later_than_it_did(end: int, kept: int) -> None:
+    leases, swarm = OriginLeases(random.Random(1)), swarm_of(32 * MIB)
+    join(leases, swarm, "a")
+    (lone,) = granted(leases)
+    fetch(leases, lone, 2, 1.0)
+    leases.trimmed(lone.id, PeerId("b"), 5)
+    assert lone.end == 128
+    leases.trimmed(lone.id, lone.holder, end)
+    assert swarm.leased.bit_count() == kept
+    assert (lone.id in leases.leases) == bool(kept)
 
 
 def test_an_origin_has_so_many_slots_over_all_its_blobs() -> None:
@@ -198,8 +219,8 @@ def test_a_lease_ends_where_a_seed_has_all_that_follows() -> None:
     fetch(leases, lease, 3, 1.0)
     swarm.join(PeerId("seed"))
     assert swarm.update(PeerId("seed"), swarm.layout.all)
-    assert [decision.lease for decision in leases.shorten(swarm)] == [lease]
-    assert (lease.next, lease.end) == (3, 4)
+    assert leases.shorten(swarm) == [Trimming(lease, 4)]
+    assert leases.shorten(swarm) == []
 
 
 def test_a_place_that_failed_a_peer_gets_it_no_lease_and_another_place_does() -> None:
@@ -270,6 +291,13 @@ class LeaseMachine(RuleBasedStateMachine):
         if self.leases.leases:
             lease = choice.choice(list(self.leases.leases.values()))
             self.leases.release(lease.id, lease.holder)
+        self.decide()
+
+    @rule(choice=st.randoms(), end=st.integers(0, 30))
+    def trim(self, choice: random.Random, end: int) -> None:
+        if self.leases.leases:
+            lease = choice.choice(list(self.leases.leases.values()))
+            self.leases.trimmed(lease.id, lease.holder, end)
         self.decide()
 
     @rule()
