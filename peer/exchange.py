@@ -16,8 +16,8 @@ from peer.sought import Sought
 from peer.uploading import Uploading
 from peer.uploads import Upload
 from shoal.descriptor import BlobKey
-from shoal.messages import BlobRef, InvalidMessage, key_of
-from shoal.pieces import PIECE_DIGEST_SIZE, PieceLayout, PieceSet, from_bitfield
+from shoal.messages import BlobRef, InvalidMessage, key_of, pieces_of
+from shoal.pieces import PIECE_DIGEST_SIZE, PieceSet
 from supernode.protocol import PeerId
 
 _COMING_SECONDS = 6.0
@@ -233,7 +233,7 @@ class Exchange:
             case wire.Coming():
                 sought = self._sought.get(key_of(message))
                 if sought is not None:
-                    sought.coming[peer] = _pieces(message.pieces, sought.layout), now
+                    sought.coming[peer] = pieces_of(message.pieces, sought.layout), now
             case wire.Join():
                 self._joined(peer, message)
             case wire.Part():
@@ -280,7 +280,7 @@ class Exchange:
                 unknown.append(BlobRef(*blob))
                 continue
             layout, _ = offer
-            have = _pieces(each.have, layout) if each.have else layout.all
+            have = pieces_of(each.have, layout) if each.have else layout.all
             shared.append(blob)
             sought = self._sought.get(blob)
             if sought is not None:
@@ -320,10 +320,3 @@ class Exchange:
         sought.book.gained(peer, pieces)
         if pieces & sought.book.wanted:
             self.due()
-
-
-def _pieces(bitfield: bytes, layout: PieceLayout) -> PieceSet:
-    try:
-        return from_bitfield(bitfield, layout.count)
-    except ValueError as error:
-        raise InvalidMessage(str(error)) from None

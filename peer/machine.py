@@ -23,8 +23,8 @@ from peer.sought import Place, Sought
 from peer.sourcing import Sourcing
 from peer.uploads import UPLOAD_SLOTS, Upload
 from shoal.descriptor import BlobKey
-from shoal.messages import InvalidMessage, key_of
-from shoal.pieces import PIECE_DIGEST_SIZE, PieceLayout, PieceSet, from_bitfield, iterate, to_bitfield
+from shoal.messages import InvalidMessage, key_of, pieces_of
+from shoal.pieces import PIECE_DIGEST_SIZE, PieceLayout, PieceSet, iterate, to_bitfield
 from shoal.reference import Location
 from supernode import protocol
 from supernode.protocol import PeerId, parse_peer_id
@@ -310,10 +310,7 @@ class Machine:
         sought.is_answered = True
 
     def _learn(self, sought: Sought, message: protocol.TableNews) -> None:
-        try:
-            pieces = from_bitfield(message.pieces, sought.layout.count)
-        except ValueError as error:
-            raise InvalidMessage(str(error)) from None
+        pieces = pieces_of(message.pieces, sought.layout)
         if len(message.digests) != pieces.bit_count() * PIECE_DIGEST_SIZE:
             raise InvalidMessage("not one digest for each piece")
         sought.learn(iterate(pieces), message.digests, hearsay=False)

@@ -50,7 +50,7 @@ class Hello(Message, frozen=True):
     peer: _PeerText
 
 
-class Joined(msgspec.Struct, frozen=True, omit_defaults=True):
+class Joined(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A blob that the sender has pieces of; `have` is empty where it has all of them."""
 
     digest: DigestText

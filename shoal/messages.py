@@ -12,7 +12,7 @@ import msgspec
 
 from shoal.descriptor import BlobKey
 from shoal.digest import Digest, InvalidDigest
-from shoal.pieces import MAX_BLOB_SIZE, MAX_PIECES, PIECE_DIGEST_SIZE
+from shoal.pieces import MAX_BLOB_SIZE, MAX_PIECES, PIECE_DIGEST_SIZE, PieceLayout, PieceSet, from_bitfield
 
 DigestText = Annotated[str, msgspec.Meta(max_length=160)]
 BlobSize = Annotated[int, msgspec.Meta(ge=0, le=MAX_BLOB_SIZE)]
@@ -26,11 +26,14 @@ class InvalidMessage(ValueError):
     """Bytes that are no message of the expected kinds."""
 
 
-class Message(msgspec.Struct, frozen=True, tag_field="t", tag=str.lower, omit_defaults=True):
-    """Base of all messages; the field `t` holds the lower-case name of the kind."""
+class Message(msgspec.Struct, frozen=True, gc=False, tag_field="t", tag=str.lower, omit_defaults=True):
+    """Base of all messages; the field `t` holds the lower-case name of the kind.
+
+    `gc`: they hold no cycles, and the garbage collector need not look for any.
+    """
 
 
-class BlobRef(msgspec.Struct, frozen=True):
+class BlobRef(msgspec.Struct, frozen=True, gc=False):
     """Which blob is meant. A blob is digest and size as long as nobody has verified its bytes."""
 
     digest: DigestText
@@ -57,6 +60,14 @@ def _key(digest: str, size: int) -> BlobKey:
     try:
         return BlobKey(Digest(digest), size)
     except InvalidDigest as error:
+        raise InvalidMessage(str(error)) from None
+
+
+def pieces_of(bitfield: bytes, layout: PieceLayout) -> PieceSet:
+    """The pieces of a message's bitfield; raises `InvalidMessage` where it is not one of this layout."""
+    try:
+        return from_bitfield(bitfield, layout.count)
+    except ValueError as error:
         raise InvalidMessage(str(error)) from None
 
 

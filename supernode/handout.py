@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from supernode.protocol import PeerId
@@ -19,6 +20,8 @@ had 170 neighbours, uploaded a fifth more than the others and were slowest: 1.55
 
 _WORD = 4
 """Bytes of a random number by which a member is drawn."""
+
+_neighbours = operator.attrgetter("neighbours")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +39,14 @@ def choose_neighbours(
     contacts: Mapping[PeerId, Contact],
     rng: random.Random,
     limit: int = MAX_NEIGHBOURS,
+    familiar: Sequence[PeerId] = (),
 ) -> list[PeerId]:
     """Members besides `peer`: all up to `limit`, else half of it, half of these from its zone where there are as many.
 
-    Some are drawn at random. Of these, members that still leech make up at least half where there are as many, so that
-    a few seeds are not everybody's only neighbours, and the ones with the fewest neighbours are taken.
+    First come those that are `familiar`, its neighbours for another blob of the same image: an image of 40 layers needs
+    no more connections than one of them. Others are drawn at random. Of these, members that still leech make up at
+    least half where there are as many, so that a few seeds are not everybody's only neighbours, and the ones with the
+    fewest neighbours are taken.
     """
     members = swarm.members
     others = list(members)
@@ -48,7 +54,11 @@ def choose_neighbours(
         others.remove(peer)
         return _shuffled(others, rng)
     count = -(-limit // 2)
-    drawn = _fewest_first(_draw(others, _DRAWN * count, rng, peer), swarm)
+    drawn = [other for other in familiar if other in swarm.leechers]
+    if len(drawn) >= count and len(swarm.leechers) == len(members):
+        return drawn[:count]
+    drawn += _fewest_first(_draw(others, _DRAWN * count, rng, peer), swarm)
+    drawn = list(dict.fromkeys(drawn))
     zone = contacts[peer].zone
     near = [other for other in drawn if contacts[other].zone == zone]
     if len(near) == len(drawn):
@@ -87,8 +97,8 @@ def _mix(peers: list[PeerId], swarm: Swarm, count: int) -> list[PeerId]:
 
 def _fewest_first(peers: list[PeerId], swarm: Swarm) -> list[PeerId]:
     """The peers in the order of their numbers of neighbours; of those with as many the order stays."""
-    members = swarm.members
-    return sorted(peers, key=lambda peer: len(members[peer].neighbours))
+    found = map(swarm.members.__getitem__, peers)
+    return sorted(peers, key=dict(zip(peers, map(len, map(_neighbours, found)), strict=True)).__getitem__)
 
 
 def _draw(peers: list[PeerId], count: int, rng: random.Random, but: PeerId) -> list[PeerId]:
@@ -106,5 +116,5 @@ def _draw(peers: list[PeerId], count: int, rng: random.Random, but: PeerId) -> l
 
 
 def _shuffled(peers: list[PeerId], rng: random.Random) -> list[PeerId]:
-    draw = rng.random
-    return sorted(peers, key=lambda _: draw())
+    words = memoryview(rng.randbytes(_WORD * len(peers))).cast("I")
+    return sorted(peers, key=dict(zip(peers, words, strict=True)).__getitem__)

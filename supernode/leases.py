@@ -223,10 +223,12 @@ class OriginLeases:
         lease.end = end
         lease.swarm.recount()
 
-    def shorten(self, swarm: Swarm) -> list[Decision]:
-        """Others have come to have pieces that are leased: a lease ends where all that follows is held by others."""
+    def shorten(self, swarm: Swarm, gained: PieceSet) -> list[Decision]:
+        """Somebody has come to have leased pieces: a lease ends where others than its holder have all that follows."""
         decisions: list[Decision] = []
         for lease in [each for each in self.leases.values() if each.swarm is swarm and not each.relief]:
+            if not gained >> lease.asked_end - 1 & 1:
+                continue
             needed = lease.rest & ~swarm.held_by_others(lease.holder)
             self._trim(lease, max(needed.bit_length(), lease.next + 1), decisions)
         return decisions

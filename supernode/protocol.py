@@ -47,7 +47,7 @@ def parse_peer_id(text: str) -> PeerId:
     return PeerId(text)
 
 
-class Wanted(msgspec.Struct, frozen=True, omit_defaults=True):
+class Wanted(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A blob that a peer opens, and one place where an origin keeps it. A blob with several places is told for each."""
 
     digest: DigestText
@@ -62,7 +62,7 @@ class Wanted(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whether this peer may fetch from that place."""
 
 
-class Held(msgspec.Struct, frozen=True, omit_defaults=True):
+class Held(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A blob of which a peer has pieces; `have` is empty where it has the whole, verified blob."""
 
     digest: DigestText
@@ -72,7 +72,7 @@ class Held(msgspec.Struct, frozen=True, omit_defaults=True):
     """The pieces that come to it from an origin without a lease."""
 
 
-class Neighbour(msgspec.Struct, frozen=True):
+class Neighbour(msgspec.Struct, frozen=True, gc=False):
     """A peer to exchange pieces with."""
 
     peer: _Text

@@ -61,10 +61,10 @@ class Swarm:
             member = self.members[peer] = Member()
         return member
 
-    def update(self, peer: PeerId, have: PieceSet) -> bool:
+    def update(self, peer: PeerId, have: PieceSet) -> PieceSet:
         """A member tells which pieces it has; what it no longer has may become free.
 
-        Whether somebody has a lease over pieces that this member did not have before.
+        Returns the pieces that it did not have before and over which somebody has a lease.
         """
         member = self.members[peer]
         kept = member.have & have
@@ -79,7 +79,7 @@ class Swarm:
             self.recount()
         if self.starved and peer in self.starved:
             self.starve(peer, self.starved[peer] & ~have)
-        return bool(gained & self.leased)
+        return gained & self.leased
 
     def expect(self, peer: PeerId, pieces: PieceSet, until: float) -> None:
         """A member tells which pieces come to it from an origin without a lease; it replaces what it told before."""

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from shoal.descriptor import BlobKey
-from shoal.messages import InvalidMessage, NamesBlob, key_of
-from shoal.pieces import PIECE_DIGEST_SIZE, PieceLayout, PieceSet, from_bitfield, iterate, run_of, to_bitfield
+from shoal.messages import InvalidMessage, NamesBlob, key_of, pieces_of
+from shoal.pieces import PIECE_DIGEST_SIZE, PieceLayout, PieceSet, iterate, run_of, to_bitfield
 from shoal.reference import InvalidReference, Location, Registry
 from supernode import protocol
 from supernode.handout import MAX_NEIGHBOURS, Contact, choose_audience, choose_neighbours
@@ -224,7 +224,8 @@ class Tracker:
             try:
                 location = _location(wanted.registry, wanted.repository)
                 layout = PieceLayout.of(wanted.size)
-                have, coming = _pieces(wanted.have, layout), _pieces(wanted.coming, layout)
+                have = pieces_of(wanted.have, layout) if wanted.have else 0
+                coming = pieces_of(wanted.coming, layout) if wanted.coming else 0
                 origin = self._origin(location.registry)
                 swarm = self._swarm(peer, state, wanted)
                 if location not in swarm.members[peer].places and len(swarm.members[peer].places) >= _MAX_PLACES:
@@ -240,8 +241,9 @@ class Tracker:
             self._origins[location.registry] = origin
             origin.want(peer, location, swarm)
             opened[swarm.key] = swarm
+        familiar: Sequence[PeerId] = ()
         for swarm in opened.values():
-            self._introduce(peer, swarm)
+            familiar = self._introduce(peer, swarm, familiar)
         self._decide(now)
 
     def _origin(self, registry: Registry) -> OriginLeases:
@@ -253,28 +255,30 @@ class Tracker:
             origin = OriginLeases(self._rng, self._ids, self._origin_slots)
         return origin
 
-    def _introduce(self, peer: PeerId, swarm: Swarm) -> None:
-        chosen = choose_neighbours(peer, swarm, self._contacts, self._rng, self._handout)
+    def _introduce(self, peer: PeerId, swarm: Swarm, familiar: Sequence[PeerId] = ()) -> list[PeerId]:
+        """Give a peer neighbours, and return them."""
+        chosen = choose_neighbours(peer, swarm, self._contacts, self._rng, self._handout, familiar)
         swarm.introduce(peer, chosen)
         self._send([peer], protocol.Handout(*swarm.key, [self._peers[other].neighbour for other in chosen]))
         if swarm.table.tabled:
             self._send([peer], self._digests(swarm, swarm.table.tabled))
         if swarm.held & ~swarm.table.tabled:
             self._untold[swarm.key] = swarm
+        return chosen
 
     def _announce(self, peer: PeerId, state: _Peer, held: protocol.Held, now: float) -> None:
         swarm = state.swarms.get(key_of(held))
         is_new = swarm is None
         layout = swarm.layout if swarm is not None else PieceLayout.of(held.size)
-        have = _pieces(held.have, layout) if held.have else layout.all
-        coming = _pieces(held.coming, layout) if held.coming else 0
+        have = pieces_of(held.have, layout) if held.have else layout.all
+        coming = pieces_of(held.coming, layout) if held.coming else 0
         if swarm is None:
             swarm = self._swarm(peer, state, held)
         member = swarm.members[peer]
         if coming or swarm.coming:
             self._update(peer, swarm, have, coming, now)
-        elif have != member.have and swarm.update(peer, have):
-            self._shorten(swarm)
+        elif have != member.have and (gained := swarm.update(peer, have)):
+            self._shorten(swarm, gained)
         member.complete = not held.have
         if member.complete and peer in swarm.leechers:
             self._sated(peer, swarm)
@@ -287,15 +291,16 @@ class Tracker:
 
     def _update(self, peer: PeerId, swarm: Swarm, have: PieceSet, coming: PieceSet, now: float) -> None:
         """A member tells what it has and what comes to it."""
-        if swarm.update(peer, have):
-            self._shorten(swarm)
+        if gained := swarm.update(peer, have):
+            self._shorten(swarm, gained)
         if coming or peer in swarm.coming:
             swarm.expect(peer, coming, now + _COMING_SECONDS)
             self._expecting[swarm.key] = swarm
 
-    def _shorten(self, swarm: Swarm) -> None:
+    def _shorten(self, swarm: Swarm, gained: PieceSet) -> None:
+        """A member has come to have leased pieces."""
         for origin in self._origins.values():
-            self._tell_decisions(origin.shorten(swarm))
+            self._tell_decisions(origin.shorten(swarm, gained))
 
     def _present(self, peer: PeerId, swarm: Swarm) -> None:
         """A peer has come with pieces: leechers are told of it."""
@@ -316,7 +321,7 @@ class Tracker:
         if swarm is None or peer not in swarm.leechers:
             return
         try:
-            pieces = _pieces(message.pieces, swarm.layout)
+            pieces = pieces_of(message.pieces, swarm.layout)
         except InvalidMessage as error:
             self._refuse(peer, message, error)
             return
@@ -462,7 +467,7 @@ class Tracker:
         if swarm is None or peer not in swarm.table.asked or swarm.table.is_banned(peer, now):
             return
         try:
-            among = _pieces(message.pieces, swarm.layout)
+            among = pieces_of(message.pieces, swarm.layout)
             if len(message.digests) != among.bit_count() * PIECE_DIGEST_SIZE:
                 raise InvalidMessage("a table of the wrong length")
         except InvalidMessage as error:
@@ -498,13 +503,3 @@ class Tracker:
 @functools.lru_cache(maxsize=4096)
 def _location(registry: str, repository: str) -> Location:
     return Location.parse(registry, repository)
-
-
-def _pieces(bitfield: bytes, layout: PieceLayout) -> PieceSet:
-    """The pieces of a bitfield, none where it is empty; raises `InvalidMessage`."""
-    if not bitfield:
-        return 0
-    try:
-        return from_bitfield(bitfield, layout.count)
-    except ValueError as error:
-        raise InvalidMessage(str(error)) from None

@@ -52,6 +52,24 @@ def test_seeds_and_leechers_are_mixed() -> None:
     assert 8 <= sum(peer in found.leechers for peer in chosen) <= 17
 
 
+def test_blobs_of_one_image_have_the_same_neighbours() -> None:
+    found, contacts = swarm(500, 0, zones=3)
+    rng = random.Random(1)
+    first = choose_neighbours(PeerId("p0"), found, contacts, rng)
+    assert choose_neighbours(PeerId("p0"), found, contacts, rng, familiar=first) == first
+    found.remove(first[0])
+    others = choose_neighbours(PeerId("p0"), found, contacts, rng, familiar=first)
+    assert set(first[1:]) < set(others)
+    assert len(others) == len(first) == MAX_NEIGHBOURS // 2
+
+
+def test_who_knows_leechers_is_told_of_seeds_as_well() -> None:
+    found, contacts = swarm(500, 500)
+    familiar = [PeerId(f"p{place}") for place in range(1, 60)]
+    chosen = choose_neighbours(PeerId("p0"), found, contacts, random.Random(1), familiar=familiar)
+    assert 10 <= sum(peer in found.leechers for peer in chosen) <= 17
+
+
 def test_half_of_the_neighbours_are_of_the_same_zone() -> None:
     found, contacts = swarm(1000, 0, zones=20)
     chosen = choose_neighbours(PeerId("p0"), found, contacts, random.Random(1))

@@ -219,8 +219,8 @@ def test_a_lease_ends_where_a_seed_has_all_that_follows() -> None:
     fetch(leases, lease, 3, 1.0)
     swarm.join(PeerId("seed"))
     assert swarm.update(PeerId("seed"), swarm.layout.all)
-    assert leases.shorten(swarm) == [Trimming(lease, 4)]
-    assert leases.shorten(swarm) == []
+    assert leases.shorten(swarm, swarm.leased) == [Trimming(lease, 4)]
+    assert leases.shorten(swarm, swarm.leased) == []
 
 
 def test_a_place_that_failed_a_peer_gets_it_no_lease_and_another_place_does() -> None:
