@@ -30,7 +30,7 @@ from supernode import protocol
 from supernode.protocol import PeerId, parse_peer_id
 
 _SHUN_SECONDS = 600.0
-_STARVING_SECONDS, _RESCUE_SECONDS, _RESCUE_SPREAD = 2.0, 3.5, 0.6
+_STARVING_SECONDS, _RESCUE_SECONDS, _RESCUE_SPREAD = 1.0, 3.5, 0.6
 """For which a reader has waited when the supernode is asked for a lease, and when its peer fetches by itself: not all
 peers at the same moment, for what one has the others get from it."""
 _HOPEFUL_SECONDS = 0.6
@@ -346,12 +346,14 @@ class Machine:
 
     def _look_after(self, sought: Sought, now: float) -> None:
         self._fetch_unless_helped(sought, now)
+        starved = 0
         if now < sought.deceived_until:
             pieces = sought.pieces
             claimed = (pieces.absent | pieces.asked) & sought.book.available
-            self._starve(sought, claimed & ~self.exchange.obtainable(sought, now), now)
+            starved = claimed & ~self.exchange.obtainable(sought, now)
         for reader, since in list(sought.waits.items()):
-            self._look_after_reader(sought, sought.book.readers[reader], now - since, now)
+            starved |= self._look_after_reader(sought, sought.book.readers[reader], now - since, now)
+        self._starve(sought, starved, now)
         if sought.waits:
             waited = now - min(sought.waits.values())
             if sought.pieces.missing and waited > _GIVE_UP_SECONDS and now - sought.moved_at > _GIVE_UP_SECONDS:
@@ -363,21 +365,23 @@ class Machine:
             sought.sought_at = now
             self.announcing.seek(sought)
 
-    def _look_after_reader(self, sought: Sought, piece: int, waited: float, now: float) -> None:
-        """A reader has waited for `piece`: nobody is to be silent for long while a source lives."""
+    def _look_after_reader(self, sought: Sought, piece: int, waited: float, now: float) -> PieceSet:
+        """A reader has waited for `piece`: nobody is to be silent for long while a source lives.
+
+        Returns the piece where nobody gives it.
+        """
         pieces = sought.pieces
         if waited < _STARVING_SECONDS or not (pieces.absent | pieces.asked | pieces.leased) >> piece & 1:
-            return
+            return 0
         if self.sourcing.is_moving(sought, piece, now, _MOVES_SECONDS):
-            return
+            return 0
         unobtainable = (pieces.absent | pieces.asked) & ~self.exchange.obtainable(sought, now)
         if waited > _CLAIMED_SECONDS and unobtainable & sought.book.available:
             sought.deceived_until = now + _DECEIVED_SECONDS
-        if unobtainable >> piece & 1:
-            self._starve(sought, 1 << piece, now)  # the rest has its turn among all that leaves the origin
         if waited > self._rescue_patience + (0 if unobtainable >> piece & 1 else _HOPEFUL_SECONDS):
             self._rescue_patience = _RESCUE_SECONDS + _RESCUE_SPREAD * self._rng.random()
             self.sourcing.rescue(sought, piece, now, alone=not self.connected)
+        return unobtainable & 1 << piece  # the rest has its turn among all that leaves the origin
 
     def _starve(self, sought: Sought, pieces: PieceSet, now: float) -> None:
         """Ask the supernode for leases over pieces, now and then."""

@@ -28,6 +28,17 @@ class Member:
     """When it was last given neighbours because it asked for more."""
 
 
+@dataclass(frozen=True, slots=True)
+class Starvation:
+    """What a leecher waits for and nobody gives it."""
+
+    pieces: PieceSet
+    again: PieceSet
+    """Those of the pieces that it told before as well: that others have them has not helped."""
+    until: float
+    """How long this is believed, in the tracker's seconds: who goes on starving says it again."""
+
+
 @dataclass(slots=True, eq=False)
 class Swarm:
     """State of one blob. No I/O, no clock.
@@ -46,8 +57,7 @@ class Swarm:
     """The members that want pieces they lack."""
     coming: dict[PeerId, tuple[PieceSet, float]] = field(default_factory=dict)
     """Pieces that come to members from an origin without a lease, and until when that is believed."""
-    starved: dict[PeerId, PieceSet] = field(default_factory=dict)
-    """Pieces that leechers may fetch from an origin although others have them."""
+    starved: dict[PeerId, Starvation] = field(default_factory=dict)
     table: PieceTable = field(default_factory=PieceTable)
     _counts: PieceCounts = field(default_factory=PieceCounts)
 
@@ -78,7 +88,7 @@ class Swarm:
             self._counts.remove(lost)
             self.recount()
         if self.starved and peer in self.starved:
-            self.starve(peer, self.starved[peer] & ~have)
+            self._feed(peer, have)
         return gained & self.leased
 
     def expect(self, peer: PeerId, pieces: PieceSet, until: float) -> None:
@@ -91,29 +101,39 @@ class Swarm:
             self.recount()
 
     def expire(self, now: float) -> None:
-        """Pieces that were to come and whose time is over may be fetched by others."""
+        """Pieces that were to come and whose time is over are for others; who starved and has not said so again is fed."""
+        for fed in [peer for peer, starvation in self.starved.items() if starvation.until <= now]:
+            del self.starved[fed]
         late = [peer for peer, (_, until) in self.coming.items() if until <= now]
         for peer in late:
             del self.coming[peer]
         if late:
             self.recount()
 
-    def starve(self, peer: PeerId, pieces: PieceSet) -> None:
-        """A leecher cannot get these pieces from those that have them; it replaces what it told before."""
+    def starve(self, peer: PeerId, pieces: PieceSet, until: float) -> None:
+        """A leecher waits for these pieces and nobody gives them; it replaces what it told before."""
+        before = self.starved.pop(peer, None)
         if pieces:
-            self.starved[peer] = pieces
-        else:
-            self.starved.pop(peer, None)
+            self.starved[peer] = Starvation(pieces, pieces & before.pieces if before is not None else 0, until)
+
+    def _feed(self, peer: PeerId, pieces: PieceSet) -> None:
+        """A leecher starves for these pieces no more."""
+        starvation = self.starved.pop(peer)
+        if starvation.pieces & ~pieces:
+            self.starved[peer] = Starvation(starvation.pieces & ~pieces, starvation.again & ~pieces, starvation.until)
 
     def fetched(self, pieces: PieceSet) -> None:
         """Pieces have come from an origin: nobody starves for them any more."""
-        for peer, starved in list(self.starved.items()):
-            self.starve(peer, starved & ~pieces)
+        for peer in list(self.starved):
+            self._feed(peer, pieces)
 
     def starving(self, peer: PeerId) -> PieceSet:
-        """The pieces that a peer starves for and that come to nobody from an origin."""
-        pieces = self.starved.get(peer, 0)
-        return pieces & ~self.leased & ~self._expected if pieces else 0
+        """The pieces that a peer starves for and that come to nobody from an origin. Those that others have are among
+        them when it has said so twice: the first time they may be on their way."""
+        starvation = self.starved.get(peer)
+        if starvation is None:
+            return 0
+        return (starvation.pieces & self.free | starvation.again) & ~self.leased & ~self._expected
 
     def sate(self, peer: PeerId) -> None:
         """A member wants no more pieces."""

@@ -25,6 +25,8 @@ _FAILED_SECONDS = 30.0
 """How long a peer gets no lease for a place that has failed it."""
 _COMING_SECONDS = 7.0
 """How long a peer's word counts that pieces come to it from an origin without a lease."""
+_STARVED_SECONDS = 2.0
+"""How long a peer's word counts that it starves: it says so each second as long as it does."""
 _YOUNG_SECONDS, _GATHERING_SECONDS = 10.0, 1.5
 """A supernode so young to which a peer of an earlier one returns grants no lease for so long: others return too, and
 have what would be granted."""
@@ -162,7 +164,7 @@ class Tracker:
         self._ask_tables(now)
         for key, swarm in list(self._expecting.items()):
             swarm.expire(now)
-            if not swarm.coming:
+            if not swarm.coming and not swarm.starved:
                 del self._expecting[key]
         self._reply(self._tags.expire(now))
         if now >= self._silence_due:
@@ -325,7 +327,8 @@ class Tracker:
         except InvalidMessage as error:
             self._refuse(peer, message, error)
             return
-        swarm.starve(peer, pieces)
+        swarm.starve(peer, pieces, now + _STARVED_SECONDS)
+        self._expecting[swarm.key] = swarm
         self._decide(now)
 
     def _sated(self, peer: PeerId, swarm: Swarm) -> None:

@@ -14,6 +14,13 @@ def test_all_get_the_blob_and_the_origin_sends_it_once(count: int) -> None:
     assert outcome.egress == 1.0
 
 
+def test_readers_of_many_layers_do_not_make_the_origin_send_twice() -> None:
+    """A client reads three layers at a time: of the second and third nothing leaves the origin until it says so."""
+    outcome = Simulation(100 * MB, [6.25 * MB] * 48, 6.25 * MB, seed=0, layers=5).run()
+    assert outcome.egress <= 1.02
+    assert outcome.ratio <= 1.2
+
+
 def test_the_same_seed_gives_the_same_run() -> None:
     runs = [Simulation(5 * MB, [10.0 * MB] * 8, 10.0 * MB, seed=3).run() for _ in range(2)]
     assert runs[0] == runs[1]

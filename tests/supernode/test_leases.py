@@ -194,7 +194,9 @@ def test_a_starving_peer_gets_a_lease_over_what_others_claim_to_have() -> None:
     a, b = join(leases, swarm, "a"), join(leases, swarm, "b")
     swarm.update(b, swarm.layout.all)
     assert granted(leases) == []
-    swarm.starve(a, 0b1100)
+    swarm.starve(a, 0b1100, 9.0)
+    assert granted(leases) == [], "they may be on their way"
+    swarm.starve(a, 0b1100, 9.0)
     (lease,) = granted(leases)
     assert (lease.holder, lease.next, lease.end) == (a, 2, 4)
     assert granted(leases) == [], "one lease for each piece"
@@ -207,7 +209,7 @@ def test_what_a_peer_starves_for_goes_before_its_other_blobs() -> None:
     for name in "abcdefghi":
         join(leases, first, name)
         join(leases, second, name)
-    second.starve(PeerId("a"), 0b1)
+    second.starve(PeerId("a"), 0b1, 9.0)
     found = [lease for lease in granted(leases) if lease.swarm is second]
     assert [(lease.holder, lease.next, lease.end) for lease in found] == [("a", 0, 1)]
 

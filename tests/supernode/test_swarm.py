@@ -51,8 +51,21 @@ def test_what_others_have_is_what_the_other_members_have(told: list[tuple[PeerId
 
 def test_nobody_starves_for_a_piece_that_it_has() -> None:
     swarm = swarm_of(A)
-    swarm.starve(A, 0b11)
+    swarm.starve(A, 0b11, 9.0)
     swarm.update(A, 0b01)
     assert swarm.starving(A) == 0b10
     swarm.update(A, 0b11)
     assert swarm.starved == {}
+
+
+def test_a_piece_that_others_have_is_starved_for_when_that_is_said_twice_and_for_a_while() -> None:
+    swarm = swarm_of(A, B)
+    swarm.update(B, 0b01)
+    swarm.starve(A, 0b11, 2.0)
+    assert swarm.starving(A) == 0b10
+    swarm.starve(A, 0b01, 3.0)
+    assert swarm.starving(A) == 0b01
+    swarm.expire(3.0)
+    assert swarm.starving(A) == 0
+    swarm.starve(A, 0b01, 5.0)
+    assert swarm.starving(A) == 0

@@ -296,6 +296,8 @@ def test_who_seeks_neighbours_is_told_of_them_again_but_not_all_the_time(world: 
 def test_who_starves_gets_a_lease_for_what_others_claim(world: World) -> None:
     world.say(B, protocol.Announce([protocol.Held(*KEY)]))
     assert grants(world.open(A)) == []
+    assert grants(world.say(A, protocol.Starved(*KEY, bits(0b110)))) == []
+    world.now += 1.0
     ((peer, grant),) = grants(world.say(A, protocol.Starved(*KEY, bits(0b110))))
     assert (peer, grant.first, grant.count) == (A, 1, 2)
     world.say(A, protocol.Progress(grant.lease, 1, digests(2)))
