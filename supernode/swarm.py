@@ -101,7 +101,7 @@ class Swarm:
             self.recount()
 
     def expire(self, now: float) -> None:
-        """Pieces that were to come and whose time is over are for others; who starved and has not said so again is fed."""
+        """Pieces that were to come and whose time is over are for others; who does not say so again starves no more."""
         for fed in [peer for peer, starvation in self.starved.items() if starvation.until <= now]:
             del self.starved[fed]
         late = [peer for peer, (_, until) in self.coming.items() if until <= now]
