@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,9 +43,9 @@ class Daemon(Program):
         self.process.wait()
 
 
-def shoal(command: str, log: Path, settings: Mapping[str, str]) -> Daemon:
-    """A daemon of Shoal's own, configured by environment variables."""
-    return Daemon([sys.executable, "-m", "shoal.cli", command], log, settings)
+def shoal(command: str, log: Path, settings: Mapping[str, str], prefix: Sequence[str] = ()) -> Daemon:
+    """A daemon of Shoal's own, configured by environment variables; `prefix` is a command that becomes it."""
+    return Daemon([*prefix, sys.executable, "-m", "shoal.cli", command], log, settings)
 
 
 def free_ports(count: int) -> list[int]:

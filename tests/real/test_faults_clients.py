@@ -133,3 +133,31 @@ def test_a_silent_origin_is_an_error_in_time(
         assert_well(node)
     origin.silent.clear()
     assert all(get(node, path(digest)).brings(CONTENT) for node in nodes)
+
+
+@pytest.mark.parametrize("with_supernode", [False, True])
+def test_an_image_of_more_layers_than_the_node_has_descriptors(
+    with_supernode: bool,
+    origin: ScriptedOrigin,
+    supernode: Supernode,
+    tmp_path: Path,
+    stack: ExitStack,
+    pool: ThreadPoolExecutor,
+) -> None:
+    layers = [random_bytes(70_000 + n, ("layer", n)) for n in range(400)]
+    origin.push(*layers)
+    digests = list(origin.contents)[: len(layers)]
+    url = origin.start(stack)
+    if with_supernode:
+        supernode.start(stack)
+    node = Node(tmp_path / "node", {"good.test": url}, supernode.port if with_supernode else 0, descriptors=256)
+    daemon = node.start(stack)
+    descriptors = Path(f"/proc/{daemon.process.pid}/fd")
+    idle = len(list(descriptors.iterdir()))
+    assert get(node, path("latest", kind="manifests")).status == 200
+    for got, layer in zip(pool.map(lambda digest: get(node, path(digest)), digests), layers, strict=True):
+        assert got.brings(layer)
+    assert all(origin.requests[f"GET {digest}"] == 1 for digest in digests)
+    assert_well(node)
+    wait_until(lambda: set(digests) <= node.stored(), "all layers are stored")
+    wait_until(lambda: len(list(descriptors.iterdir())) < idle + 32, "what was open is closed")

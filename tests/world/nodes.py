@@ -33,6 +33,8 @@ class Node:
     supernode: int = 0
     """The supernode's port; 0: none."""
     settings: dict[str, str] = field(default_factory=dict)
+    descriptors: int = 0
+    """The most file descriptors that it may have; 0: as many as the test."""
     peer_port: int = 0
     proxy_port: int = 0
     operations_port: int = 0
@@ -63,7 +65,8 @@ class Node:
         }
         if self.supernode:
             settings["SHOAL_PEER__SUPERNODE"] = f"http://127.0.0.1:{self.supernode}"
-        return shoal("peer", self.folder / "log", settings | self.settings)
+        prefix = ["prlimit", f"--nofile={self.descriptors}:{self.descriptors}"] if self.descriptors else []
+        return shoal("peer", self.folder / "log", settings | self.settings, prefix)
 
     def start(self, stack: ExitStack) -> Daemon:
         """Start it, and wait until it serves and has reached its supernode."""
