@@ -118,14 +118,12 @@ class Sharing:
 
     def tell_own(self, sought: Sought) -> None:
         """No supernode tells the digests of what this peer fetched: it does so itself."""
-        peers = [peer for peer, told in self.told.items() if sought.key in told]
-        if peers:
+        if peers := self._told(sought.key):
             self._tell_pieces(peers, sought.key, sought, sought.own & sought.pieces.there)
 
     def tell_coming(self, sought: Sought, pieces: PieceSet) -> None:
         """These pieces come from an origin without a lease: others need not fetch them."""
-        peers = [peer for peer, told in self.told.items() if sought.key in told]
-        if peers:
+        if peers := self._told(sought.key):
             self._out.append(Send(peers, wire.Coming(*sought.key, to_bitfield(pieces, sought.layout.count))))
 
     def wake(self, now: float) -> None:
@@ -154,6 +152,10 @@ class Sharing:
                     lacking.setdefault(lacks, []).append(peer)
             for lacks, peers in lacking.items():
                 self._tell_pieces(peers, blob, sought, lacks)
+
+    def _told(self, blob: BlobKey) -> list[PeerId]:
+        """The neighbours that know that this peer shares a blob."""
+        return [peer for peer, told in self.told.items() if blob in told]
 
     def _tell_pieces(self, peers: list[PeerId], blob: BlobKey, sought: Sought | None, pieces: PieceSet) -> None:
         own = pieces & sought.own if self.tells_digests and sought is not None else 0

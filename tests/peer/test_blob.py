@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -21,21 +20,6 @@ from tests.world.images import random_bytes
 
 CONTENT = random_bytes(3 * MIB + 17, seed=1)
 BLOB = Descriptor(Digest.of(CONTENT), len(CONTENT))
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(tmp_path)
-    store.open()
-    yield store
-    store.close()
-
-
-@pytest.fixture
-async def workers() -> AsyncIterator[Workers]:
-    workers = Workers()
-    yield workers
-    workers.close()
 
 
 @pytest.fixture

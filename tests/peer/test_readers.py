@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import pytest
@@ -295,14 +294,6 @@ class Client(Sink):
         if end == self._end:
             first, last = LAYOUT.at(self._start), LAYOUT.at(self._end - 1)
             assert run_of(first, last - first + 1) & ~blob.partial.have == 0
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(tmp_path)
-    store.open()
-    yield store
-    store.close()
 
 
 def descriptors() -> int:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
@@ -21,21 +20,6 @@ from tests.world.images import random_bytes
 
 SIZE = 40 * MIB
 CONTENT = random_bytes(SIZE, seed=2)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(tmp_path)
-    store.open()
-    yield store
-    store.close()
-
-
-@pytest.fixture
-async def workers() -> AsyncIterator[Workers]:
-    workers = Workers()
-    yield workers
-    workers.close()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,12 @@ def stack() -> Iterator[ExitStack]:
     """What was started in a test ends with it, in reverse."""
     with ExitStack() as stack:
         yield stack
+
+
+@pytest.fixture
+def pool(stack: ExitStack) -> ThreadPoolExecutor:
+    """For clients that pull at the same time."""
+    return stack.enter_context(ThreadPoolExecutor(16))
 
 
 @pytest.fixture(scope="session")

@@ -24,11 +24,6 @@ def path(digest: str, place: str = "good.test", kind: str = "blobs") -> str:
     return f"/v2/{place}/{REPOSITORY}/{kind}/{digest}"
 
 
-@pytest.fixture
-def pool(stack: ExitStack) -> ThreadPoolExecutor:
-    return stack.enter_context(ThreadPoolExecutor(8))
-
-
 def assert_well(node: Node) -> None:
     assert node.is_ready
     assert "Traceback" not in node.log

@@ -25,11 +25,6 @@ def blob_path(digest: str, repository: str = REPOSITORY) -> str:
 
 
 @pytest.fixture
-def pool(stack: ExitStack) -> ThreadPoolExecutor:
-    return stack.enter_context(ThreadPoolExecutor(8))
-
-
-@pytest.fixture
 def nodes(
     origin: ScriptedOrigin, supernode: Supernode, tmp_path: Path, request: pytest.FixtureRequest, stack: ExitStack
 ) -> Iterator[list[Node]]:

@@ -6,40 +6,20 @@ import hashlib
 import os
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from shoal.digest import Digest
-from tests.world.client import Got, get
+from tests.world.client import get
 from tests.world.images import random_bytes
 from tests.world.nodes import Node, Supernode, wait_until
-from tests.world.origin import REPOSITORY, ScriptedOrigin
+from tests.world.origin import ScriptedOrigin
+from tests.world.swarm import UPSTREAM, blob_path, pull_all, start_nodes
 
 MIB = 1 << 20
-UPSTREAM = "docker.io"
-
-
-def blob_path(digest: str, repository: str = REPOSITORY) -> str:
-    return f"/v2/{repository}/blobs/{digest}"
-
-
-@pytest.fixture
-def pool(stack: ExitStack) -> ThreadPoolExecutor:
-    return stack.enter_context(ThreadPoolExecutor(16))
-
-
-def start_nodes(count: int, url: str, supernode: Supernode, folder: Path, stack: ExitStack) -> list[Node]:
-    nodes = [Node(folder / f"node{place}", {UPSTREAM: url}, supernode.port) for place in range(count)]
-    for node in nodes:
-        node.start(stack)
-    return nodes
-
-
-def pull_all(pool: ThreadPoolExecutor, nodes: list[Node], digest: str) -> list[Future[Got]]:
-    return [pool.submit(get, node, blob_path(digest)) for node in nodes]
 
 
 SIZE, RATE = 96 * MIB, 12 * MIB

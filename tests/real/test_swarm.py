@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-
-import pytest
 
 from shoal.digest import Digest
 from tests.real.conftest import Registry
@@ -18,31 +16,11 @@ from tests.world.images import random_bytes
 from tests.world.nodes import Node, Supernode, wait_until
 from tests.world.origin import REPOSITORY, ScriptedOrigin
 from tests.world.programs import require
+from tests.world.swarm import UPSTREAM, blob_path, pull_all, start_nodes
 
 MIB = 1 << 20
 SOCKET_BUFFERS = 6 * MIB
 """What a connection of loopback holds at most, sent and not read (`net.ipv4.tcp_rmem`)."""
-UPSTREAM = "docker.io"
-
-
-def blob_path(digest: str) -> str:
-    return f"/v2/{REPOSITORY}/blobs/{digest}"
-
-
-@pytest.fixture
-def pool(stack: ExitStack) -> ThreadPoolExecutor:
-    return stack.enter_context(ThreadPoolExecutor(16))
-
-
-def start_nodes(count: int, url: str, supernode: Supernode, folder: Path, stack: ExitStack) -> list[Node]:
-    nodes = [Node(folder / f"node{place}", {UPSTREAM: url}, supernode.port) for place in range(count)]
-    for node in nodes:
-        node.start(stack)
-    return nodes
-
-
-def pull_all(pool: ThreadPoolExecutor, nodes: list[Node], digest: str) -> list[Future[Got]]:
-    return [pool.submit(get, node, blob_path(digest)) for node in nodes]
 
 
 def test_three_nodes_at_once_take_each_byte_from_the_origin_once(

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import threading
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 
 import aiohttp
@@ -16,6 +16,7 @@ from peer import wire
 from shoal.digest import Digest
 from shoal.pieces import PieceLayout, piece_digest, to_bitfield
 from supernode import protocol
+from tests.world.threads import serve
 
 _ANNOUNCE_SECONDS = 1.0
 
@@ -38,29 +39,23 @@ class Liar:
     def start(self, supernode_port: int, stack: ExitStack) -> None:
         """Claim the blob until `stack` ends; returns when the supernode knows."""
         (port,) = free_ports(1)
-        known, loop, stop = threading.Event(), asyncio.new_event_loop(), asyncio.Event()
+        known = threading.Event()
 
-        async def lie() -> None:
+        async def start(inner: AsyncExitStack) -> None:
+            inner.push_async_callback(self._end)
             server = await asyncio.start_server(self._greet, "127.0.0.1", port)
-            announcing = asyncio.create_task(self._announce(supernode_port, port, known))
-            await stop.wait()
-            announcing.cancel()
-            server.close()
-            tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            inner.callback(server.close)
+            self._announcing = asyncio.create_task(self._announce(supernode_port, port, known))
 
-        thread = threading.Thread(target=loop.run_until_complete, args=(lie(),))
-        thread.start()
-
-        def end() -> None:
-            loop.call_soon_threadsafe(stop.set)
-            thread.join()
-            loop.close()
-
-        stack.callback(end)
+        serve(start, stack)
         assert known.wait(10), "the supernode takes the liar's word"
+
+    @staticmethod
+    async def _end() -> None:
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _announce(self, supernode_port: int, port: int, known: threading.Event) -> None:
         url = f"http://127.0.0.1:{supernode_port}{protocol.PATH}"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -17,6 +16,7 @@ from bench.images import CONFIG_TYPE, LAYER_TYPE
 from shoal.descriptor import OCI_MANIFEST
 from shoal.digest import Digest
 from shoal.ranges import parse_range
+from tests.world.threads import serve
 
 REPOSITORY = "library/made"
 _CHUNK = 64 << 10
@@ -78,28 +78,16 @@ class ScriptedOrigin:
     def start(self, stack: ExitStack) -> str:
         """Serve from a thread until `stack` ends; returns the address."""
         (port,) = free_ports(1)
-        started, loop, stop = threading.Event(), asyncio.new_event_loop(), asyncio.Event()
 
-        async def serve() -> None:
+        async def start(inner: AsyncExitStack) -> None:
             app = web.Application()
             app.router.add_get("/v2/{repository:.+}/{kind:manifests|blobs}/{reference}", self._answer)
             runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
             await runner.setup()
+            inner.push_async_callback(runner.cleanup)
             await web.TCPSite(runner, "127.0.0.1", port).start()
-            started.set()
-            await stop.wait()
-            await runner.cleanup()
 
-        thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-        thread.start()
-
-        def end() -> None:
-            loop.call_soon_threadsafe(stop.set)
-            thread.join()
-            loop.close()
-
-        stack.callback(end)
-        started.wait()
+        serve(start, stack)
         return f"http://127.0.0.1:{port}"
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
