@@ -29,7 +29,7 @@ from shoal.messages import BlobRef
 from shoal.pieces import PIECE_DIGEST_SIZE
 from supernode import protocol
 
-_BAR = 40_000.0
+_BAR = 60_000.0
 _CONNECTIONS = (1, 100, 1000)
 _LOADED = 100
 _SECONDS, _WARM_UP = 4.0, 1.0

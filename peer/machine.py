@@ -185,9 +185,8 @@ class Machine:
         """Pieces and the digests by which they were checked are not to be trusted, nor what followed from them."""
         gone = pieces & sought.pieces.there
         self.exchange.sharing.withdraw(sought.key)
-        untrusted = (
-            pieces | sought.pieces.asked
-        ) & ~sought.pieces.leased  # what an origin sends was not checked by them
+        # what an origin sends was not checked by these digests
+        untrusted = (pieces | sought.pieces.asked) & ~sought.pieces.leased
         self.exchange.cancel(sought.key, sought.pieces.void(untrusted))
         sought.forget(untrusted)
         sought.suspects.clear()
