@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from shoal.pieces import PIECE_DIGEST_SIZE, PieceSet, iterate
+from shoal.pieces import PIECE_DIGEST_SIZE, PieceSet, iterate, set_of
 from supernode.protocol import PeerId
 
 BAN_SECONDS = 600.0
@@ -47,17 +47,22 @@ class PieceTable:
 
     def report(self, peer: PeerId, pieces: PieceSet, among: Iterable[int], digests: bytes, firm: bool) -> None:
         """Take the digests of `pieces`; `digests` holds those of all pieces of `among`, in its order."""
+        taken = pieces & ~(self.tabled & ~self._weak if firm else self.tabled)
+        if not taken:
+            return
+        indices, news = set(iterate(taken)), []
         for place, index in enumerate(among):
-            bit = 1 << index
-            if not pieces & bit or (self.tabled & bit and not (firm and self._weak & bit)):
+            if index not in indices:
                 continue
             digest = digests[place * PIECE_DIGEST_SIZE : (place + 1) * PIECE_DIGEST_SIZE]
             if self._digests.get(index) != digest:
-                self.news |= bit
-                self._packed = (0, b"")
+                news.append(index)
             self._digests[index], self._reporters[index] = digest, peer
-            self.tabled |= bit
-            self._weak = self._weak & ~bit if firm else self._weak | bit
+        if news:
+            self.news |= set_of(news)
+            self._packed = (0, b"")
+        self.tabled |= taken
+        self._weak = self._weak & ~taken if firm else self._weak | taken
 
     def digests_of(self, pieces: PieceSet) -> bytes:
         """The digests of `pieces`, all of which are tabled, in ascending order."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from shoal.pieces import (
     KIB,
     MAX_BLOB_SIZE,
     MAX_PIECE_SIZE,
+    MAX_PIECES,
     MIB,
     PieceLayout,
     from_bitfield,
@@ -19,6 +21,7 @@ from shoal.pieces import (
     lowest,
     pick,
     run_of,
+    set_of,
     to_bitfield,
 )
 
@@ -89,3 +92,15 @@ def test_a_leading_run_ends_at_the_first_gap(pieces: set[int], first: int) -> No
 def test_a_pick_is_one_of_the_set(pieces: set[int], rng: random.Random) -> None:
     assert pick(as_set(pieces), rng) in pieces
     assert lowest(as_set(pieces)) == min(pieces)
+
+
+@given(st.sets(st.integers(0, MAX_PIECES - 1), max_size=40))
+def test_a_set_of_pieces_is_gone_through_in_order(pieces: set[int]) -> None:
+    assert set_of(pieces) == as_set(pieces)
+    assert list(iterate(set_of(pieces))) == sorted(pieces)
+
+
+def test_the_largest_blob_is_gone_through_in_little_time() -> None:
+    began = time.process_time()
+    assert set_of(iterate((1 << MAX_PIECES) - 1)) == (1 << MAX_PIECES) - 1
+    assert time.process_time() - began < 0.5

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 
 from shoal.descriptor import BlobKey
 from shoal.digest import Digest
 from shoal.messages import BlobRef, InvalidMessage
-from shoal.pieces import MIB, PIECE_DIGEST_SIZE, PieceLayout, to_bitfield
+from shoal.pieces import MAX_BLOB_SIZE, MIB, PIECE_DIGEST_SIZE, PieceLayout, to_bitfield
 from supernode import protocol
 from supernode.handout import Contact
 from supernode.protocol import FromPeer, FromSupernode, PeerId
@@ -220,6 +221,21 @@ def test_a_table_is_believed_of_who_was_asked_for_pieces_that_it_has(world: Worl
     world.tick(0.02)
     world.say(B, full)
     assert world.swarm.table.tabled == 0b11
+
+
+def test_a_table_of_the_largest_blob_is_taken_in_little_time(world: World) -> None:
+    blob = BlobKey(DIGEST, MAX_BLOB_SIZE)
+    layout = PieceLayout.of(MAX_BLOB_SIZE)
+    world.open(A, size=MAX_BLOB_SIZE)
+    world.say(B, protocol.Announce([protocol.Held(*blob)]))
+    assert (B, protocol.NeedTable(*blob)) in world.tick(0.02)
+    table = protocol.Table(*blob, to_bitfield(layout.all, layout.count), bytes(PIECE_DIGEST_SIZE) * layout.count)
+    began = time.process_time()
+    world.say(B, table)
+    told = world.tick(0.02)
+    assert time.process_time() - began < 1.0
+    (news,) = [message for _, message in told if isinstance(message, protocol.TableNews)]
+    assert news.digests == table.digests
 
 
 def test_a_banned_reporter_is_not_believed_again(world: World) -> None:
