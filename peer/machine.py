@@ -345,14 +345,13 @@ class Machine:
 
     def _look_after(self, sought: Sought, now: float) -> None:
         self._fetch_unless_helped(sought, now)
-        starved = 0
-        if now < sought.deceived_until:
+        if sought.waits or now < sought.deceived_until:
             pieces = sought.pieces
-            claimed = (pieces.absent | pieces.asked) & sought.book.available
-            starved = claimed & ~self.exchange.obtainable(sought, now)
-        for reader, since in list(sought.waits.items()):
-            starved |= self._look_after_reader(sought, sought.book.readers[reader], now - since, now)
-        self._starve(sought, starved, now)
+            unobtainable = (pieces.absent | pieces.asked) & ~self.exchange.obtainable(sought, now)
+            starved = unobtainable & sought.book.available if now < sought.deceived_until else 0
+            for reader, since in list(sought.waits.items()):
+                starved |= self._look_after_reader(sought, sought.book.readers[reader], unobtainable, now - since, now)
+            self._starve(sought, starved, now)
         if sought.waits:
             waited = now - min(sought.waits.values())
             if sought.pieces.missing and waited > _GIVE_UP_SECONDS and now - sought.moved_at > _GIVE_UP_SECONDS:
@@ -364,7 +363,9 @@ class Machine:
             sought.sought_at = now
             self.announcing.seek(sought)
 
-    def _look_after_reader(self, sought: Sought, piece: int, waited: float, now: float) -> PieceSet:
+    def _look_after_reader(
+        self, sought: Sought, piece: int, unobtainable: PieceSet, waited: float, now: float
+    ) -> PieceSet:
         """A reader has waited for `piece`: nobody is to be silent for long while a source lives.
 
         Returns the piece where nobody gives it.
@@ -374,7 +375,6 @@ class Machine:
             return 0
         if self.sourcing.is_moving(sought, piece, now, _MOVES_SECONDS):
             return 0
-        unobtainable = (pieces.absent | pieces.asked) & ~self.exchange.obtainable(sought, now)
         if waited > _CLAIMED_SECONDS and unobtainable & sought.book.available:
             sought.deceived_until = now + _DECEIVED_SECONDS
         if waited > self._rescue_patience + (0 if unobtainable >> piece & 1 else _HOPEFUL_SECONDS):

@@ -9,7 +9,7 @@ from peer.origin import OriginDenied, OriginNotFound, SizeDiffers
 from peer.picker import BlobBook
 from peer.piecemap import PieceMap
 from shoal.descriptor import BlobKey
-from shoal.pieces import PIECE_DIGEST_SIZE, PieceLayout, PieceSet, iterate
+from shoal.pieces import PIECE_DIGEST_SIZE, PieceLayout, PieceSet, iterate, set_of
 from shoal.reference import Location
 from supernode.protocol import PeerId
 
@@ -109,7 +109,7 @@ class Sought:
 
     def suspected(self, peer: PeerId) -> PieceSet:
         """Pieces that a neighbour has sent otherwise than the table said."""
-        return sum(1 << piece for piece in self.suspects.get(peer, ()))
+        return set_of(self.suspects.get(peer, ()))
 
     def liars(self) -> list[PeerId]:
         """The blob is verified: neighbours that sent pieces whose digest in the table was right."""
@@ -145,7 +145,7 @@ class Sought:
     def digests(self, pieces: PieceSet) -> tuple[PieceSet, bytes]:
         """Those of `pieces` whose digests are known, and these, ascending."""
         known = [index for index in iterate(pieces) if index in self.table]
-        return sum(1 << index for index in known), b"".join(self.table[index] for index in known)
+        return set_of(known), b"".join(self.table[index] for index in known)
 
     def coming_elsewhere(self, now: float, fresh: float) -> PieceSet:
         """Pieces that neighbours are fetching, as they told in the last `fresh` seconds."""

@@ -10,7 +10,7 @@ from peer.exchange import Exchange
 from peer.origin import NoRange, OriginUnavailable
 from peer.piecemap import StreamId
 from peer.sought import Place, Sought
-from shoal.pieces import MIB, PieceSet, leading_run, lowest, pick, run_of
+from shoal.pieces import MIB, PieceSet, leading_run, lowest, pick, run_of, set_of
 from shoal.reference import Location
 from supernode import protocol
 from supernode.protocol import LeaseId, ReleaseReason
@@ -155,7 +155,7 @@ class Sourcing:
         streams = [each for each in self.streams.values() if each.sought is sought and each.lease is None]
         pieces = 0
         for stream in streams:
-            pieces |= stream.rest | sum(1 << piece for piece in stream.landing)
+            pieces |= stream.rest | set_of(stream.landing)
         return pieces
 
     def is_moving(self, sought: Sought, piece: int, now: float, seconds: float) -> bool:

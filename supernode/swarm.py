@@ -58,6 +58,7 @@ class Swarm:
     coming: dict[PeerId, tuple[PieceSet, float]] = field(default_factory=dict)
     """Pieces that come to members from an origin without a lease, and until when that is believed."""
     starved: dict[PeerId, Starvation] = field(default_factory=dict)
+    """What leechers wait for: they may fetch it from an origin before others, and what others have as well."""
     table: PieceTable = field(default_factory=PieceTable)
     _counts: PieceCounts = field(default_factory=PieceCounts)
 

@@ -14,14 +14,11 @@ from tests.world.client import get
 from tests.world.images import random_bytes
 from tests.world.liar import Liar
 from tests.world.nodes import Node, Supernode, wait_until
-from tests.world.origin import REPOSITORY, ScriptedOrigin
+from tests.world.origin import ScriptedOrigin
+from tests.world.swarm import blob_path, pull_all, start_nodes
 
 MIB = 1 << 20
 OTHER = b"a layer of another image"
-
-
-def blob_path(digest: str, repository: str = REPOSITORY) -> str:
-    return f"/v2/{repository}/blobs/{digest}"
 
 
 @pytest.fixture
@@ -32,9 +29,7 @@ def nodes(
     other = origin.put(OTHER)
     url = origin.start(stack)
     supernode.start(stack)
-    nodes = [Node(tmp_path / f"node{n}", {"docker.io": url}, supernode.port) for n in range(request.param)]
-    for node in nodes:
-        node.start(stack)
+    nodes = start_nodes(request.param, url, supernode, tmp_path, stack)
     yield nodes
     for node in nodes:
         assert node.is_ready
@@ -60,7 +55,7 @@ def test_a_seed_that_returns_gives_at_once(
     wait_until(lambda: digest in seed.stored(), "the seed has the blob")
     origin.rate, before = MIB, origin.sent[digest]
     began = time.monotonic()
-    pulls = [pool.submit(get, node, blob_path(digest)) for node in nodes]
+    pulls = pull_all(pool, nodes, digest)
     wait_until(lambda: sum(node.received("peer") for node in nodes) > 30 * MIB, "the seed gives")
     daemon.kill()
     killed = time.monotonic()
@@ -99,7 +94,7 @@ def test_a_peer_that_claims_everything_and_gives_nothing_makes_nobody_wait(
     digest = origin.put(content)
     liar = Liar(content, says_busy=says_busy, tells_digests=tells_digests)
     liar.start(supernode.port, stack)
-    pulls = [pool.submit(get, node, blob_path(digest)) for node in nodes]
+    pulls = pull_all(pool, nodes, digest)
     got = [pull.result() for pull in pulls]
     egress = origin.sent[digest] / len(content)
     print(

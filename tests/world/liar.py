@@ -45,7 +45,7 @@ class Liar:
             inner.push_async_callback(self._end)
             server = await asyncio.start_server(self._greet, "127.0.0.1", port)
             inner.callback(server.close)
-            self._announcing = asyncio.create_task(self._announce(supernode_port, port, known))
+            inner.callback(asyncio.create_task(self._announce(supernode_port, port, known)).cancel)
 
         serve(start, stack)
         assert known.wait(10), "the supernode takes the liar's word"
