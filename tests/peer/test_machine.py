@@ -15,7 +15,7 @@ from peer.origin import NoRange, OriginDenied, OriginUnavailable, SizeDiffers
 from peer.uploads import Upload
 from shoal.descriptor import BlobKey
 from shoal.digest import Digest
-from shoal.messages import BlobRef, Message
+from shoal.messages import BlobRef, Message, pieces_of
 from shoal.pieces import MIB, PIECE_DIGEST_SIZE, PieceLayout, iterate, run_of, to_bitfield
 from shoal.reference import Location
 from supernode import protocol
@@ -97,6 +97,12 @@ class World:
         """A neighbour's piece comes, is right and written."""
         self.machine.exchange.piece(peer, wire.Piece(*KEY, piece, LAYOUT.length(piece)), bytearray(), self.now)
         self.machine.landed(KEY, piece, digest(piece), peer, self.now)
+
+    def turn_away(self, peer: PeerId, said: list[Command]) -> None:
+        """A neighbour answers the requests among these commands with "busy"."""
+        for command in said:
+            if isinstance(command, Send) and isinstance(command.message, wire.Request):
+                self.machine.said(peer, wire.Busy(*KEY, command.message.piece), self.now)
 
     def wait(self, seconds: float) -> None:
         """Time passes in ticks."""
@@ -370,9 +376,9 @@ def test_for_a_reader_that_starves_a_lease_is_asked_and_then_the_origin(answer: 
     while world.now < 5.0 and fetched_at is None:
         world.wait(0.25)
         said, world.said = list(world.said), []
+        if answer == "busy":
+            world.turn_away(A, said)
         for command in said:
-            if isinstance(command, Send) and isinstance(command.message, wire.Request) and answer == "busy":
-                world.machine.said(A, wire.Busy(*KEY, command.message.piece), world.now)
             if isinstance(command, Tell) and isinstance(command.message, protocol.Starved):
                 starved.append(world.now)
             if isinstance(command, Fetch):
@@ -381,6 +387,42 @@ def test_for_a_reader_that_starves_a_lease_is_asked_and_then_the_origin(answer: 
     assert starved
     assert starved[0] <= 3.6
     assert fetched_at is not None and fetched_at <= 4.8
+
+
+def test_all_readers_that_starve_are_told_of_early_and_each_second() -> None:
+    world = World()
+    world.open()
+    world.meet(A, have=0b1)
+    world.table()
+    world.machine.reading(KEY, 1, 3, world.now)
+    world.machine.reading(KEY, 2, 9, world.now)
+    told = {}
+    while world.now < 3.0:
+        world.wait(0.25)
+        for message in world.told(protocol.Starved):
+            told[world.now] = message
+    both = protocol.Starved(*KEY, to_bitfield(1 << 3 | 1 << 9, LAYOUT.count))
+    assert list(told.values()) == [both, both]
+    first, second = told
+    assert first <= 1.3
+    assert second - first <= 1.3
+
+
+def test_leases_are_asked_for_over_all_that_neighbours_claim_and_do_not_give() -> None:
+    world = World()
+    world.open()
+    world.meet(A)
+    world.table()
+    world.machine.reading(KEY, 1, 0, world.now)
+    most = 0
+    while world.now < 6.0:
+        world.wait(0.25)
+        said, world.said = list(world.said), []
+        world.turn_away(A, said)
+        for command in said:
+            if isinstance(command, Tell) and isinstance(command.message, protocol.Starved):
+                most = max(most, pieces_of(command.message.pieces, LAYOUT).bit_count())
+    assert most > 1
 
 
 def test_after_the_supernode_is_lost_neighbours_fetch_different_parts() -> None:

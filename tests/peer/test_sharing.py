@@ -101,6 +101,21 @@ def test_a_neighbour_that_comes_later_is_told_of_all_blobs_that_it_was_handed_ou
     assert [(blob.digest, blob.size) for blob in joined.blobs] == LAYERS[:5]
 
 
+def test_without_a_supernode_those_who_share_a_blob_are_told_of_it_and_no_others() -> None:
+    world = World()
+    world.open(*LAYERS[:2])
+    world.meet(KEY, A)
+    world.meet(LAYERS[1], B)
+    world.fetch(KEY, 0b1)
+    world.told(A)
+    world.machine.lost(world.now)
+    (have,) = [message for message in world.told(A) if isinstance(message, wire.Have)]
+    assert (have.digest, have.size, have.digests) == (*KEY, digest(0))
+
+    world.machine.lost(world.now)
+    assert not [message for message in world.told(B) if isinstance(message, wire.Have)]
+
+
 def test_a_blob_that_begins_again_is_shared_with_the_same_neighbours() -> None:
     world = World()
     world.open(KEY)

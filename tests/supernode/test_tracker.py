@@ -320,6 +320,17 @@ def test_who_starves_gets_a_lease_for_what_others_claim(world: World) -> None:
     assert world.swarm.starved == {}
 
 
+def test_a_word_that_a_peer_starves_counts_for_a_while(world: World) -> None:
+    world.say(B, protocol.Announce([protocol.Held(*KEY)]))
+    world.open(A)
+    starved = protocol.Starved(*KEY, bits(0b110))
+    assert grants(world.say(A, starved)) == []
+    for _ in range(5):
+        assert grants(world.tick(0.5)) == []
+    assert grants(world.say(A, starved)) == [], "the first word is forgotten"
+    assert world.swarm.starved
+
+
 def test_a_refused_place_gets_no_lease_and_another_one_does(world: World) -> None:
     places = [protocol.Wanted(*KEY, "docker.io", name) for name in ("a/b", "c/d")]
     ((_, grant),) = grants(world.say(A, protocol.Open(places)))
