@@ -86,13 +86,14 @@ class BlobInProgress:
         self.verifier.wake()
 
     async def save(self, *, keep: bool) -> None:
-        """Write down what is there for the next try, or remove it; then let the file go."""
+        """Write down what is there for the next try, or remove it; then let the file go, when the last write ends."""
         try:
             await self._workers.run_long(self.partial.checkpoint if keep else self.partial.abort)
         except StoreError as error:
             log.warning("blob.not_saved", digest=self.descriptor.digest, error=str(error))
         finally:
             self.partial.close()
+            await self._workers.run_long(self.partial.drain)
 
     def _check_and_write(self, index: int, content: bytearray, expected: bytes | None) -> bytes | None:
         digest = piece_digest(content)

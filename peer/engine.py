@@ -83,7 +83,7 @@ class Engine:
         self._plans = ImagePlans()
         self._shelf = Shelf(store, self._workers, budget, self)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._hashing: set[BlobKey] = set()
+        self._hashing: set[BlobInProgress] = set()
         self._was_known = False
         self._is_due = False
         self._wake: asyncio.TimerHandle | None = None
@@ -286,7 +286,8 @@ class Engine:
         try:
             digest = None if blob is None else await blob.write(piece, command.content, command.expected)
         except (StoreError, OSError) as error:
-            self.machine.unwritable(key, piece, source, store_failed(error))
+            if self._shelf.blobs.get(key) is blob:  # else it failed before, and may be fetched again by now
+                self.machine.unwritable(key, piece, source, store_failed(error))
             return
         finally:
             if isinstance(source, int):
@@ -313,19 +314,21 @@ class Engine:
                 self.own(self._checkpoint(blob))
 
     def _hash_on(self, key: BlobKey) -> None:
-        if key not in self._hashing and self._shelf.blobs[key].verifier.ready():
-            self._hashing.add(key)
-            self.own(self._hash(key, self._shelf.blobs[key]))
+        blob = self._shelf.blobs[key]
+        if blob not in self._hashing and blob.verifier.ready():
+            self._hashing.add(blob)
+            self.own(self._hash(key, blob))
 
     async def _hash(self, key: BlobKey, blob: BlobInProgress) -> None:
         """Hash the blob as far as it is there; when that is all of it, it is right or it is not."""
         try:
             is_done = await blob.hash_on()
         except (StoreError, OSError) as error:
-            self.machine.fail(key, store_failed(error))
+            if self._shelf.blobs.get(key) is blob:
+                self.machine.fail(key, store_failed(error))
             return
         finally:
-            self._hashing.discard(key)
+            self._hashing.discard(blob)
             self._carry_out_soon()
         if not is_done or self._shelf.blobs.get(key) is not blob:
             return
@@ -337,11 +340,13 @@ class Engine:
             await blob.finish()
         except (StoreError, OSError) as error:
             log.error("blob.not_stored", digest=key.digest, error=str(error))
-            self.machine.fail(key, store_failed(error))
+            if self._shelf.blobs.get(key) is blob:
+                self.machine.fail(key, store_failed(error))
         else:
-            self.machine.verified(key, time.monotonic())
-            self.metrics.ended.labels("complete").inc()
-            self._shelf.end(blob, None)
+            if self._shelf.blobs.get(key) is blob:
+                self.machine.verified(key, time.monotonic())
+                self.metrics.ended.labels("complete").inc()
+                self._shelf.end(blob, None)
         finally:
             self._carry_out_soon()
 

@@ -249,6 +249,13 @@ class Partial:
         self._file.close()
         self._let_go()
 
+    def drain(self) -> None:
+        """Wait, after `close`, until what still ran then has ended: the store gives the blob out again. In a thread."""
+        with self._guard:
+            self._guard.wait_for(lambda: not self._writing)
+        with self._turn:
+            self._settle(None)
+
     def _claim(self, index: int) -> bool:
         """Begin a write: False where the piece is had already. No checkpoint claims it from then on."""
         bit = 1 << index

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import random
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +24,8 @@ from peer.origin import OriginDenied, OriginNotFound, OriginUnavailable
 from peer.partial import Partial
 from peer.settings import PeerSettings
 from peer.store import Store, StoreError
+from peer.watched import WatchedFile
+from peer.workers import Workers
 from shoal.descriptor import BlobKey, Descriptor
 from shoal.digest import Digest
 from shoal.pieces import MIB, PieceLayout
@@ -483,6 +487,41 @@ async def test_a_store_that_fails_cuts_its_readers_and_the_blob_can_be_fetched_a
     await until(lambda: is_quiet(engine))
     assert len(os.listdir("/proc/self/fd")) <= descriptors + 1  # noqa: PTH208 - the index opens its file late
     assert engine.store.size(blob.digest) == blob.size
+
+
+async def test_writes_that_outlive_a_failed_blob_do_not_harm_it_when_it_is_fetched_again(
+    stack: contextlib.AsyncExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    origin = FaultyOrigin()
+    engine = await begun(stack, tmp_path, origin)
+    content = random_bytes(MIB, "slow write")
+    blob = origin.put(content)
+    others_came, slow = threading.Event(), threading.Event()
+    real_write, real_run, calls = WatchedFile.write, Workers.run, itertools.count(1)
+
+    def write(file: WatchedFile, offset: int, view: memoryview) -> None:
+        match next(calls):
+            case 1:
+                assert others_came.wait(10)
+                raise StoreError("injected")
+            case 2:
+                assert slow.wait(10)
+        real_write(file, offset, view)
+
+    jobs = itertools.count(1)
+
+    async def run(workers: Workers, work: Callable[..., object], *args: object) -> object:
+        if next(jobs) == 3:
+            asyncio.get_running_loop().call_soon(others_came.set)
+        return await real_run(workers, work, *args)
+
+    monkeypatch.setattr(WatchedFile, "write", write)
+    monkeypatch.setattr(Workers, "run", run)
+    async with asyncio.timeout(10):
+        with pytest.raises(DownloadFailed):
+            await read(engine, blob)
+        asyncio.get_running_loop().call_later(0.3, slow.set)
+        assert await read(engine, blob) == content
 
 
 async def test_an_idle_reader_of_a_failed_blob_does_not_keep_others_from_it(
