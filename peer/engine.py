@@ -15,6 +15,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from peer import wire
+from peer.asked import Asked, Behind
 from peer.blob import BlobInProgress, store_failed
 from peer.budget import Budget
 from peer.commands import (
@@ -165,19 +166,23 @@ class Engine:
         size = self.store.size(digest)
         return Descriptor(digest, size) if size is not None else self._plans.known(digest, location)
 
-    async def open(self, blob: Descriptor, location: Location) -> OpenBlob:
-        """The blob from the store, or on its way, which is begun where nobody has. Raises `DownloadFailed`, or the
-        `OriginError` with which `location` has refused it already."""
+    async def open(self, blob: Descriptor, location: Location, asked: Asked | None = None) -> OpenBlob:
+        """The blob from the store, or on its way, which is begun where nobody has; `asked`: ranges of it alone.
+
+        Raises `DownloadFailed`, or the `OriginError` with which `location` has refused it already.
+        """
         stored = self._open_stored(blob.digest)
         if stored is not None:
             return stored
         key = blob.key
         if key in self._shelf.blobs and key not in self.machine.sought:
             self._carry_out()  # it has failed a moment ago
-        following = self._plans.following(blob.digest, location) if self._settings.image_ahead else []
+        is_pulled = asked is None or asked.behind is Behind.IMAGE
+        ahead = self._settings.image_ahead and is_pulled
+        following = self._plans.following(blob.digest, location) if ahead else []
         progress = await self._shelf.open(blob, location, following)
         if progress is None:
-            return await self.open(blob, location)  # it was stored meanwhile
+            return await self.open(blob, location, asked)  # it was stored meanwhile
         if key in self.machine.sought:
             self.machine.demand(key, location, time.monotonic())
             self._carry_out_soon()

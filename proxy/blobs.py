@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from aiohttp import hdrs, web
 
+from peer.asked import Asked, Behind
 from peer.origin import OriginNotFound, SizeDiffers
-from proxy.errors import UnsatisfiableRange
 from proxy.naming import BlobTarget
+from proxy.parts import Selection, select
 from proxy.responses import UNKNOWN_TYPE, Call, content_headers, not_modified
+from proxy.settings import Lazy
 from proxy.source import BlobSource
 from proxy.tags import TagResolver
 from shoal.descriptor import BlobKind, Descriptor
-from shoal.digest import Digest
 from shoal.pieces import MAX_BLOB_SIZE
-from shoal.ranges import ByteRange, RangeNotSatisfiable, parse_range
+from shoal.ranges import ByteRange
+
+_BEHIND: Mapping[Lazy, Behind] = {"range": Behind.NOTHING, "background": Behind.REST, "whole": Behind.IMAGE}
 
 
 class BlobFrontend:
     """Answers `/v2/NAME/blobs/DIGEST`."""
 
-    def __init__(self, source: BlobSource, tags: TagResolver) -> None:
+    def __init__(self, source: BlobSource, tags: TagResolver, lazy: Lazy = "background") -> None:
+        """`lazy`: what is fetched besides the ranges that clients ask for (`proxy.settings`)."""
         self._source = source
         self._tags = tags
+        self._behind = _BEHIND[lazy]
 
     async def answer(self, call: Call, target: BlobTarget) -> None:
         """GET and HEAD; HEAD begins no download. Raises `RequestError`, `OriginError` or `DownloadFailed`."""
@@ -50,25 +57,18 @@ class BlobFrontend:
         if request.method == hdrs.METH_HEAD:
             await call.send(web.Response(headers=headers))
             return
-        part = _part(request, target.digest, size)
-        if part is not None:
-            headers[hdrs.CONTENT_RANGE] = part.content_range(size)
-            headers[hdrs.CONTENT_LENGTH] = str(part.length)
-        whole = ByteRange(0, size)
-        async with await self._source.open(Descriptor(target.digest, size), target.location) as opened:
+        selection = select(request, target.digest, size, UNKNOWN_TYPE)
+        headers.update(selection.headers)
+        asked = self._asked(selection, size)
+        async with await self._source.open(Descriptor(target.digest, size), target.location, asked) as opened:
             if opened.descriptor.size != size:
                 message = f"{target.digest} has {opened.descriptor.size} bytes here, {size} were expected"
                 raise SizeDiffers(message, opened.descriptor.size)
-            await opened.ready((part or whole).start)
-            response = web.StreamResponse(status=200 if part is None else 206, headers=headers)
-            await call.send(response, opened, part or whole)
+            await opened.ready(selection.parts[0].span.start)
+            response = web.StreamResponse(status=selection.status, headers=headers)
+            await call.send(response, opened, selection)
 
-
-def _part(request: web.Request, digest: Digest, size: int) -> ByteRange | None:
-    condition = request.headers.get(hdrs.IF_RANGE)
-    if condition is not None and condition.strip() != f'"{digest}"':
-        return None
-    try:
-        return parse_range(request.headers.get(hdrs.RANGE), size)
-    except RangeNotSatisfiable:
-        raise UnsatisfiableRange(size) from None
+    def _asked(self, selection: Selection, size: int) -> Asked | None:
+        """What a range request asks for. A range of all bytes is none: containerd pulls with `bytes=0-`."""
+        ranges = selection.ranges
+        return None if ranges == [ByteRange(0, size)] else Asked(tuple(ranges), self._behind)

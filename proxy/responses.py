@@ -15,9 +15,9 @@ from peer.errors import DownloadFailed
 from peer.origin import OriginError
 from proxy.client import ClientLeft, ClientSink
 from proxy.metrics import ProxyMetrics
+from proxy.parts import Selection
 from proxy.source import Blob
 from shoal.digest import Digest
-from shoal.ranges import ByteRange
 
 log = structlog.get_logger()
 
@@ -43,8 +43,10 @@ class Call:
     def __post_init__(self) -> None:
         self.transport = self.request.transport
 
-    async def send(self, response: web.StreamResponse, blob: Blob | None = None, part: ByteRange | None = None) -> bool:
-        """Send a response: its own body, or `part` of a blob, which is ready there. True where all of it went.
+    async def send(
+        self, response: web.StreamResponse, blob: Blob | None = None, selection: Selection | None = None
+    ) -> bool:
+        """Send a response: its own body, or `selection` of a blob, which is ready there. True where all of it went.
 
         Raises no `Exception`: an error cuts the connection, so that the client sees an incomplete body. Who catches
         anything else, a cancellation, calls `abort`.
@@ -53,7 +55,7 @@ class Call:
             raise RuntimeError("a request is answered once")
         self.response = response
         try:
-            await self._send(response, blob, part)
+            await self._send(response, blob, selection)
         except Exception as error:
             self.cut(error)
             return False
@@ -79,7 +81,7 @@ class Call:
         self.sent += size
         self.metrics.sent_bytes.labels(source).inc(size)
 
-    async def _send(self, response: web.StreamResponse, blob: Blob | None, part: ByteRange | None) -> None:
+    async def _send(self, response: web.StreamResponse, blob: Blob | None, selection: Selection | None) -> None:
         request, transport = self.request, self.transport
         if transport is None or transport.is_closing():
             raise ClientLeft("the client is gone")
@@ -90,9 +92,14 @@ class Call:
         assert writer is not None
         if request.method == hdrs.METH_GET and response.status in {200, 206}:
             self.metrics.first_byte_seconds.labels(self.route).observe(time.monotonic() - self.started_at)
-        if blob is not None and part is not None:
-            sink = ClientSink(transport, writer, part.length, partial(self.count, blob.source))
-            await blob.send(sink, part.start, part.end)
+        if blob is not None and selection is not None:
+            sink = ClientSink(transport, writer, selection.length, partial(self.count, blob.source))
+            for part in selection.parts:
+                if part.head:
+                    await sink.write(part.head)
+                await blob.send(sink, part.span.start, part.span.end)
+            if selection.tail:
+                await sink.write(selection.tail)
             if sink.missing:
                 raise DownloadFailed(f"{sink.missing} bytes are missing")
         try:

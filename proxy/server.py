@@ -25,6 +25,8 @@ from shoal.reference import Registry
 log = structlog.get_logger()
 
 _KEEPALIVE_SECONDS = 75.0
+_MAX_FIELD_SIZE = 64 << 10
+"""Bytes of one header: podman names up to 1024 ranges at once, of 25 bytes each."""
 _SHORTEST_SHUTDOWN = 0.001
 """Seconds; aiohttp takes 0 for no limit at all."""
 
@@ -60,7 +62,7 @@ class ProxyServer:
         self._metrics = metrics
         self._namer = Namer(settings.upstreams, Registry(settings.default_upstream))
         self._tags = TagResolver(settings.tag_freshness, resolver, upstreams, metrics)
-        self._blobs = BlobFrontend(source, self._tags)
+        self._blobs = BlobFrontend(source, self._tags, settings.lazy)
         self._manifests = ManifestFrontend(source, self._tags)
         self._listings = ListingFrontend(upstreams)
         self._runner: web.AppRunner | None = None
@@ -82,6 +84,7 @@ class ProxyServer:
             access_log=None,
             handler_cancellation=True,
             keepalive_timeout=_KEEPALIVE_SECONDS,
+            max_field_size=_MAX_FIELD_SIZE,
             shutdown_timeout=max(self._settings.shutdown_timeout, _SHORTEST_SHUTDOWN),
         )
         await self._runner.setup()

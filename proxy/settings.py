@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -17,6 +17,7 @@ _Wait = Annotated[Duration, Meta(ge=0, le=30 * 24 * 3600)]
 _Timeout = Annotated[Duration, Meta(gt=0, le=3600)]
 _ClientTimeout = Annotated[Duration, Meta(ge=1, le=3600)]
 _Retries = Annotated[int, Meta(ge=0, le=20)]
+Lazy = Literal["range", "background", "whole"]
 
 
 class CredentialsUnreadable(ValueError):
@@ -85,6 +86,13 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     tag_freshness: _Wait = 60.0
     """Seconds for which a tag's digest is given without a question to the supernode or the origin."""
+
+    lazy: Lazy = "background"
+    """What is fetched besides the ranges of a blob that clients ask for, which come first in any case.
+
+    `range`: nothing; `background`: the rest of the blob, while nobody waits for a range of it; `whole`: the whole blob
+    at once, and the image's following blobs.
+    """
 
     client_timeout: _ClientTimeout = 60.0
     """Seconds after which a client that takes no byte of what is sent to it is cut; each byte begins them anew."""

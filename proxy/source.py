@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
+from peer.asked import Asked
 from peer.sink import Sink
 from shoal.descriptor import Descriptor
 from shoal.digest import Digest
@@ -51,5 +52,8 @@ class BlobSource(Protocol):
     def known(self, digest: Digest, location: Location) -> Descriptor | None:
         """A blob whose size is known: that of the store, else the one that a manifest at `location` named."""
 
-    async def open(self, blob: Descriptor, location: Location) -> Blob:
-        """The blob, or the download of it that this begins or joins; returns at once. Raises `DownloadFailed`."""
+    async def open(self, blob: Descriptor, location: Location, asked: Asked | None = None) -> Blob:
+        """The blob, or the download of it that this begins or joins; returns at once. Raises `DownloadFailed`.
+
+        `asked`: the ranges that are wanted of it, and what is to be fetched behind them; None: all of it.
+        """

@@ -15,6 +15,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 from prometheus_client import CollectorRegistry
 
+from peer.asked import Asked
 from peer.origin import OriginNotFound, SizeDiffers
 from peer.plans import ImagePlans
 from peer.sink import Sink
@@ -118,6 +119,7 @@ class MemoryEngine:
         self.checks_sizes = False
         self.resized: dict[Digest, int] = {}
         self.opened: list[Descriptor] = []
+        self.asked: list[Asked | None] = []
         self.expected: list[tuple[tuple[Descriptor, ...], Location]] = []
         self.left = 0
         self.was_left = asyncio.Event()
@@ -151,8 +153,9 @@ class MemoryEngine:
             return Descriptor(digest, size)
         return self.plans.known(digest, location) or self.sizes.get(digest)
 
-    async def open(self, blob: Descriptor, location: Location) -> MemoryBlob:
+    async def open(self, blob: Descriptor, location: Location, asked: Asked | None = None) -> MemoryBlob:
         self.opened.append(blob)
+        self.asked.append(asked)
         if self.open_error is not None:
             raise self.open_error
         return MemoryBlob(self, blob)

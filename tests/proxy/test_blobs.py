@@ -1,21 +1,31 @@
 from __future__ import annotations
 
 import asyncio
+import email.message
+import email.policy
+import hashlib
+import re
 from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
+from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
+from peer.asked import Asked, Behind
 from peer.errors import DigestMismatch
 from peer.origin import OriginDenied, OriginNotFound, OriginUnavailable, SizeDiffers
+from proxy.metrics import ProxyMetrics
+from proxy.server import ProxyServer
+from proxy.settings import Lazy, ProxySettings
 from shoal.descriptor import BlobKind, Descriptor
 from shoal.digest import Digest
 from shoal.pieces import MAX_BLOB_SIZE
+from shoal.ranges import MAX_RANGES, ByteRange
 from shoal.reference import Location
 
 if TYPE_CHECKING:
-    from tests.proxy.conftest import Front, MemoryEngine
+    from tests.proxy.conftest import Answer, Front, MemoryEngine, MemoryOrigin
 
 CONTENT = bytes(range(256)) * 8192
 SIZE = len(CONTENT)
@@ -58,22 +68,77 @@ async def test_a_range(front: Front, digest: Digest, header: str, start: int, en
     assert answer.headers["Content-Range"] == f"bytes {start}-{end - 1}/{SIZE}"
 
 
-@pytest.mark.parametrize("header", ["bytes=0-1,5-6", "lines=1-2", "bytes=9-5", "nonsense"])
+def parts_of(answer: Answer) -> list[tuple[str, bytes]]:
+    """What a client of `multipart/byteranges` reads: the range that each part says it is, and its bytes."""
+    message = email.message_from_bytes(
+        f"Content-Type: {answer.headers['Content-Type']}\r\n\r\n".encode() + answer.body, policy=email.policy.HTTP
+    )
+    assert message.is_multipart()
+    parts = []
+    for part in message.get_payload():
+        assert isinstance(part, email.message.Message)
+        assert part.get_content_type() == "application/octet-stream"
+        content = part.get_payload(decode=True)
+        assert isinstance(content, bytes)
+        parts.append((part["Content-Range"], content))
+    return parts
+
+
+@pytest.mark.parametrize(
+    ("header", "ranges"),
+    [
+        ("bytes=0-1,5-6", [(0, 2), (5, 7)]),
+        (f"bytes=1000000-1099999,0-0,-7,{SIZE}-", [(1_000_000, 1_100_000), (0, 1), (SIZE - 7, SIZE)]),
+        ("bytes=100-199,200-299", [(100, 200), (200, 300)]),
+    ],
+)
+async def test_several_ranges(
+    front: Front, digest: Digest, engine: MemoryEngine, header: str, ranges: list[tuple[int, int]]
+) -> None:
+    answer = await front.ask(path(digest), Range=header)
+    assert (answer.status, int(answer.headers["Content-Length"])) == (206, len(answer.body))
+    assert re.fullmatch("multipart/byteranges; boundary=[0-9a-f]{32}", answer.headers["Content-Type"])
+    assert "Content-Range" not in answer.headers
+    assert answer.headers["Docker-Content-Digest"] == digest
+    assert parts_of(answer) == [(f"bytes {start}-{end - 1}/{SIZE}", CONTENT[start:end]) for start, end in ranges]
+    assert len(engine.opened) == 1
+
+
+async def test_the_many_ranges_of_a_zstd_chunked_layer(front: Front, digest: Digest) -> None:
+    ranges = [(place * 2000, place * 2000 + 1000) for place in range(MAX_RANGES)]
+    header = "bytes=" + ",".join(f"{start}-{end - 1}" for start, end in ranges)
+    answer = await front.ask(path(digest), Range=header)
+    assert answer.status == 206
+    assert [content for _, content in parts_of(answer)] == [CONTENT[start:end] for start, end in ranges]
+    answer = await front.ask(path(digest), Range=f"{header},{SIZE - 1}-")
+    assert (answer.status, answer.body) == (200, CONTENT)
+
+
+async def test_ranges_of_which_one_is_left_are_one(front: Front, digest: Digest) -> None:
+    for header in ("bytes=0-5,3-9", f"bytes=0-9,{SIZE}-"):
+        answer = await front.ask(path(digest), Range=header)
+        assert (answer.status, answer.body) == (206, CONTENT[:10])
+        assert answer.headers["Content-Range"] == f"bytes 0-9/{SIZE}"
+
+
+@pytest.mark.parametrize("header", ["lines=1-2", "bytes=9-5", "bytes=0-1,9-5", "nonsense"])
 async def test_a_range_that_is_none_gives_the_whole_blob(front: Front, digest: Digest, header: str) -> None:
     answer = await front.ask(path(digest), Range=header)
     assert (answer.status, answer.body) == (200, CONTENT)
 
 
-@pytest.mark.parametrize("header", [f"bytes={SIZE}-", "bytes=-0"])
+@pytest.mark.parametrize("header", [f"bytes={SIZE}-", "bytes=-0", f"bytes={SIZE}-{SIZE + 5},-0"])
 async def test_a_range_outside_the_blob(front: Front, digest: Digest, engine: MemoryEngine, header: str) -> None:
     answer = await front.ask(path(digest), Range=header)
     assert (answer.status, answer.code, answer.headers["Content-Range"]) == (416, "RANGE_INVALID", f"bytes */{SIZE}")
     assert engine.opened == []
 
 
-async def test_a_condition_on_another_content_voids_the_range(front: Front, digest: Digest) -> None:
-    answer = await front.ask(path(digest), Range="bytes=5-9", If_Range='"sha256:other"')
-    assert answer.status == 200
+@pytest.mark.parametrize("condition", ['"sha256:other"', 'W/"{}"', "{}", "Thu, 01 Jan 1970 00:00:00 GMT"])
+async def test_a_condition_that_does_not_hold_voids_the_range(front: Front, digest: Digest, condition: str) -> None:
+    for header in ("bytes=5-9", f"bytes={SIZE}-"):
+        answer = await front.ask(path(digest), Range=header, If_Range=condition.format(digest))
+        assert (answer.status, answer.body) == (200, CONTENT)
     answer = await front.ask(path(digest), Range="bytes=5-9", If_Range=f'"{digest}"')
     assert answer.status == 206
 
@@ -82,6 +147,8 @@ async def test_a_condition_on_another_content_voids_the_range(front: Front, dige
 async def test_what_the_client_has_is_not_sent(front: Front, digest: Digest, engine: MemoryEngine, wrap: str) -> None:
     answer = await front.ask(path(digest), If_None_Match=wrap.format(digest))
     assert (answer.status, answer.body, engine.opened) == (304, b"", [])
+    answer = await front.ask(path(digest), If_None_Match=wrap.format(digest), Range=f"bytes={SIZE}-")
+    assert (answer.status, engine.opened) == (304, [])
 
 
 async def test_head_begins_no_download(front: Front, digest: Digest, engine: MemoryEngine) -> None:
@@ -94,8 +161,42 @@ async def test_an_empty_blob(front: Front, engine: MemoryEngine) -> None:
     for digest in (engine.store.put(b""), engine.coming(b"")):
         answer = await front.ask(path(digest))
         assert (answer.status, answer.body) == (200, b"")
-        answer = await front.ask(path(digest), Range="bytes=0-")
-        assert answer.status == 416
+        for header in ("bytes=0-", "bytes=0-0", "bytes=-1", "bytes=5-9,0-"):
+            answer = await front.ask(path(digest), Range=header)
+            assert (answer.status, answer.body) == (200, b"")
+
+
+@pytest.mark.parametrize("content", [b"x", CONTENT])
+async def test_blobs_of_other_algorithms_and_of_one_byte(front: Front, engine: MemoryEngine, content: bytes) -> None:
+    digest = Digest(f"sha512:{hashlib.sha512(content).hexdigest()}")
+    engine.contents[digest], engine.sizes[digest] = content, Descriptor(digest, len(content))
+    answer = await front.ask(path(digest))
+    assert (answer.status, answer.body, answer.headers["Docker-Content-Digest"]) == (200, content, digest)
+    answer = await front.ask(path(digest), Range="bytes=-1", If_Range=f'"{digest}"')
+    assert (answer.status, answer.body) == (206, content[-1:])
+    assert (await front.ask(path(digest), Range=f"bytes={len(content)}-")).status == 416
+
+
+@pytest.mark.parametrize(
+    ("lazy", "behind"), [("range", Behind.NOTHING), ("background", Behind.REST), ("whole", Behind.IMAGE)]
+)
+async def test_the_engine_is_told_of_ranges_and_what_to_fetch_behind_them(
+    engine: MemoryEngine, memory_origin: MemoryOrigin, lazy: Lazy, behind: Behind
+) -> None:
+    digest = engine.coming(CONTENT)
+    settings = ProxySettings(port=0, lazy=lazy)
+    server = ProxyServer(settings, engine, None, memory_origin, ProxyMetrics(CollectorRegistry()))
+    async with server, aiohttp.ClientSession() as session:
+        url = f"http://127.0.0.1:{server.port}{path(digest)}"
+        for header in ("bytes=5-9,20-29", "bytes=100-", "bytes=0-", ""):
+            async with session.get(url, headers={"Range": header} if header else {}) as answer:
+                await answer.read()
+    assert engine.asked == [
+        Asked((ByteRange(5, 10), ByteRange(20, 30)), behind),
+        Asked((ByteRange(100, SIZE),), behind),
+        None,
+        None,
+    ]
 
 
 async def test_many_requests_over_one_connection(front: Front, digest: Digest) -> None:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from shoal.descriptor import MAX_MANIFEST_SIZE, InvalidManifest, Manifest
 from shoal.digest import Digest, InvalidDigest
-from shoal.ranges import RangeNotSatisfiable, parse_range
 from shoal.reference import InvalidReference, Location, Reference, parse_registry, parse_repository
 from shoal.units import parse_duration, parse_rate, parse_size
 
@@ -80,40 +79,6 @@ def test_a_location_knows_docker_hubs_short_names() -> None:
     for parse, text in ((parse_registry, "a b"), (parse_repository, "a" * 256)):
         with pytest.raises(InvalidReference):
             parse(text)
-
-
-@given(st.integers(0, 2000), st.integers(0, 2000), st.integers(1, 2000))
-def test_a_range_is_what_a_slice_is(start: int, end: int, size: int) -> None:
-    content = bytes(size)
-    if start >= size:
-        with pytest.raises(RangeNotSatisfiable):
-            parse_range(f"bytes={start}-", size)
-        return
-    open_ended = parse_range(f"bytes={start}-", size)
-    assert open_ended is not None
-    assert content[open_ended.start : open_ended.end] == content[start:]
-    closed = parse_range(f"bytes={start}-{end}", size)
-    if end < start:
-        assert closed is None
-    else:
-        assert closed is not None
-        assert closed.length == len(content[start : end + 1])
-        assert closed.content_range(size) == f"bytes {start}-{min(end, size - 1)}/{size}"
-
-
-@pytest.mark.parametrize(
-    "header", [None, "", "bytes", "bytes=-", "items=0-1", "bytes=0-1,3-4", "bytes=a-b", "bytes=1-0"]
-)
-def test_a_range_that_is_none_is_ignored(header: str | None) -> None:
-    assert parse_range(header, 100) is None
-
-
-def test_the_last_bytes_may_be_asked_for() -> None:
-    part = parse_range("bytes=-10", 100)
-    assert part is not None
-    assert (part.start, part.end) == (90, 100)
-    with pytest.raises(RangeNotSatisfiable):
-        parse_range("bytes=-0", 100)
 
 
 def manifest(**fields: object) -> bytes:
