@@ -15,7 +15,9 @@ from rich.console import Console
 
 import shoal.cli.daemon
 from peer.store import StoreError
+from proxy.certificates import AuthorityUnusable
 from proxy.settings import CredentialsUnreadable
+from shoal.cli.config import config
 from shoal.cli.configuration import Configuration
 from shoal.cli.image import PulledImage, PullFailed, own_platform
 from shoal.cli.node import Node
@@ -111,6 +113,9 @@ def pull(invocation: Invocation, image: str, platform: str | None, as_json: bool
     click.echo(_outcome(reference, wanted, pulled, time.monotonic() - started, as_json))
 
 
+main.add_command(config)
+
+
 @contextlib.asynccontextmanager
 async def _everything(configuration: Configuration) -> AsyncIterator[None]:
     """A supernode and one node that is its peer."""
@@ -135,7 +140,7 @@ def _failures() -> Iterator[None]:
     """What people can do something about becomes one line on standard error."""
     try:
         yield
-    except (OSError, StoreError, PullFailed) as error:
+    except (OSError, StoreError, PullFailed, AuthorityUnusable) as error:
         raise click.ClickException(str(error)) from None
     except CredentialsUnreadable as error:
         raise BadConfiguration(str(error)) from None

@@ -17,3 +17,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     peer: PeerSettings = msgspec.field(default_factory=PeerSettings)
     proxy: ProxySettings = msgspec.field(default_factory=ProxySettings)
     log: LogSettings = LogSettings()
+
+    def __post_init__(self) -> None:
+        if self.proxy.tunnel.ca.absolute().is_relative_to(self.peer.store.absolute()):
+            raise ValueError(f"`proxy.tunnel.ca` {str(self.proxy.tunnel.ca)!r} must not lie in the store")

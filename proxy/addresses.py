@@ -1,0 +1,94 @@
+"""Addresses of hosts, and which of them may be connected to on behalf of somebody else.
+
+Who connects does so to an address that was looked at here: a name that is resolved a second time may give another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from typing import Any
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+_RESOLVE_SECONDS = 5.0
+_IPv4, _IPv6 = ipaddress.IPv4Address, ipaddress.IPv6Address
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+_TRANSLATED = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
+"""IPv6 addresses of IPv4 hosts behind a translator (RFC 6052, RFC 8215)."""
+
+
+class NotPermitted(Exception):
+    """A host all of whose addresses are loopback, link-local, private or this machine's own."""
+
+
+def is_public(text: str) -> bool:
+    """Whether an address is one of the open Internet, with any IPv4 address that an IPv6 address stands for."""
+    address = ipaddress.ip_address(text.partition("%")[0])
+    if isinstance(address, _IPv6):
+        inner = address.ipv4_mapped or address.sixtofour
+        if inner is None and any(address in network for network in _TRANSLATED):
+            inner = _IPv4(int(address) & 0xFFFF_FFFF)
+        if inner is not None:
+            return is_public(str(inner))
+        if address not in _GLOBAL_UNICAST:
+            return False
+    return address.is_global and not address.is_multicast
+
+
+def is_own(text: str) -> bool:
+    """Whether this machine has the address: the way to it then begins there as well. Sends nothing."""
+    family = socket.AF_INET6 if ":" in text else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((text, 9))
+        except OSError:
+            return False
+        return ipaddress.ip_address(probe.getsockname()[0]) == ipaddress.ip_address(text)
+
+
+async def resolve(host: str, port: int, *, anywhere: bool) -> list[str]:
+    """Addresses of a host, those that may be connected to; raises `NotPermitted`, `OSError` and `TimeoutError`.
+
+    `anywhere`: the configuration names the host, so that every address is good.
+    """
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(_RESOLVE_SECONDS):
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    if anywhere:
+        return addresses
+    permitted = [address for address in addresses if is_public(address) and not is_own(address)]
+    if not permitted:
+        raise NotPermitted(f"{host} has no public address ({', '.join(addresses)})")
+    return permitted
+
+
+class PublicResolver(AbstractResolver):
+    """For an HTTP client that connects to public addresses only; literal addresses do not come by here."""
+
+    async def resolve(self, host: str, port: int = 0, family: Any = socket.AF_INET) -> list[ResolveResult]:
+        """Raises `NotPermitted` and `OSError`."""
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address in await resolve(host, port, anywhere=False)
+        ]
+
+    async def close(self) -> None:
+        """Holds nothing."""
+
+
+def may_be_public(host: str) -> bool:
+    """Whether a host is one of the open Internet as far as its text tells: a name, or a public address."""
+    try:
+        return is_public(host.strip("[]"))
+    except ValueError:
+        return True
