@@ -1,36 +1,18 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from bench.daemons import Daemon, free_ports
-from bench.origin import PROGRAM, distribution_config, logged_traffic
+from bench.origin import PROGRAM
 from tests.world.images import Layout, debian_layers
 from tests.world.nodes import Node, Supernode
 from tests.world.origin import ScriptedOrigin
 from tests.world.programs import require
-
-
-@dataclass(frozen=True)
-class Registry:
-    """The real registry, on loopback."""
-
-    port: int
-    log: Path
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def sent(self) -> int:
-        """Bytes of bodies that left it so far."""
-        return logged_traffic(self.log)[1]
+from tests.world.registries import Registry
 
 
 @pytest.fixture
@@ -49,13 +31,8 @@ def pool(stack: ExitStack) -> ThreadPoolExecutor:
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     require(PROGRAM)
-    folder = tmp_path_factory.mktemp("registry")
-    (port,) = free_ports(1)
-    config = folder / "config.json"
-    config.write_text(json.dumps(distribution_config(folder / "data", f"127.0.0.1:{port}")))
-    with Daemon([PROGRAM, "serve", str(config)], folder / "log") as daemon:
-        daemon.wait_for(port)
-        yield Registry(port, folder / "log")
+    with ExitStack() as stack:
+        yield Registry(tmp_path_factory.mktemp("registry")).start(stack)
 
 
 @pytest.fixture(scope="session")

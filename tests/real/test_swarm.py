@@ -9,13 +9,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from shoal.digest import Digest
-from tests.real.conftest import Registry
 from tests.world.client import Got, get
-from tests.world.clients import Skopeo
+from tests.world.clients import Mirror, Skopeo
 from tests.world.images import random_bytes
 from tests.world.nodes import Node, Supernode, wait_until
 from tests.world.origin import REPOSITORY, ScriptedOrigin
 from tests.world.programs import require
+from tests.world.registries import Registry
 from tests.world.swarm import UPSTREAM, blob_path, pull_all, start_nodes
 
 MIB = 1 << 20
@@ -30,8 +30,10 @@ def test_three_nodes_at_once_take_each_byte_from_the_origin_once(
     supernode.start(stack)
     nodes = start_nodes(3, registry.url, supernode, tmp_path, stack)
     before = registry.sent()
-    clients = [Skopeo(node.folder) for node in nodes]
-    pulls = [pool.submit(client.pull, node, "library/debian:real") for client, node in zip(clients, nodes, strict=True)]
+    clients = [Skopeo(stack) for _ in nodes]
+    for client, node in zip(clients, nodes, strict=True):
+        client.configure(Mirror(node.url))
+    pulls = [pool.submit(client.pull, "library/debian:real") for client in clients]
     assert [pull.result() for pull in pulls] == [debian] * 3
     blobs = clients[0].blobs()
     wait_until(lambda: all(blobs <= node.stored() for node in nodes), "every node has stored the image")

@@ -53,6 +53,10 @@ class Layout:
         (self._blobs / name).write_bytes(content)
         return f"sha256:{name}"
 
+    def sizes(self) -> dict[str, int]:
+        """What was put, by digest."""
+        return {f"sha256:{path.name}": path.stat().st_size for path in self._blobs.iterdir()}
+
     def image(self, layers: list[Layer], architecture: str = "amd64") -> dict[str, object]:
         """The descriptor of a manifest."""
         config = json.dumps(

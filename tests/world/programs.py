@@ -13,6 +13,10 @@ import pytest
 _SECONDS = 90.0
 
 
+class ProgramFailed(AssertionError):
+    """A client ended with a status other than 0; fails a test that did not expect it."""
+
+
 def require(*names: str) -> None:
     """Skip the test where a program is not installed; under SHOAL_REQUIRE_REAL=1 fail it."""
     missing = [name for name in names if shutil.which(name) is None]
@@ -33,7 +37,7 @@ def _lack(reason: str) -> None:
 
 
 def run(*command: str | Path, environment: Mapping[str, str] | None = None) -> str:
-    """Run a client to its end and return what it printed; a status other than 0 fails the test with its words."""
+    """Run a client to its end and return what it printed; raises `ProgramFailed` with its words."""
     done = subprocess.run(
         [str(word) for word in command],
         check=False,
@@ -42,7 +46,8 @@ def run(*command: str | Path, environment: Mapping[str, str] | None = None) -> s
         timeout=_SECONDS,
         env={**os.environ, **(environment or {})},
     )
-    assert done.returncode == 0, f"{_shown(command)}: {done.stdout}{done.stderr}"
+    if done.returncode != 0:
+        raise ProgramFailed(f"{_shown(command)}: {done.stdout}{done.stderr}")
     return done.stdout
 
 
