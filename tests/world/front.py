@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import secrets
 import time
 from collections import Counter
@@ -183,7 +184,7 @@ class Front:
     async def _pass(
         self, request: web.Request, url: str, headers: CIMultiDict[str], reference: str, fault: Fault | None
     ) -> web.StreamResponse:
-        body = await request.read() if request.body_exists else None
+        body = io.BytesIO(await request.read()) if request.body_exists else None
         async with self._session.request(
             request.method, URL(url, encoded=True), headers=headers, data=body, allow_redirects=False
         ) as answer:

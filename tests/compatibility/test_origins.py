@@ -1,0 +1,136 @@
+"""Each kind of origin, pulled from by a client through a node; `docs/compatibility.md` has a row for each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from bench.origin import PROGRAM
+from tests.compatibility.conftest import ALL, Origins
+from tests.world.certificates import Authority
+from tests.world.clients import Mirror, Skopeo
+from tests.world.front import Front
+from tests.world.images import Layout, made_layer
+from tests.world.nginx import start_nginx
+from tests.world.nodes import Node
+from tests.world.registries import USERS, Olareg, Registry
+from tests.world.tokens import TokenServer
+from tests.world.tools import TOOLS, require_tool
+
+ALICE: dict[str, object] = {"username": "alice", "password": USERS["alice"], "share_credentials": True}
+NAME = "of-each-origin"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an origin is started."""
+
+    origins: Origins
+    folder: Path
+    stack: ExitStack
+
+    def over_storage(
+        self, *, htpasswd: bool = False, tokens: TokenServer | None = None, program: str = PROGRAM
+    ) -> Registry:
+        """A registry with the images of all."""
+        storage = self.origins.storage.root
+        registry = Registry(self.folder / "registry", storage, htpasswd=htpasswd, tokens=tokens, program=program)
+        return registry.start(self.stack)
+
+
+Upstream = dict[str, object]
+
+
+def docker_registry(place: Place) -> Upstream:
+    return {"url": place.over_storage().url}
+
+
+def with_passwords(place: Place) -> Upstream:
+    return {"url": place.over_storage(htpasswd=True).url, **ALICE}
+
+
+def with_tokens(place: Place) -> Upstream:
+    return {"url": place.over_storage(tokens=place.origins.tokens).url, **ALICE}
+
+
+def behind_nginx(place: Place) -> Upstream:
+    """TLS with a certificate of a private authority, whose issuer the node is told; tokens besides."""
+    authority = Authority(place.folder / "authority")
+    registry = place.over_storage(tokens=place.origins.tokens)
+    url = start_nginx(place.folder / "nginx", registry.url, authority.issue("127.0.0.1"), place.stack)
+    return {"url": url, "ca_file": str(authority.file), **ALICE}
+
+
+def with_redirects(place: Place) -> Upstream:
+    """Blobs lie behind signed URLs of another address, which refuses a request that brings Authorization too."""
+    registry = place.over_storage(tokens=place.origins.tokens)
+    return {"url": Front(registry.url, redirects=True).start(place.stack).url, **ALICE}
+
+
+def distribution_3(place: Place) -> Upstream:
+    return {"url": place.over_storage(program=str(require_tool("registry"))).url}
+
+
+ORIGINS: dict[str, Callable[[Place], Upstream]] = {
+    "docker-registry 2.8": docker_registry,
+    "docker-registry 2.8 with passwords": with_passwords,
+    "docker-registry 2.8 with tokens": with_tokens,
+    "docker-registry 2.8 with tokens behind nginx with TLS of a private authority": behind_nginx,
+    "docker-registry 2.8 with tokens and redirects to signed URLs": with_redirects,
+}
+BUILT_ORIGINS = {f"distribution {TOOLS['registry'].version}": distribution_3} if ALL else {}
+
+
+def pull(upstream: Upstream, image: str, folder: Path, stack: ExitStack) -> str:
+    """What a client gets through a node before `upstream`."""
+    settings = {"SHOAL_PROXY__UPSTREAMS": json.dumps({"docker.io": upstream})}
+    node = Node(folder / "node", {"docker.io": ""}, settings=settings)
+    node.start(stack)
+    client = Skopeo(stack)
+    client.configure(Mirror(node.url))
+    return client.pull(image)
+
+
+@pytest.fixture(scope="session")
+def digest(origins: Origins) -> str:
+    """Of an image that all registries over the storage have."""
+    return origins.image(NAME).digest
+
+
+@pytest.mark.parametrize("name", [*ORIGINS, *BUILT_ORIGINS])
+def test_an_origin_is_pulled_from(name: str, digest: str, origins: Origins, tmp_path: Path, stack: ExitStack) -> None:
+    upstream = (ORIGINS | BUILT_ORIGINS)[name](Place(origins, tmp_path, stack))
+    assert pull(upstream, f"library/{NAME}:latest", tmp_path, stack) == digest
+
+
+def test_olareg_is_pulled_from(tmp_path: Path, stack: ExitStack) -> None:
+    olareg = Olareg(tmp_path / "olareg", require_tool("olareg")).start(stack)
+    layout = Layout(tmp_path / "layout")
+    digest = layout.push(layout.image([made_layer(NAME, 300_000)]), olareg.port, f"library/{NAME}:latest")
+    assert pull({"url": olareg.url}, f"library/{NAME}:latest", tmp_path, stack) == digest
+
+
+def test_a_revoked_token_is_replaced(digest: str, origins: Origins, tmp_path: Path, stack: ExitStack) -> None:
+    """Some registries answer 400 without a challenge to a token that they took before."""
+    front = Front(origins.token_front.target).start(stack)
+    settings = {
+        "SHOAL_PROXY__UPSTREAMS": json.dumps({"docker.io": {"url": front.url, **ALICE}}),
+        "SHOAL_PROXY__TAG_FRESHNESS": "0s",
+    }
+    node = Node(tmp_path / "node", {"docker.io": front.url}, settings=settings)
+    node.start(stack)
+    client = Skopeo(stack)
+    client.configure(Mirror(node.url))
+    assert client.pull(f"library/{NAME}:latest") == digest
+    front.refused = {each.headers["authorization"]: 400 for each in front.seen if "authorization" in each.headers}
+    assert front.refused
+    other = origins.image("of-each-origin-later")
+    client.forget()
+    assert client.pull("library/of-each-origin-later:latest") == other.digest
+    client.forget()
+    assert client.pull(f"library/{NAME}:latest") == digest
