@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.images import write_image
 from bench.origin import PROGRAM
 from tests.compatibility.conftest import ALL, Origins
 from tests.world.certificates import Authority
@@ -18,6 +19,7 @@ from tests.world.front import Front
 from tests.world.images import Layout, made_layer
 from tests.world.nginx import start_nginx
 from tests.world.nodes import Node
+from tests.world.programs import ProgramFailed, run
 from tests.world.registries import USERS, Olareg, Registry
 from tests.world.tokens import TokenServer
 from tests.world.tools import TOOLS, require_tool
@@ -129,8 +131,21 @@ def test_a_revoked_token_is_replaced(digest: str, origins: Origins, tmp_path: Pa
     assert client.pull(f"library/{NAME}:latest") == digest
     front.refused = {each.headers["authorization"]: 400 for each in front.seen if "authorization" in each.headers}
     assert front.refused
-    other = origins.image("of-each-origin-later")
+    other = write_image(origins.storage.root, f"library/{NAME}", [200_000], tag="later")
     client.forget()
-    assert client.pull("library/of-each-origin-later:latest") == other.digest
-    client.forget()
-    assert client.pull(f"library/{NAME}:latest") == digest
+    assert client.pull(f"library/{NAME}:later") == other.digest
+
+
+@pytest.mark.parametrize("login", [None, ("alice", "wrong"), ("bob", USERS["bob"]), ("alice", USERS["alice"])])
+def test_the_registry_of_tokens_judges_without_a_node_as_it_should(
+    login: tuple[str, str] | None, digest: str, origins: Origins
+) -> None:
+    """What tests of private images build upon: alice may read, bob may not."""
+    credentials = ("--creds", ":".join(login)) if login else ("--no-creds",)
+    image = f"docker://127.0.0.1:{origins.token_front.port}/library/{NAME}:latest"
+    inspect = ("skopeo", "inspect", "--tls-verify=false", *credentials, image)
+    if login == ("alice", USERS["alice"]):
+        assert digest in run(*inspect)
+    else:
+        with pytest.raises(ProgramFailed):
+            run(*inspect)

@@ -82,7 +82,7 @@ class TokenServer:
             "aud": self.service,
             "iat": now,
             "nbf": now - 10,
-            "exp": now + self.lifetime,
+            "exp": now + int(self.lifetime),
             "jti": secrets.token_hex(8),
             "access": [access for scope in scopes if (access := self._granted(user, scope))],
         }
