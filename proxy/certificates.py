@@ -128,6 +128,11 @@ class CertificateAuthority:
     def expires(self) -> datetime:
         return self.certificate.not_valid_after_utc
 
+    @property
+    def expires_soon(self) -> bool:
+        """Whether it is time for a new one."""
+        return self._clock() > self.expires - EXPIRY_WARNING
+
     def context(self, host: str) -> ssl.SSLContext:
         """What a server that stands for `host` (a name or an address) shows; raises `AuthorityUnusable`."""
         known = self._contexts.get(host)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
+from urllib.parse import unquote
 
 import msgspec
 from msgspec import Meta
@@ -127,6 +129,25 @@ class Refused:
     """A host that is not reached, and why."""
 
     reason: str
+
+
+def is_pull(raw_path: str) -> bool:
+    """Whether GET or HEAD of a path, as it stands in the request line, is the mirror's to answer, not to be relayed.
+
+    What a registry might take for a pull is the mirror's as well, however it is written: the mirror's rules must not
+    be gone around by a path that it does not read and the registry does.
+    """
+    path = unquote(raw_path)
+    normal = posixpath.normpath(f"/{path.lstrip('/')}")
+    if not normal.lower().startswith("/v2/"):
+        return False
+    *_, before, endpoint, last = ["", *normal.split("/")]
+    if endpoint == "blobs" and last == "uploads":
+        return False
+    if endpoint in {"manifests", "blobs", "referrers"} or (endpoint, last) == ("tags", "list"):
+        return True
+    is_upload = (before, endpoint) == ("blobs", "uploads")
+    return path.rstrip("/") != normal and not is_upload
 
 
 class Reachable(Protocol):

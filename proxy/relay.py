@@ -1,4 +1,4 @@
-"""Requests that the mirror does not answer itself, passed on to the host that they are meant for, with its responses."""
+"""Requests that the mirror does not answer itself: to the host that they are meant for, and what that answers."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from cryptography.x509.verification import PolicyBuilder, Store
 
 from proxy.certificates import (
     CA_LIFETIME,
+    EXPIRY_WARNING,
     LEAF_LIFETIME,
     LEAF_RENEWAL,
     AuthorityFiles,
@@ -117,6 +118,12 @@ def test_no_certificate_outlives_the_authority(authority: CertificateAuthority, 
     clock.now = authority.expires
     with pytest.raises(AuthorityUnusable, match="expired on 2036"):
         authority.issue("registry.example")
+
+
+def test_its_end_is_told_of_in_time(authority: CertificateAuthority, clock: Clock) -> None:
+    assert not authority.expires_soon
+    clock.now = authority.expires - EXPIRY_WARNING + timedelta(days=1)
+    assert authority.expires_soon
 
 
 def test_an_expired_authority_says_what_to_do(tmp_path: Path, clock: Clock) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import posixpath
+import re
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 import pytest
@@ -18,6 +21,7 @@ from proxy.destinations import (
     Opened,
     Refused,
     TunnelSettings,
+    is_pull,
 )
 
 
@@ -131,6 +135,54 @@ def test_the_host_header_of_an_opened_host(host: str | None, agrees: bool) -> No
     opened = Destinations(TunnelSettings(), UPSTREAMS).decide("https", Authority("quay.io", 443))
     assert isinstance(opened, Opened)
     assert opened.is_addressed_by(host) is agrees
+
+
+@pytest.mark.parametrize(
+    ("path", "pull"),
+    [
+        ("/v2/a/manifests/x", True),
+        ("/v2/a/b/c/manifests/sha256:00", True),
+        ("/v2/a/blobs/sha256:00", True),
+        ("/v2/a/tags/list", True),
+        ("/v2/a/referrers/sha256:00", True),
+        ("/v2/a/%6Danifests/x", True),
+        ("/v2/a%2Fmanifests%2Fx", True),
+        ("/v2/a/manifests/x/", True),
+        ("//v2/a/manifests/x", True),
+        ("/V2/a/manifests/x", True),
+        ("/x/../v2/a/manifests/x", True),
+        ("/x/%2e%2e/v2/a/manifests/x", True),
+        ("/v2/./a/b", True),
+        ("/v2//a/b", True),
+        ("/v2/a/blobs/uploads/manifests/x", True),
+        ("/v2/", False),
+        ("/v2", False),
+        ("/v2/auth", False),
+        ("/v2/token", False),
+        ("/v2/_catalog", False),
+        ("/v2/a/blobs/uploads/", False),
+        ("/v2/a/blobs/uploads", False),
+        ("/v2/a/blobs/uploads/01-02", False),
+        ("/v2/a/_oras/artifacts", False),
+        ("/token", False),
+        ("/service/token", False),
+        ("/", False),
+    ],
+)
+def test_what_is_the_mirrors_inside_an_opened_host(path: str, pull: bool) -> None:
+    assert is_pull(path) is pull
+
+
+@given(
+    st.lists(
+        st.sampled_from(["a", "..", ".", "", "%2e%2e", "manifests", "%6danifests", "x", "v2", "blobs"]), max_size=8
+    )
+)
+def test_no_path_to_a_manifest_is_relayed(segments: list[str]) -> None:
+    path = "/" + "/".join(segments)
+    reached = posixpath.normpath("/" + unquote(path).lstrip("/"))  # what the most forgiving of servers would make of it
+    if re.fullmatch("/v2/.+/(manifests|blobs)/[^/]+", reached):
+        assert is_pull(path)
 
 
 def test_opened_hosts_are_listed_as_clients_write_them() -> None:

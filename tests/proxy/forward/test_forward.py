@@ -157,7 +157,7 @@ async def open_world(tmp_path: Path, host: Host) -> AsyncIterator[Open]:
             )
             await stack.enter_async_context(forward)
             server = web.Server(handle, access_log=None, auto_decompress=False)  # type: ignore[arg-type]
-            listening = await listen(server, "127.0.0.1", 0, 100, 60, metrics, forward)
+            listening = await listen(server, "127.0.0.1", 0, 100, 60, metrics, forward.connects)
             stack.push_async_callback(server.shutdown, 0.1)
             stack.callback(listening.close)
             trust = ssl.create_default_context(cadata=authority.pem)
@@ -347,7 +347,7 @@ async def test_a_client_that_does_not_trust_the_authority_is_told_of(open_world:
             await world.ask(f"https://{REGISTRY}/v2/", ssl=True)
         await until(lambda: world.counted("untrusted") == 1)
     assert any(entry["event"] == "tunnel.untrusted" and "shoal config ca" in entry["hint"] for entry in logs)
-    assert world.forward.connections == 0
+    assert world.forward.connects.held == 0
 
 
 async def test_bytes_before_the_answer_are_no_handshake(open_world: Open) -> None:
@@ -377,7 +377,7 @@ async def test_another_host_is_tunnelled_byte_for_byte(open_world: Open) -> None
         assert await reader.read() == b"EARLY " + b"X" * 3_000_000
     writer.close()
     server.close()
-    await until(lambda: world.forward.connections == 0)
+    await until(lambda: world.forward.connects.held == 0)
     assert world.counted("tunnelled") == 1
 
 
@@ -393,7 +393,7 @@ async def test_a_client_that_leaves_ends_its_tunnel(open_world: Open, host: Host
     writer.write(f"CONNECT localhost:{host.port} HTTP/1.1\r\n\r\n".encode())
     await reader.readuntil(b"\r\n\r\n")
     writer.transport.abort()
-    await until(lambda: world.forward.connections == 0)
+    await until(lambda: world.forward.connects.held == 0)
 
 
 async def test_a_host_behind_tls_is_not_opened(open_world: Open, host: Host, tmp_path: Path) -> None:
