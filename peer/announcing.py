@@ -55,7 +55,9 @@ class Announcing:
             coming = to_bitfield(alone, count) if alone else b""
             for location, place in sought.places.items():
                 if not place.is_final:
-                    wanted.append(protocol.Wanted(*sought.key, location.registry, location.repository, have, coming))
+                    at = location.registry, location.repository
+                    partly = bool(sought.layout.all & ~sought.book.scope)
+                    wanted.append(protocol.Wanted(*sought.key, *at, have, coming, on_demand=partly))
         for batch in _batches(wanted):
             self._out.append(Tell(protocol.Open(batch)))
 

@@ -99,10 +99,39 @@ class FailReaders(NamedTuple):
     error: Exception
 
 
+class Answer(NamedTuple):
+    """A reader that waits for its first byte waits no longer: it fails, or it begins where `error` is None."""
+
+    blob: BlobKey
+    reader: int
+    error: Exception | None
+
+
+class Park(NamedTuple):
+    """No more of a blob is wanted for now: save what there is. The machine has closed it."""
+
+    blob: BlobKey
+
+
 class TellTable(NamedTuple):
     """Work out the piece digests of a stored blob and tell the supernode."""
 
     blob: BlobKey
 
 
-Command = Send | Dial | HangUp | Serve | Tell | Fetch | StopFetch | Land | Discard | Fail | FailReaders | TellTable
+Command = (
+    Send
+    | Dial
+    | HangUp
+    | Serve
+    | Tell
+    | Fetch
+    | StopFetch
+    | Land
+    | Discard
+    | Fail
+    | FailReaders
+    | Answer
+    | Park
+    | TellTable
+)

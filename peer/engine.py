@@ -19,6 +19,7 @@ from peer.asked import Asked, Behind
 from peer.blob import BlobInProgress, store_failed
 from peer.budget import Budget
 from peer.commands import (
+    Answer,
     Command,
     Dial,
     Discard,
@@ -27,13 +28,14 @@ from peer.commands import (
     Fetch,
     HangUp,
     Land,
+    Park,
     Send,
     Serve,
     StopFetch,
     Tell,
     TellTable,
 )
-from peer.errors import Stopping
+from peer.errors import DownloadFailed, Stopping
 from peer.fetcher import Fetcher
 from peer.machine import Machine, MachineSettings
 from peer.metrics import PeerMetrics
@@ -180,18 +182,22 @@ class Engine:
         is_pulled = asked is None or asked.behind is Behind.IMAGE
         ahead = self._settings.image_ahead and is_pulled
         following = self._plans.following(blob.digest, location) if ahead else []
-        progress = await self._shelf.open(blob, location, following)
+        progress = await self._shelf.open(blob, location, following, asked)
         if progress is None:
             return await self.open(blob, location, asked)  # it was stored meanwhile
+        if progress.readers.error is not None:
+            raise progress.readers.error
+        reader = progress.readers.enter(location, is_ranged=asked is not None)
         if key in self.machine.sought:
-            self.machine.demand(key, location, time.monotonic())
+            now = time.monotonic()
+            self.machine.asks(key, reader.number, asked, now)
+            self.machine.demand(key, location, now)
             self._carry_out_soon()
             place = self.machine.sought[key].places[location]
             if place.is_final and place.error is not None:
+                progress.readers.leave(reader)
                 raise place.error
-        if progress.readers.error is not None:
-            raise progress.readers.error
-        return OpenBlob(progress.descriptor, None, progress.readers, progress.readers.enter(location))
+        return OpenBlob(progress.descriptor, None, progress.readers, reader)
 
     def _open_stored(self, digest: Digest) -> OpenBlob | None:
         size = self.store.size(digest)
@@ -209,10 +215,10 @@ class Engine:
 
     # --- blobs on their way (peer.shelf.Owner) ----------------------------------------------------------------------
 
-    def opened(self, blobs: Sequence[BlobInProgress], location: Location) -> None:
+    def opened(self, blobs: Sequence[BlobInProgress], location: Location, asked: Asked | None) -> None:
         """Blobs are open: get what is missing of them."""
         opened = [(blob.descriptor.key, blob.partial.have, blob.partial.table) for blob in blobs]
-        self.machine.open(opened, location, time.monotonic())
+        self.machine.open(opened, location, time.monotonic(), asked)
         for key, have, _ in opened:
             if have:
                 self._hash_on(key)
@@ -221,10 +227,12 @@ class Engine:
     def reading(self, key: BlobKey, reader: int, piece: int, waits_since: float | None) -> None:
         """A reader stands at a piece."""
         self.machine.reading(key, reader, piece, waits_since)
+        if self.machine.has_commands:
+            self._carry_out_soon()
 
     def left(self, key: BlobKey, reader: int) -> None:
         """A reader is gone."""
-        self.machine.left(key, reader)
+        self.machine.left(key, reader, time.monotonic())
 
     # --- what the machine wants done ------------------------------------------------------------------------------
 
@@ -282,6 +290,10 @@ class Engine:
                 self._failed(command.blob, command.error)
             case FailReaders():
                 self._shelf.blobs[command.blob].readers.fail(command.error, command.location)
+            case Answer():
+                self._shelf.blobs[command.blob].readers.answer(command.reader, command.error)
+            case Park():
+                self._park(command.blob)
             case TellTable():
                 self.own(self._tell_table(command.blob))
 
@@ -388,6 +400,11 @@ class Engine:
         blob.fail(error)
         self.metrics.ended.labels(type(error).__name__).inc()
         self._shelf.end(blob, error)
+
+    def _park(self, key: BlobKey) -> None:
+        blob, away = self._shelf.blobs[key], DownloadFailed("the blob is put away")
+        blob.fail(away)
+        self._shelf.end(blob, away)
 
     # --- what time brings -----------------------------------------------------------------------------------------
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from peer import wire
 from peer.announcing import Announcing
-from peer.commands import Command, Discard, Fail, FailReaders, HangUp, Tell, TellTable
+from peer.asked import Asked
+from peer.commands import Command, Discard, Fail, FailReaders, HangUp, Park, Tell, TellTable
 from peer.errors import DigestMismatch, DownloadFailed
 from peer.exchange import Exchange
 from peer.picker import BlobBook
@@ -22,6 +23,7 @@ from peer.sharing import Library
 from peer.sought import Place, Sought
 from peer.sourcing import Sourcing
 from peer.uploads import UPLOAD_SLOTS, Upload
+from peer.waiting import Waiting
 from shoal.descriptor import BlobKey
 from shoal.messages import InvalidMessage, key_of, pieces_of
 from shoal.pieces import PIECE_DIGEST_SIZE, PieceLayout, PieceSet, iterate, to_bitfield
@@ -30,19 +32,10 @@ from supernode import protocol
 from supernode.protocol import PeerId, parse_peer_id
 
 _SHUN_SECONDS = 600.0
-_STARVING_SECONDS, _RESCUE_SECONDS, _RESCUE_SPREAD = 1.0, 3.5, 0.6
-"""For which a reader has waited when the supernode is asked for a lease, and when its peer fetches by itself: not all
-peers at the same moment, for what one has the others get from it."""
-_HOPEFUL_SECONDS = 0.6
-"""So much later where a neighbour has the piece and gives what it is asked for."""
-_STARVED_AGAIN_SECONDS = 1.0
-_CLAIMED_SECONDS, _DECEIVED_SECONDS = 3.0, 10.0
-"""For which a reader has waited when a neighbour is taken to claim what it does not give; for so long then leases are
-asked for over all that such neighbours claim, without waiting for each piece."""
-_MOVES_SECONDS = 1.5
-"""A blob or a stream that brought something in this time moves."""
-_GIVE_UP_SECONDS = 15.0
-"""For which a reader waits at most while no byte of the blob comes from anywhere."""
+_GIVE_UP_SECONDS = 20.0
+"""For which a reader that was given something waits at most while nothing of the blob comes from anywhere."""
+_PARK_SECONDS = 10.0
+"""After the last reader of a blob of which no more is to be got than there is, it is put away."""
 _SEEK_SECONDS = 2.0
 _COMING_AGAIN_SECONDS = 2.0
 """Between two times that neighbours are told what comes to this peer without a lease."""
@@ -69,11 +62,11 @@ class Machine:
         self._out: list[Command] = []
         self._lost_patience = settings.origin_wait
         self._lost_at = self._told_coming_at = now
-        self._rescue_patience = _RESCUE_SECONDS + _RESCUE_SPREAD * rng.random()
         self.sought: dict[BlobKey, Sought] = {}
         self.exchange = Exchange(library, self.sought, self._out, settings.slots, rng)
         self.sourcing = Sourcing(self.exchange, self._out, rng)
         self.announcing = Announcing(self.sought, self.sourcing, self._out)
+        self.waiting = Waiting(self.exchange, self.sourcing, self.announcing, self._out, rng)
 
     def take(self, now: float) -> list[Command]:
         """What is to be done, in order; it is given once."""
@@ -88,6 +81,11 @@ class Machine:
         return self.exchange.sharing.wake_at
 
     @property
+    def has_commands(self) -> bool:
+        """Whether `take` would give something that is decided already."""
+        return bool(self._out)
+
+    @property
     def connected(self) -> bool:
         """Whether the supernode is there."""
         return self.announcing.connected
@@ -95,22 +93,46 @@ class Machine:
     # --- blobs ----------------------------------------------------------------------------------------------------
 
     def open(
-        self, blobs: Iterable[tuple[BlobKey, PieceSet, Mapping[int, bytes]]], location: Location, now: float
+        self,
+        blobs: Iterable[tuple[BlobKey, PieceSet, Mapping[int, bytes]]],
+        location: Location,
+        now: float,
+        asked: Asked | None = None,
     ) -> None:
-        """Get these blobs, the first one first. Of each what is there already, and the digests known of that."""
-        opened = []
+        """Get these blobs, the first one first. Of each what is there already, and the digests known of that.
+
+        `asked`: ranges of the first one, where it is not all of it that somebody wants. Such a reader `asks` next.
+        """
+        opened: list[Sought] = []
         for key, have, table in blobs:
             layout = PieceLayout.of(key.size)
             pieces = PieceMap(layout, self.exchange.requests, have)
             sought = Sought(key, pieces, BlobBook(pieces), moved_at=now, told_at=now)
             sought.table.update(table)
             sought.places[location] = Place(location)
+            sought.idle_since = now
+            if asked is not None and not opened:
+                sought.book.scope, sought.is_whole = 0, False
+                sought.widen(asked)
             self.sought[key] = sought
             self.exchange.opened(sought)
             opened.append(sought)
         self.announcing.opened(opened)
-        for sought in opened:
+        for sought in opened[1 if asked is not None else 0 :]:
             self._fetch_unless_helped(sought, now)
+
+    def asks(self, key: BlobKey, reader: int, asked: Asked | None, now: float) -> None:
+        """A reader comes that wants these ranges, or all; `demand` follows."""
+        sought = self.sought[key]
+        scope = sought.book.scope
+        sought.widen(asked)
+        sought.unanswered[reader] = now
+        if asked is not None:
+            sought.book.asked[reader] = asked.pieces(sought.layout)
+            sought.book.readers[reader] = sought.layout.at(asked.ranges[0].start)
+            sought.waits[reader] = now
+        if sought.book.scope != scope:
+            self.announcing.opened([sought])
 
     def demand(self, key: BlobKey, location: Location, now: float) -> None:
         """A client asks for a blob that is being got, and names a place."""
@@ -119,6 +141,7 @@ class Machine:
         if location not in sought.places:
             sought.places[location] = Place(location)
             self.announcing.opened([sought])
+        self._hasten(sought, now)
         self._fetch_unless_helped(sought, now)
 
     def reading(self, key: BlobKey, reader: int, piece: int, waits_since: float | None) -> None:
@@ -131,15 +154,19 @@ class Machine:
         sought.book.readers[reader] = piece
         if waits_since is None:
             sought.waits.pop(reader, None)
+            sought.unanswered.pop(reader, None)
         else:
             sought.waits[reader] = waits_since
+            if reader in sought.book.asked:
+                self.waiting.hasten_reader(sought, reader, waits_since, alone=self._is_alone(sought, waits_since))
 
-    def left(self, key: BlobKey, reader: int) -> None:
-        """A reader has gone, or has all that it wanted."""
+    def left(self, key: BlobKey, reader: int, now: float) -> None:
+        """A reader has gone, or has all that it wanted. What it asked for comes all the same."""
         sought = self.sought.get(key)
         if sought is not None:
-            sought.book.readers.pop(reader, None)
-            sought.waits.pop(reader, None)
+            for books in (sought.book.readers, sought.book.asked, sought.waits, sought.unanswered):
+                books.pop(reader, None)
+            sought.idle_since = now
 
     def verified(self, key: BlobKey, now: float) -> None:
         """The whole blob is right and stored: it is a seed's now."""
@@ -239,15 +266,21 @@ class Machine:
         if sought is not None:
             self._judge(sought, now)
         for each in list(self.sought.values()):
+            self._hasten(each, now)
             self._fetch_unless_helped(each, now)
 
     def _judge(self, sought: Sought, now: float) -> None:
-        """A place has failed: those who named it alone hear of a refusal; without any other source all do."""
+        """A place has failed: those who named it alone hear of a refusal; without any other source all do.
+
+        A client that was given something waits on for a place that may come back: a response that is cut is worse.
+        """
         hopeful = sought.place(now) is not None or self.exchange.obtainable(sought, now)
         error = sought.error()
         if not hopeful and error is not None:
-            self.fail(sought.key, error)
-            return
+            begun = sought.book.readers.keys() - sought.unanswered.keys()
+            if not begun or all(place.is_final for place in sought.places.values()):
+                self.fail(sought.key, error)
+                return
         for place in sought.places.values():
             if place.is_final and place.error is not None:
                 self._out.append(FailReaders(sought.key, place.location, place.error))
@@ -292,6 +325,8 @@ class Machine:
         sought = self.sought.get(key)
         if isinstance(message, protocol.Grant):
             self.sourcing.granted(sought, message, now)
+            if sought is not None:
+                self._hasten(sought, now)
         elif isinstance(message, protocol.NeedTable):
             self._need_table(key, sought)
         if sought is None:
@@ -344,17 +379,13 @@ class Machine:
             self._look_after(sought, now)
 
     def _look_after(self, sought: Sought, now: float) -> None:
+        self.waiting.answer(sought, now)
+        self._hasten(sought, now)
         self._fetch_unless_helped(sought, now)
-        if sought.waits or now < sought.deceived_until:
-            pieces = sought.pieces
-            unobtainable = (pieces.absent | pieces.asked) & ~self.exchange.obtainable(sought, now)
-            starved = unobtainable & sought.book.available if now < sought.deceived_until else 0
-            for reader, since in list(sought.waits.items()):
-                starved |= self._look_after_reader(sought, sought.book.readers[reader], unobtainable, now - since, now)
-            self._starve(sought, starved, now)
+        self.waiting.look_after(sought, now)
         if sought.waits:
             waited = now - min(sought.waits.values())
-            if sought.pieces.missing and waited > _GIVE_UP_SECONDS and now - sought.moved_at > _GIVE_UP_SECONDS:
+            if sought.book.lacking and waited > _GIVE_UP_SECONDS and now - sought.moved_at > _GIVE_UP_SECONDS:
                 self.fail(sought.key, sought.error() or DownloadFailed("nobody gives this blob"))
                 return
         sharers = len(self.exchange.sharers(sought))
@@ -362,44 +393,32 @@ class Machine:
         if self.connected and few and now - max(sought.sought_at, sought.told_at) > _SEEK_SECONDS:
             sought.sought_at = now
             self.announcing.seek(sought)
+        if not sought.book.readers and not sought.book.lacking and now - sought.idle_since > _PARK_SECONDS:
+            self._park(sought)
 
-    def _look_after_reader(
-        self, sought: Sought, piece: int, unobtainable: PieceSet, waited: float, now: float
-    ) -> PieceSet:
-        """A reader has waited for `piece`: nobody is to be silent for long while a source lives.
+    def _hasten(self, sought: Sought, now: float) -> None:
+        self.waiting.hasten(sought, now, alone=self._is_alone(sought, now))
 
-        Returns the piece where nobody gives it.
-        """
-        pieces = sought.pieces
-        if waited < _STARVING_SECONDS or not (pieces.absent | pieces.asked | pieces.leased) >> piece & 1:
-            return 0
-        if self.sourcing.is_moving(sought, piece, now, _MOVES_SECONDS):
-            return 0
-        if waited > _CLAIMED_SECONDS and unobtainable & sought.book.available:
-            sought.deceived_until = now + _DECEIVED_SECONDS
-        if waited > self._rescue_patience + (0 if unobtainable >> piece & 1 else _HOPEFUL_SECONDS):
-            self._rescue_patience = _RESCUE_SECONDS + _RESCUE_SPREAD * self._rng.random()
-            self.sourcing.rescue(sought, piece, now, alone=not self.connected)
-        return unobtainable & 1 << piece  # the rest has its turn among all that leaves the origin
-
-    def _starve(self, sought: Sought, pieces: PieceSet, now: float) -> None:
-        """Ask the supernode for leases over pieces, now and then."""
-        if self.connected and pieces and now - sought.starved_at > _STARVED_AGAIN_SECONDS:
-            sought.starved_at = now
-            self._out.append(Tell(protocol.Starved(*sought.key, to_bitfield(pieces, sought.layout.count))))
+    def _park(self, sought: Sought) -> None:
+        """Nobody reads a blob, and what was asked for of it is there: it is saved as it is."""
+        if sought.pieces.missing:
+            self._close(sought.key)
+            self.exchange.sharing.withdraw(sought.key)
+            self.announcing.gave_up(sought.key)
+            self._out.append(Park(sought.key))
 
     def _fetch_unless_helped(self, sought: Sought, now: float) -> None:
         """Go to the origin without the supernode where there is none, where it is gone, or where it does not answer."""
-        if sought.key not in self.sought or not sought.pieces.missing:
-            return
-        if not self._settings.has_supernode or sought.is_refused:
-            alone = True
-        elif self.connected:
-            alone = not sought.is_answered and now - sought.told_at > self._settings.origin_wait
-        else:
-            alone = now - self._lost_at > self._lost_patience
-        if alone:
+        if sought.key in self.sought and sought.book.lacking and self._is_alone(sought, now):
             self.sourcing.fetch_alone(sought, now)
+
+    def _is_alone(self, sought: Sought, now: float) -> bool:
+        """Whether no supernode decides who fetches this blob."""
+        if not self._settings.has_supernode or sought.is_refused:
+            return True
+        if self.connected:
+            return not sought.is_answered and now - sought.told_at > self._settings.origin_wait
+        return now - self._lost_at > self._lost_patience
 
     # --- neighbours -------------------------------------------------------------------------------------------------
 

@@ -39,7 +39,8 @@ class OpenBlob:
             self._readers.leave(self._reader)
 
     async def ready(self, start: int) -> None:
-        """Wait until a byte at `start` can be given; raises `OriginError` or `DownloadFailed`."""
+        """Wait until a byte at `start` can be given, or for long enough while bytes of the blob come; raises
+        `OriginError` or `DownloadFailed`."""
         if self._reader is not None:
             await self._reader.ready(start)
 

@@ -37,12 +37,29 @@ class BlobBook:
     """Pieces whose digest is told, so that what comes can be checked."""
     readers: dict[int, int] = field(default_factory=dict)
     """The piece at which each reader stands."""
+    asked: dict[int, PieceSet] = field(default_factory=dict)
+    """The pieces of the ranges that a reader has asked for, where it is not all of the blob that it reads."""
+    scope: PieceSet = field(init=False)
+    """The pieces that are to be got at all."""
     holders: dict[PeerId, PieceSet] = field(default_factory=dict)
     counts: list[PieceSet] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.scope = self.pieces.layout.all
+
     @property
     def wanted(self) -> PieceSet:
-        return self.pieces.absent & self.checkable
+        return self.pieces.absent & self.checkable & self.scope
+
+    @property
+    def lacking(self) -> PieceSet:
+        """Pieces that are to be got and are not there."""
+        return self.pieces.missing & self.scope
+
+    @property
+    def unleased(self) -> PieceSet:
+        """Pieces that are to be got and that no stream brings."""
+        return (self.pieces.absent | self.pieces.asked) & self.scope
 
     def held(self, peer: PeerId, pieces: PieceSet) -> None:
         """A neighbour tells all that it has."""
@@ -84,9 +101,17 @@ class BlobBook:
     def ahead(self, count: int) -> PieceSet:
         """So many pieces that each reader needs next."""
         ahead = 0
-        for piece in self.readers.values():
-            ahead |= run_of(piece, count)
+        for reader, piece in self.readers.items():
+            ahead |= run_of(piece, count) & self.asked.get(reader, -1)
         return ahead
+
+    @property
+    def ranges(self) -> PieceSet:
+        """All that is asked for by readers of ranges."""
+        ranges = 0
+        for pieces in self.asked.values():
+            ranges |= pieces
+        return ranges
 
     def rarity(self, pieces: PieceSet) -> tuple[int, PieceSet]:
         """The lowest count of holders among `pieces` (not empty) and those that have it."""
@@ -129,6 +154,15 @@ class Choice:
     piece: PieceIndex
 
 
+_ORDER: tuple[Callable[[BlobBook], PieceSet], ...] = (
+    lambda book: book.ahead(1),
+    lambda book: book.ahead(WINDOW),
+    lambda book: book.ranges,
+    lambda book: -1,
+)
+"""Which pieces of a book come first, which next."""
+
+
 class Picker:
     """The books of all open blobs of a peer, in the order in which they were opened."""
 
@@ -141,10 +175,9 @@ class Picker:
         if not idle:
             return None
         best: tuple[int, BlobKey, PieceSet] | None = None
-        for ahead in (1, WINDOW, None):
+        for first in _ORDER:
             for blob, book in self.books.items():
-                wanted = book.wanted & (book.ahead(ahead) if ahead else -1)
-                wanted = self._offered(book, wanted, idle)
+                wanted = self._offered(book, book.wanted & first(book), idle)
                 if wanted:
                     level, rarest = book.rarity(wanted)
                     if best is None or level < best[0]:
@@ -162,7 +195,7 @@ class Picker:
 
         Only when every piece that is missing has been asked for: before that a second copy takes the place of a first.
         """
-        if any(book.pieces.absent for book in self.books.values()):
+        if any(book.pieces.absent & book.scope for book in self.books.values()):
             return None
         for blob, book in self.books.items():
             for piece in iterate(book.pieces.asked & book.checkable):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from peer.errors import DownloadFailed
 from peer.partial import Partial
 from peer.sink import Sink
-from shoal.pieces import MIB, PieceLayout, PieceSet, iterate, leading_run
+from shoal.pieces import MIB, PieceLayout, PieceSet, iterate, leading_run, run_of
 from shoal.reference import Location
 
 _READ_SIZE = 1 * MIB
@@ -33,14 +33,19 @@ class GrowingPiece:
 class Reader:
     """One client's way through a blob."""
 
-    def __init__(self, readers: Readers, number: int, location: Location) -> None:
+    def __init__(self, readers: Readers, number: int, location: Location, *, is_ranged: bool) -> None:
         self.location = location
         self.number = number
+        self.is_ranged = is_ranged
+        """Whether it reads ranges, of which nobody takes it that they make the digest of the whole."""
         self.error: Exception | None = None
+        self.is_answered = False
+        """Whether `ready` is to wait no longer."""
         self._readers = readers
-        self._start = self._reached = 0
+        self._passed: PieceSet = 0
+        """Pieces that bytes were given from."""
         self._sending: int | None = None
-        """The offset of bytes that the sink takes from the file at this moment, up to `_reached`."""
+        """The offset of bytes that the sink takes from the file at this moment."""
         self._given: dict[int, tuple[bytearray, int]] = {}
         """Pieces that have not landed: the memory that bytes were given from, and how many."""
         self._owed: dict[int, bytes] = {}
@@ -52,13 +57,11 @@ class Reader:
         return min(self._given.keys() | self._owed.keys(), default=None)
 
     async def ready(self, start: int) -> None:
-        """Wait until a byte at `start` can be given; raises what the blob failed with."""
-        self._start = self._reached = start
+        """Wait until a byte at `start` can be given, or nobody is to wait longer; raises what the blob failed with."""
         await self._readers.wait(self, start, start + 1, look_only=True)
 
     async def send(self, sink: Sink, start: int, end: int) -> None:
         """Give bytes `start` to `end` as they come; raises what the blob failed with."""
-        self._start = self._reached = start
         readers, partial = self._readers, self._readers.partial
         offset = start
         while offset < end:
@@ -67,7 +70,8 @@ class Reader:
             if readers.has_landed(index):
                 is_last = offset + count == end and not readers.is_verified
                 count -= is_last and count > 1  # the last byte of a part goes alone
-                self._reached = offset + count
+                last = readers.layout.at(offset + count - 1)
+                self._passed |= run_of(index, last - index + 1)
                 if is_last and count == 1:
                     # as it is now: the file may be written to again while it is on its way from there
                     await sink.write(partial.read(offset, 1))
@@ -77,7 +81,7 @@ class Reader:
                         await sink.send_file(fd, offset, offset + count)
                     self._sending = None
             else:
-                self._reached = offset + count
+                self._passed |= 1 << index
                 growing = readers.growing[index]
                 first = offset - readers.layout.span(index).start
                 self._give(index, growing.buffer, first, first + count)
@@ -102,10 +106,9 @@ class Reader:
 
     def voided(self, index: int, digest: bytes) -> None:
         """A piece that had landed is void."""
-        layout = self._readers.layout
-        if self._start < self._reached and layout.at(self._start) <= index <= layout.at(self._reached - 1):
+        if self._passed >> index & 1:
             self._owed.setdefault(index, digest)
-            if self._sending is not None and index >= layout.at(self._sending):
+            if self._sending is not None and index >= self._readers.layout.at(self._sending):
                 self.fail(DownloadFailed("a piece turned out to be void while it was sent"))
 
     def fail(self, error: Exception) -> None:
@@ -142,10 +145,10 @@ class Readers:
         """Whether a reader waits for bytes."""
         return bool(self._waiting)
 
-    def enter(self, location: Location) -> Reader:
-        """A new reader, of a client that named `location`."""
+    def enter(self, location: Location, *, is_ranged: bool = False) -> Reader:
+        """A new reader, of a client that named `location` and wants all of the blob, or ranges of it."""
         self._last += 1
-        reader = self._readers[self._last] = Reader(self, self._last, location)
+        reader = self._readers[self._last] = Reader(self, self._last, location, is_ranged=is_ranged)
         return reader
 
     def leave(self, reader: Reader) -> None:
@@ -182,6 +185,15 @@ class Readers:
                 reader.fail(error)
         self.changed()
 
+    def answer(self, number: int, error: Exception | None) -> None:
+        """A reader has waited long enough to begin: it fails, or its client sees how it goes on."""
+        reader = self._readers.get(number)
+        if reader is not None:
+            reader.is_answered = True
+            if error is not None:
+                reader.fail(error)
+            self.changed()
+
     def changed(self) -> None:
         """Wake those who wait."""
         for waiter in self._waiting:
@@ -205,7 +217,9 @@ class Readers:
             # the last byte is held back as long as what was given before it may turn out to be something else
             unsettled = reader.unsettled
             last = self.layout.size if look_only else end - 1 if unsettled is not None else end
-            count = self._can_give(offset, last)
+            count = self._can_give(reader, offset, last)
+            if look_only and reader.is_answered:
+                return 0
             if count > 0 or (self.is_verified and offset >= self.layout.size):
                 self._told(reader.number, index, None)
                 return count
@@ -223,11 +237,18 @@ class Readers:
             finally:
                 self._waiting.discard(waiter)
 
-    def _can_give(self, offset: int, end: int) -> int:
+    def _is_held(self, reader: Reader) -> bool:
+        """Whether the last piece is held back until the whole is verified: from who reads ranges only where nothing but
+        that is missing, since it may not come at all."""
+        if self.is_verified:
+            return False
+        return not reader.is_ranged or self.partial.have | 1 << self.layout.last == self.layout.all
+
+    def _can_give(self, reader: Reader, offset: int, end: int) -> int:
         """How many bytes at `offset` may be given now, up to one read."""
         index = self.layout.at(offset)
         run = leading_run(self.partial.have, index)
-        if index + run > self.layout.last and not self.is_verified:
+        if index + run > self.layout.last and self._is_held(reader):
             run = self.layout.last - index
         if run > 0:
             return min(self.layout.span(index + run - 1).end - offset, end - offset, _READ_SIZE)

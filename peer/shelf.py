@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 import structlog
 
+from peer.asked import Asked
 from peer.blob import BlobInProgress, store_failed
 from peer.budget import Budget
 from peer.errors import DigestMismatch, Stopping
@@ -28,8 +29,8 @@ T = TypeVar("T")
 class Owner(Protocol):
     """Who is told of blobs (`peer.engine`)."""
 
-    def opened(self, blobs: Sequence[BlobInProgress], location: Location) -> None:
-        """These blobs are open, in the order in which they are wanted."""
+    def opened(self, blobs: Sequence[BlobInProgress], location: Location, asked: Asked | None) -> None:
+        """These blobs are open, in the order in which they are wanted; `asked`: ranges of the first one alone."""
 
     def reading(self, key: BlobKey, reader: int, piece: int, waits_since: float | None) -> None:
         """A reader stands at a piece."""
@@ -57,11 +58,12 @@ class Shelf:
         self.blobs: dict[BlobKey, BlobInProgress] = {}
 
     async def open(
-        self, blob: Descriptor, location: Location, following: Sequence[Descriptor]
+        self, blob: Descriptor, location: Location, following: Sequence[Descriptor], asked: Asked | None
     ) -> BlobInProgress | None:
         """A blob on its way, opened where it is not, and behind it those `following`, as far as there is room.
 
-        None where it is in the store by now. Raises `DownloadFailed`.
+        `asked`: ranges of the blob, where not all of it is wanted. None where it is in the store by now. Raises
+        `DownloadFailed`.
         """
         key = blob.key
         if key in self._saving:
@@ -81,7 +83,7 @@ class Shelf:
             while len(self._ahead) > _MAX_AHEAD:
                 del self._ahead[next(iter(self._ahead))]
             self._ahead.pop(key, None)  # it is opened now
-            self._begin([blob, *self._next_ahead(location)], location)
+            self._begin([blob, *self._next_ahead(location)], location, asked)
         # who asked may go away meanwhile; the files must not be left open
         opened = await asyncio.shield(self._opening[key])
         if isinstance(opened, Exception):
@@ -129,13 +131,13 @@ class Shelf:
                 chosen[blob.key] = blob
         return list(chosen.values())
 
-    def _begin(self, blobs: Sequence[Descriptor], location: Location) -> None:
+    def _begin(self, blobs: Sequence[Descriptor], location: Location, asked: Asked | None) -> None:
         """Open these blobs; what becomes of each is in `_opening` until then."""
         for blob in blobs:
             self._opening[blob.key] = asyncio.get_running_loop().create_future()
-        self._owner.own(self._open(blobs, location))
+        self._owner.own(self._open(blobs, location, asked))
 
-    async def _open(self, blobs: Sequence[Descriptor], location: Location) -> None:
+    async def _open(self, blobs: Sequence[Descriptor], location: Location, asked: Asked | None) -> None:
         """Open these blobs, and tell in one go of those that could be opened."""
         partials: list[Partial | Exception]
         try:
@@ -150,7 +152,8 @@ class Shelf:
                 opened.append(result)
             self._opening.pop(blob.key).set_result(result)
         if opened:
-            self._owner.opened(opened, location)
+            is_first = opened[0].descriptor.key == blobs[0].key
+            self._owner.opened(opened, location, asked if is_first else None)
 
     def _partial(self, key: BlobKey) -> Partial | Exception:
         try:
@@ -189,7 +192,7 @@ class Shelf:
             _, location = next(iter(self._ahead.values()))
             ahead = self._next_ahead(location)
             if ahead:
-                self._begin(ahead, location)
+                self._begin(ahead, location, None)
 
     @staticmethod
     def _close_if_unused(blob: BlobInProgress) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from peer.asked import Asked, Behind
 from peer.origin import OriginDenied, OriginNotFound, SizeDiffers
 from peer.picker import BlobBook
 from peer.piecemap import PieceMap
@@ -15,7 +16,7 @@ from supernode.protocol import PeerId
 
 _MOST_FAILURES, _FAILING_SECONDS = 3, 3.0
 """Streams in a row that bring nothing, and the seconds over which they do, before a place is left alone for a while."""
-_REST_SECONDS = 5.0
+_REST_SECONDS = 2.0
 
 
 @dataclass(slots=True)
@@ -41,12 +42,17 @@ class Place:
         if not self.failures:
             self.failing_since = now
         self.failures += 1
-        if self.failures >= _MOST_FAILURES and now - self.failing_since >= _FAILING_SECONDS:
+        if self.is_failing and now - self.failing_since >= _FAILING_SECONDS:
             self.rests_until = now + _REST_SECONDS
 
     def brought(self) -> None:
         """A whole piece came from here."""
         self.failures, self.rests_until = 0, 0.0
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether it only begins to bring pieces."""
+        return self.failures >= _MOST_FAILURES
 
     def is_usable(self, now: float) -> bool:
         return not self.is_final and self.rests_until <= now
@@ -60,7 +66,7 @@ class Sought:
     pieces: PieceMap
     book: BlobBook
     moved_at: float
-    """When a byte of it came last."""
+    """When something of it came last, other than from a place that brings no whole piece."""
     places: dict[Location, Place] = field(default_factory=dict)
     table: dict[int, bytes] = field(default_factory=dict)
     """The digests by which pieces are checked, and those of pieces that are there."""
@@ -76,6 +82,12 @@ class Sought:
     """The digests that neighbours' pieces were to have and had not; who is right the whole blob shows."""
     waits: dict[int, float] = field(default_factory=dict)
     """Since when each reader waits that does."""
+    unanswered: dict[int, float] = field(default_factory=dict)
+    """Since when each reader waits for its first byte that does."""
+    is_whole: bool = True
+    """Whether all of it is to be got at once, and not behind the ranges that readers wait for."""
+    idle_since: float = 0.0
+    """When its last reader left."""
     demanded: bool = False
     """Whether a client has asked for it, not only for a blob before it."""
     is_answered: bool = False
@@ -86,6 +98,8 @@ class Sought:
     told_at: float = 0.0
     """When the supernode was told of it last, as a blob that this peer opens."""
     starved_at: float = 0.0
+    starved: PieceSet = 0
+    """What the supernode was told last that this peer starves for."""
     deceived_until: float = 0.0
     """Until when it is taken that neighbours claim pieces of it which they do not give."""
     most_sharers: int = 0
@@ -101,6 +115,14 @@ class Sought:
     def from_neighbours(self) -> PieceSet:
         """Pieces that are there and came from other peers."""
         return self.pieces.there & ~self.own
+
+    def widen(self, asked: Asked | None) -> None:
+        """What a client asks for is to be got as well; None: all of it."""
+        if asked is None or asked.behind is not Behind.NOTHING:
+            self.book.scope = self.layout.all
+        else:
+            self.book.scope |= asked.pieces(self.layout)
+        self.is_whole = self.is_whole or asked is None or asked.behind is Behind.IMAGE
 
     def place(self, now: float) -> Place | None:
         """The place to fetch from now: of those that are usable the one with fewest failures, first named first."""

@@ -10,7 +10,7 @@ from peer.exchange import Exchange
 from peer.origin import NoRange, OriginUnavailable
 from peer.piecemap import StreamId
 from peer.sought import Place, Sought
-from shoal.pieces import MIB, PieceSet, leading_run, lowest, pick, run_of, set_of
+from shoal.pieces import MIB, PieceSet, first_of, leading_run, lowest, pick, run_of, set_of, trailing_run
 from shoal.reference import Location
 from supernode import protocol
 from supernode.protocol import LeaseId, ReleaseReason
@@ -23,6 +23,15 @@ _SHARED_RUN, _SHARED_STREAMS = 2 * MIB, 2
 """Bytes of such a stream, and their number, where neighbours fetch other parts of the same blob."""
 _RESCUE_RUN = 1 * MIB
 """Bytes that are fetched at once for a reader to whom nobody gives them, where no supernode can give a lease."""
+_HASTY_RUN, _LONG_HASTY_RUN = 8 * MIB, 64 * MIB
+"""Bytes of a stream that brings what the reader of a range waits for, and those where as many before it were read.
+Containerd reads a blob at several places in steps of 8 MiB."""
+_HASTY_STREAMS, _HASTY_EACH = 8, 4
+"""The number of such streams, and of those that are begun for one reader at a time."""
+_REST_RUN = 4 * MIB
+"""Bytes of a stream that brings what nobody waits for: a range that is asked for meanwhile shares the link with it."""
+_SOON_SECONDS, _SOON = 1.0, 1 * MIB
+"""A stream reaches a piece soon that it reaches in this time at its pace, or within so many bytes."""
 _RETRY_SECONDS, _MAX_RETRY_SECONDS = 0.3, 3.0
 """Before a stream that broke off is opened again, doubled each time."""
 _STREAM_PATIENCE = 3.0
@@ -45,7 +54,12 @@ class Stream:
     """The piece of its lease that the supernode is told of next."""
     end: int
     """Where its lease ends."""
+    is_hasty: bool = False
+    """Whether it brings what the reader of a range waits for."""
     is_running: bool = True
+    began_at: float = 0.0
+    brought: int = 0
+    """Bytes of pieces since it was opened last, which was at `began_at`."""
     retry_at: float = float("inf")
     failures: int = 0
     landed: dict[int, bytes] = field(default_factory=dict)
@@ -55,6 +69,10 @@ class Stream:
     @property
     def rest(self) -> PieceSet:
         return self.sought.pieces.leased_to(self.id)
+
+    def pace(self, now: float) -> float:
+        """Bytes/s of whole pieces since it was opened last."""
+        return self.brought / max(now - self.began_at, _SOON_SECONDS)
 
 
 class Sourcing:
@@ -79,7 +97,7 @@ class Sourcing:
         if not place.is_usable(now):
             self._release(lease, ReleaseReason.DENIED if place.is_final else ReleaseReason.FAILED)
             return
-        wanted = run_of(grant.first, grant.count) & (sought.pieces.absent | sought.pieces.asked)
+        wanted = run_of(grant.first, grant.count) & sought.book.unleased
         stream = self._stream(sought, place, lease, run_of(grant.first, grant.count), now)
         if wanted:
             self._begin(stream, wanted)
@@ -114,34 +132,79 @@ class Sourcing:
 
     def fetch_alone(self, sought: Sought, now: float) -> None:
         """Fetch without a lease what no neighbour gives or is fetching, in an order of this peer's own."""
+        if not sought.is_whole and self._hasty(sought):
+            return  # the rest has its time when nobody waits for a range
         sharing = bool(self._exchange.sharers(sought))
         limit = _SHARED_STREAMS if sharing else 1
         if not sought.demanded and len(self.streams) >= _AHEAD_STREAMS:
             return
-        while sum(stream.sought is sought for stream in self.streams.values()) < limit:
+        while sum(stream.sought is sought and not stream.is_hasty for stream in self.streams.values()) < limit:
             place = sought.place(now)
             pieces = sought.pieces
-            needed = (pieces.absent | pieces.asked) & ~self._exchange.obtainable(sought, now)
+            needed = sought.book.unleased & ~self._exchange.obtainable(sought, now)
             needed &= ~self._exchange.coming(sought, now)
             if place is None or not needed:
                 return
             if not place.ranges:
-                chosen = needed
+                sought.book.scope = sought.layout.all  # all of it comes in any case
+                chosen = sought.book.unleased
             else:
                 first = self._first(sought, needed, scattered=sharing)
                 run = leading_run(needed, first)
                 if sharing:
                     run = min(run, max(1, _SHARED_RUN // sought.layout.piece_size))
+                elif not sought.is_whole:
+                    run = min(run, max(1, _REST_RUN // sought.layout.piece_size))
                 elif pieces.there or run < needed.bit_count():
                     run = min(run, max(1, _LONG_RUN // sought.layout.piece_size))
                 chosen = run_of(first, run)
             self._begin(self._stream(sought, place, None, chosen, now), chosen)
             self._tell_coming(sought)
 
+    def hasten(self, sought: Sought, reader: int, now: float, *, alone: bool) -> None:
+        """The reader of a range waits: what it needs next is fetched at once, where a stream of this peer brings it
+        late, which then leaves it out, and where nobody brings it, if this peer is `alone`."""
+        place, book, layout = sought.place(now), sought.book, sought.layout
+        reached = book.readers[reader]
+        late = self._late(sought, now)
+        if alone:
+            late |= book.unleased & ~self._exchange.obtainable(sought, now) & ~self._exchange.coming(sought, now)
+        if place is None or not place.ranges or not late >> reached & 1:
+            return
+        asked = book.asked[reader]
+        read = trailing_run(sought.pieces.there & asked, reached) * layout.piece_size
+        most = max(1, min(max(read, _HASTY_RUN), _LONG_HASTY_RUN) // layout.piece_size)
+        late &= first_of(asked & sought.pieces.missing & -1 << reached, most)
+        for _ in range(_HASTY_EACH):
+            if not late or sum(stream.is_hasty for stream in self.streams.values()) >= _HASTY_STREAMS:
+                break
+            first = lowest(late)
+            chosen = run_of(first, leading_run(late, first))
+            late &= ~chosen
+            for other in [each for each in self.streams.values() if each.sought is sought and each.rest & chosen]:
+                self._give_up(other, other.rest & chosen)
+            stream = self._stream(sought, place, None, chosen, now)
+            stream.is_hasty = True
+            self._begin(stream, chosen)
+        self._tell_coming(sought)
+
+    def _hasty(self, sought: Sought) -> bool:
+        """Whether something is fetched that the reader of a range waits for."""
+        return any(stream.is_hasty and stream.sought is sought for stream in self.streams.values())
+
+    def _late(self, sought: Sought, now: float) -> PieceSet:
+        """Pieces that a running stream of this peer is to bring, but not soon."""
+        late, piece_size = 0, sought.layout.piece_size
+        for stream in self.streams.values():
+            if stream.sought is sought and stream.is_running:
+                soon = max(_SOON, stream.pace(now) * _SOON_SECONDS)
+                late |= stream.rest & ~first_of(stream.rest, 1 + int(soon // piece_size))
+        return late
+
     def rescue(self, sought: Sought, piece: int, now: float, *, alone: bool) -> None:
         """A reader waits for `piece` and nobody gives it: fetch it, and `alone` a little more, at once."""
-        place, pieces = sought.place(now), sought.pieces
-        open_pieces = pieces.absent | pieces.asked
+        place = sought.place(now)
+        open_pieces = sought.book.unleased
         if place is None or not place.ranges or not open_pieces >> piece & 1:
             return
         most = max(1, _RESCUE_RUN // sought.layout.piece_size) if alone else 1
@@ -185,21 +248,26 @@ class Sourcing:
         """Bytes came."""
         stream = self.streams.get(stream_id)
         if stream is not None:
-            stream.moved_at = stream.sought.moved_at = now
+            stream.moved_at = now
+            if not stream.place.is_failing:
+                stream.sought.moved_at = now
 
     def fetched(self, stream_id: StreamId, piece: int, content: bytearray) -> tuple[bool, bool]:
-        """All bytes of a piece came. Returns whether it is kept, and whether the stream is to go on."""
+        """All bytes of a piece came. Returns whether it is kept, and whether the stream is to go on: where it need not
+        bring the next piece, it is opened again behind that."""
         stream = self.streams.get(stream_id)
         if stream is None:
             return False, False
         stream.place.brought()
         stream.failures = 0
+        stream.brought += len(content)
         kept = bool(stream.rest >> piece & 1)
         if kept:
             stream.sought.pieces.land_leased(piece, stream_id)
             stream.landing.add(piece)
             self._out.append(Land(stream.sought.key, piece, content, None, stream_id))
-        return kept, bool(stream.rest)
+        rest = stream.rest
+        return kept, bool(rest >> piece + 1 & 1 if stream.place.ranges else rest)
 
     def landed(self, stream_id: StreamId, piece: int, digest: bytes) -> None:
         """A piece of a stream is there."""
@@ -230,6 +298,9 @@ class Sourcing:
             self._forget_if_over(stream)
             return None
         sought, place = stream.sought, stream.place
+        if error is None and place.is_usable(now):
+            self._fetch(stream, now)  # it has come to pieces that others bring
+            return None
         if isinstance(error, NoRange):
             place.ranges = False
             self._give_back(stream, ReleaseReason.NO_RANGE)
@@ -286,9 +357,13 @@ class Sourcing:
 
     def _fetch(self, stream: Stream, now: float) -> None:
         rest = stream.rest
-        stream.is_running, stream.retry_at, stream.moved_at = True, float("inf"), now
-        whole = 0, stream.sought.layout.count
-        first, end = (lowest(rest), rest.bit_length()) if stream.place.ranges else whole
+        stream.is_running, stream.retry_at = True, float("inf")
+        stream.moved_at = stream.began_at = now
+        stream.brought = 0
+        first, end = 0, stream.sought.layout.count
+        if stream.place.ranges:
+            first = lowest(rest)
+            end = first + leading_run(rest, first)
         self._out.append(Fetch(stream.id, stream.sought.key, stream.place.location, first, end))
         self._count()
 

@@ -31,7 +31,8 @@ class Blob(Protocol):
     ) -> None: ...
 
     async def ready(self, start: int) -> None:
-        """Wait until a byte at `start` can be given; raises `OriginError` or `DownloadFailed`."""
+        """Wait until a byte at `start` can be given, or for as long as clients wait for headers while bytes of the
+        blob come; raises `OriginError` or `DownloadFailed`."""
 
     async def send(self, sink: Sink, start: int, end: int) -> None:
         """Give bytes `start` to `end` to `sink`; raises `OriginError`, `DownloadFailed` or what `sink` raises."""

@@ -6,6 +6,7 @@ pieces are then single operations of some hundred nanoseconds.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -132,6 +133,22 @@ def leading_run(pieces: PieceSet, first: int) -> int:
     """How many consecutive pieces from `first` on are in the set."""
     missing = ~(pieces >> first)
     return (missing & -missing).bit_length() - 1
+
+
+def trailing_run(pieces: PieceSet, end: int) -> int:
+    """How many consecutive pieces in front of `end` are in the set."""
+    return end - (~pieces & (1 << end) - 1).bit_length()
+
+
+def first_of(pieces: PieceSet, count: int) -> PieceSet:
+    """The first so many pieces of a set, or all where it has no more."""
+    if pieces.bit_count() <= count:
+        return pieces
+    first = lowest(pieces)
+    run = leading_run(pieces, first)
+    if run >= count:
+        return run_of(first, count)
+    return set_of(itertools.islice(iterate(pieces), count))
 
 
 def pick(pieces: PieceSet, rng: random.Random) -> PieceIndex:

@@ -148,7 +148,7 @@ class _Queue:
                 continue
             if swarm.starving(peer):
                 return swarm
-            if first is None and swarm.free:
+            if first is None and swarm.free and not swarm.members[peer].on_demand:
                 first = swarm
         return first
 

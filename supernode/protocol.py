@@ -60,6 +60,8 @@ class Wanted(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The pieces that come to it from an origin."""
     origin: bool = True
     """Whether this peer may fetch from that place."""
+    on_demand: bool = False
+    """Whether this peer wants leases over nothing but what it says that it starves for."""
 
 
 class Held(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

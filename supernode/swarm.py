@@ -22,6 +22,8 @@ class Member:
     """Whether it said that it has the whole blob and verified it."""
     places: dict[Location, float] = field(default_factory=dict)
     """Where an origin keeps the blob for it, and from when on it may fetch from there, in the tracker's seconds."""
+    on_demand: bool = False
+    """Whether it fetches from an origin nothing but what it starves for."""
     neighbours: set[PeerId] = field(default_factory=set)
     """The members that it was told of or that were told of it."""
     sought_at: float = float("-inf")

@@ -237,7 +237,7 @@ class Tracker:
                 continue
             member = swarm.members[peer]
             self._update(peer, swarm, have, coming, now)
-            member.complete = False
+            member.complete, member.on_demand = False, wanted.on_demand
             member.places[location] = now if wanted.origin else float("inf")
             swarm.leechers[peer] = member
             self._origins[location.registry] = origin

@@ -31,129 +31,10 @@ from shoal.digest import Digest
 from shoal.pieces import MIB, PieceLayout
 from shoal.reference import Location
 from supernode import protocol
-from supernode.client import ControlClient
 from supernode.server import SupernodeServer
 from supernode.settings import SupernodeSettings
+from tests.world.engines import AT, CHUNK, Collected, MemoryOrigin, Start, read, until
 from tests.world.images import random_bytes
-
-AT = Location.parse("docker.io", "library/made")
-_CHUNK = 32 << 10
-
-
-@dataclass
-class MemoryBody:
-    start: int
-    size: int | None
-    content: bytes
-    origin: MemoryOrigin
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        for offset in range(0, len(self.content), _CHUNK):
-            await self.origin.gate.wait()
-            chunk = self.content[offset : offset + _CHUNK]
-            self.origin.sent += len(chunk)
-            yield chunk
-            await asyncio.sleep(0)
-            if self.origin.breaks:
-                raise OriginUnavailable("broke off")
-
-
-@dataclass
-class MemoryOrigin:
-    """An origin that fails as it is told."""
-
-    contents: dict[Digest, bytes] = field(default_factory=dict)
-    sent: int = 0
-    requests: int = 0
-    ranges: bool = True
-    breaks: bool = False
-    wrong: bool = False
-    gate: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def put(self, content: bytes) -> Descriptor:
-        digest = Digest.of(content)
-        self.contents[digest] = content
-        return Descriptor(digest, len(content))
-
-    @contextlib.asynccontextmanager
-    async def fetch(
-        self, location: Location, blob: Descriptor, start: int = 0, end: int | None = None
-    ) -> AsyncIterator[MemoryBody]:
-        self.requests += 1
-        content = self.contents.get(blob.digest)
-        if content is None:
-            raise OriginNotFound("not here")
-        if self.wrong:
-            content = bytes(len(content))
-        if not self.ranges:
-            start, end = 0, None
-        yield MemoryBody(start, len(content), content[start:end], self)
-
-
-@pytest.fixture
-def origin() -> MemoryOrigin:
-    origin = MemoryOrigin()
-    origin.gate.set()
-    return origin
-
-
-@pytest.fixture
-async def stack() -> AsyncIterator[contextlib.AsyncExitStack]:
-    async with contextlib.AsyncExitStack() as stack:
-        yield stack
-
-
-Start = Callable[..., "asyncio.Future[Engine]"]
-
-
-@pytest.fixture
-def start(stack: contextlib.AsyncExitStack, origin: MemoryOrigin, tmp_path: Path) -> Start:
-    """Starts an engine by name; the same name has the same store."""
-
-    async def begin(name: str, supernode: SupernodeServer | None = None) -> Engine:
-        store = Store(tmp_path / name)
-        store.open()
-        stack.callback(store.close)
-        control = ControlClient(f"http://127.0.0.1:{supernode.port}") if supernode else None
-        settings = PeerSettings(host="127.0.0.1", port=0, origin_wait=0.5)
-        engine = Engine(settings, store, origin, control, CollectorRegistry(), Budget())
-        await stack.enter_async_context(engine)
-        await until(lambda: supernode is None or engine.machine.connected)
-        return engine
-
-    return begin  # type: ignore[return-value]
-
-
-@pytest.fixture
-async def supernode(stack: contextlib.AsyncExitStack) -> SupernodeServer:
-    return await stack.enter_async_context(SupernodeServer(SupernodeSettings(port=0), CollectorRegistry()))
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - what is waited for are counters of others
-            await asyncio.sleep(0.005)
-
-
-class Collected:
-    """A client that keeps what it is given."""
-
-    def __init__(self) -> None:
-        self.content = bytearray()
-
-    async def write(self, content: bytes | memoryview) -> None:
-        self.content += content
-
-    async def send_file(self, file: int, start: int, end: int) -> None:
-        self.content += os.pread(file, end - start, start)
-
-
-async def read(engine: Engine, blob: Descriptor, start: int = 0, end: int | None = None) -> bytes:
-    async with await engine.open(blob, AT) as opened:
-        await opened.ready(start)
-        client = Collected()
-        await opened.send(client, start, blob.size if end is None else end)
-        return bytes(client.content)
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 3 * MIB + 17])
@@ -209,7 +90,10 @@ async def test_the_last_piece_waits_for_the_digest(start: Start, origin: MemoryO
     assert await read(engine, blob) == content
 
 
-async def test_an_origin_that_breaks_off_is_an_error_and_leaves_no_blob(start: Start, origin: MemoryOrigin) -> None:
+async def test_an_origin_that_breaks_off_is_an_error_and_leaves_no_blob(
+    start: Start, origin: MemoryOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peer.machine._GIVE_UP_SECONDS", 2.0)
     engine = await start("a")
     blob = origin.put(random_bytes(2 * MIB, "broken"))
     origin.breaks = True
@@ -303,8 +187,8 @@ class FaultyBody:
         if self.rng.random() < self.harm / 2:
             first = self.rng.randrange(len(content))
             content[first:] = bytes(255 - byte for byte in content[first:])
-        for offset in range(0, end, _CHUNK):
-            yield bytes(content[offset : min(offset + _CHUNK, end)])
+        for offset in range(0, end, CHUNK):
+            yield bytes(content[offset : min(offset + CHUNK, end)])
             for _ in range(self.rng.randrange(4)):
                 await asyncio.sleep(0)
         if end < len(content):

@@ -9,7 +9,23 @@ from typing import TypeVar
 import pytest
 
 from peer import wire
-from peer.commands import Command, Dial, Discard, Fail, FailReaders, Fetch, HangUp, Land, Send, Serve, StopFetch, Tell
+from peer.asked import Asked, Behind
+from peer.commands import (
+    Answer,
+    Command,
+    Dial,
+    Discard,
+    Fail,
+    FailReaders,
+    Fetch,
+    HangUp,
+    Land,
+    Park,
+    Send,
+    Serve,
+    StopFetch,
+    Tell,
+)
 from peer.machine import Machine, MachineSettings
 from peer.origin import NoRange, OriginDenied, OriginUnavailable, SizeDiffers
 from peer.uploads import Upload
@@ -17,6 +33,7 @@ from shoal.descriptor import BlobKey
 from shoal.digest import Digest
 from shoal.messages import BlobRef, Message, pieces_of
 from shoal.pieces import MIB, PIECE_DIGEST_SIZE, PieceLayout, iterate, run_of, to_bitfield
+from shoal.ranges import ByteRange
 from shoal.reference import Location
 from supernode import protocol
 from supernode.protocol import LeaseId, PeerId
@@ -67,6 +84,17 @@ class World:
         self.machine.open([(KEY, have, {})], places[0] if places else HERE, self.now)
         for place in places or (HERE,):
             self.machine.demand(KEY, place, self.now)
+
+    def open_for(self, *spans: tuple[int, int], behind: Behind = Behind.REST, have: int = 0) -> None:
+        """Open the blob for reader 1, who wants these pieces, `first` to `end - 1`."""
+        asked = pieces_asked(*spans, behind=behind)
+        self.machine.open([(KEY, have, {})], HERE, self.now, asked)
+        self.ask(1, asked)
+
+    def ask(self, reader: int, asked: Asked | None) -> None:
+        self.machine.asks(KEY, reader, asked, self.now)
+        self.machine.demand(KEY, HERE, self.now)
+        self.collect()
 
     def hear(self, message: protocol.FromSupernode) -> None:
         self.machine.heard(message, self.now)
@@ -121,6 +149,15 @@ class World:
         return [
             (send.peers[0], send.message.piece) for send in self.look(Send) if isinstance(send.message, wire.Request)
         ]
+
+
+def pieces_asked(*spans: tuple[int, int], behind: Behind = Behind.REST) -> Asked:
+    ranges = [ByteRange(LAYOUT.span(first).start, LAYOUT.span(end - 1).end) for first, end in spans]
+    return Asked(tuple(ranges), behind)
+
+
+def spans_of(fetches: list[Fetch]) -> list[tuple[int, int]]:
+    return [(fetch.first, fetch.end) for fetch in fetches]
 
 
 def digest(piece: int) -> bytes:
@@ -332,10 +369,14 @@ def test_the_last_places_refusal_ends_the_blob_with_its_own_error() -> None:
 def test_an_origin_that_says_nothing_ends_the_download_in_time_however_many_leases_come(supernode: bool) -> None:
     world = World(supernode=supernode)
     world.open()
+    world.machine.asks(KEY, 1, None, world.now)
     world.machine.reading(KEY, 1, 0, world.now)
     lease = 0
     while KEY in world.machine.sought:
         assert world.now < 20.0
+        if any(isinstance(command, Answer) for command in world.said):
+            assert 4.0 < world.now < 5.0 or not world.machine.sought[KEY].waits
+            world.machine.left(KEY, 1, world.now)
         if supernode and not world.machine.sourcing.streams:
             lease += 1
             world.grant(lease, 0, 4)
@@ -512,3 +553,259 @@ def test_a_piece_that_lands_after_its_blob_has_failed_changes_nothing() -> None:
     world.machine.fail(KEY, OriginUnavailable("over"))
     assert world.machine.landed(KEY, 0, digest(0), land.source, world.now) is False
     assert not world.machine.sourcing.fetched(fetch.stream, 1, bytearray())[1]
+
+
+# --- ranges -------------------------------------------------------------------------------------------------------
+
+COUNT = LAYOUT.count
+
+
+def test_of_a_cold_blob_the_asked_range_is_fetched_first_and_then_the_rest() -> None:
+    world = World(supernode=False)
+    world.open_for((12, 13))
+    (fetch,) = world.look(Fetch)
+    assert (fetch.first, fetch.end) == (12, 13)
+    world.wait(1.0)
+    assert world.look(Fetch) == []  # the rest does not share the link with it
+    world.bring(fetch.stream, 12)
+    world.machine.fetch_ended(fetch.stream, None, world.now)
+    (rest,) = world.look(Fetch)
+    assert rest.first == 13
+
+
+@pytest.mark.parametrize("behind", [Behind.REST, Behind.IMAGE, Behind.NOTHING])
+def test_what_is_fetched_behind_a_range(behind: Behind) -> None:
+    world = World(supernode=False)
+    world.open_for((12, 13), behind=behind)
+    fetched: list[int] = []
+    for _ in range(30):
+        for fetch in world.look(Fetch):
+            pieces = [
+                piece for piece in range(fetch.first, fetch.end) if world.pieces.leased_to(fetch.stream) >> piece & 1
+            ]
+            assert not set(pieces) & set(fetched)
+            fetched += pieces
+            world.bring(fetch.stream, *pieces)
+            world.machine.fetch_ended(fetch.stream, None, world.now)
+        if world.pieces.missing:
+            world.wait(0.25)
+    assert fetched[0] == 12
+    assert sorted(fetched) == ([12] if behind is Behind.NOTHING else list(range(COUNT)))
+
+
+def test_a_range_far_ahead_of_a_stream_is_fetched_beside_it_and_left_out_there() -> None:
+    world = World(supernode=False)
+    world.open()
+    (whole,) = world.look(Fetch)
+    assert (whole.first, whole.end) == (0, COUNT)
+    world.ask(1, pieces_asked((12, 14)))
+    (near,) = world.look(Fetch)
+    assert (near.first, near.end) == (12, 14)
+    world.bring(whole.stream, *range(11))
+    assert world.machine.sourcing.fetched(whole.stream, 11, bytearray()) == (True, False)
+    world.machine.fetch_ended(whole.stream, None, world.now)
+    assert spans_of(world.look(Fetch)) == [(14, COUNT)]  # opened again behind the range
+
+
+def test_a_range_that_a_stream_reaches_soon_waits_for_it() -> None:
+    world = World(supernode=False)
+    world.open()
+    world.look(Fetch)
+    world.ask(1, pieces_asked((2, 3)))
+    assert world.look(Fetch) == []
+
+
+def test_a_whole_lease_of_a_lone_peer_lets_nobody_wait_for_a_far_range() -> None:
+    world = World()
+    world.open_for((12, 13))
+    world.grant(1, 0, COUNT)
+    assert spans_of(world.look(Fetch)) == [(0, COUNT), (12, 13)]
+
+
+def test_a_range_that_nobody_gives_is_told_to_the_supernode_at_once_and_once() -> None:
+    world = World()
+    world.open_for((12, 14))
+    world.hear(protocol.Handout(*KEY, []))
+    assert [to_set(message) for message in world.told(protocol.Starved)] == [run_of(12, 2)]
+    world.machine.reading(KEY, 1, 12, world.now)
+    world.wait(0.5)
+    assert world.told(protocol.Starved) == []
+    world.grant(1, 12, 2)
+    assert spans_of(world.look(Fetch)) == [(12, 14)]
+
+
+def to_set(message: protocol.FromPeer) -> int:
+    assert isinstance(message, protocol.Starved)
+    return pieces_of(message.pieces, LAYOUT)
+
+
+def test_a_reader_of_several_ranges_has_the_next_ones_fetched_together_and_others_after() -> None:
+    world = World(supernode=False)
+    world.open_for(*((piece, piece + 1) for piece in range(1, 14, 2)), behind=Behind.NOTHING)
+    first = world.look(Fetch)
+    assert spans_of(first) == [(1, 2), (3, 4), (5, 6), (7, 8)]
+    for fetch in first:
+        world.bring(fetch.stream, fetch.first)
+        world.machine.fetch_ended(fetch.stream, None, world.now)
+    world.machine.reading(KEY, 1, 9, world.now)
+    assert {9} <= {fetch.first for fetch in world.look(Fetch)} <= {9, 11, 13}
+
+
+def test_streams_for_ranges_are_bounded_and_the_next_one_comes_when_one_ends() -> None:
+    world = World(supernode=False)
+    world.open_for((0, 1), behind=Behind.NOTHING)
+    for reader in range(2, 12):
+        world.ask(reader, pieces_asked((reader, reader + 1), behind=Behind.NOTHING))
+    fetches = world.look(Fetch)
+    assert len(fetches) <= 9
+    done = set()
+    while fetches:
+        for fetch in fetches:
+            for piece in range(fetch.first, fetch.end):
+                done.add(piece)
+                world.bring(fetch.stream, piece)
+            world.machine.fetch_ended(fetch.stream, None, world.now)
+        fetches = world.look(Fetch)
+    assert done == {0, *range(2, 12)}
+
+
+def test_an_origin_without_ranges_is_read_whole_for_a_range() -> None:
+    world = World(supernode=False)
+    world.open_for((12, 13), behind=Behind.NOTHING)
+    (fetch,) = world.look(Fetch)
+    world.machine.fetch_ended(fetch.stream, NoRange("no"), world.now)
+    assert spans_of(world.look(Fetch)) == [(0, COUNT)]
+
+
+def test_a_peer_that_wants_ranges_alone_says_so_until_somebody_wants_all() -> None:
+    world = World()
+    world.open_for((12, 13), behind=Behind.NOTHING)
+    world.ask(2, pieces_asked((12, 13), behind=Behind.NOTHING))
+    world.ask(3, None)
+    said = world.told(protocol.Open)
+    assert [message.blobs[0].on_demand for message in said if isinstance(message, protocol.Open)] == [True, False]
+
+
+def test_pieces_that_nobody_asked_for_are_not_taken_from_neighbours_nor_leases() -> None:
+    world = World()
+    world.open_for((12, 13), behind=Behind.NOTHING)
+    world.meet(A)
+    world.table()
+    assert world.requests() == [(A, 12)]
+    world.grant(1, 0, 4)
+    assert world.look(Fetch) == []
+
+
+def test_asked_ranges_come_from_neighbours_before_the_rest() -> None:
+    world = World()
+    world.open_for((3, 4), (12, 14))
+    world.meet(A)
+    world.table()
+    asked = [piece for _, piece in world.requests()]
+    assert asked[0] == 3
+    assert set(asked[:3]) == {3, 12, 13}
+
+
+def test_a_partial_blob_that_nobody_reads_is_put_away() -> None:
+    world = World(supernode=False)
+    world.open_for((12, 13), behind=Behind.NOTHING)
+    (fetch,) = world.look(Fetch)
+    world.bring(fetch.stream, 12)
+    world.machine.fetch_ended(fetch.stream, None, world.now)
+    world.wait(20.0)
+    assert world.look(Park) == []  # it is being read
+    world.machine.left(KEY, 1, world.now)
+    world.wait(5.0)
+    assert world.look(Park) == []
+    world.wait(10.0)
+    assert world.look(Park) == [Park(KEY)]
+    assert KEY not in world.machine.sought
+
+
+def test_a_reader_that_leaves_cancels_nothing() -> None:
+    world = World(supernode=False)
+    world.open_for((4, COUNT), behind=Behind.NOTHING)
+    (fetch,) = world.look(Fetch)
+    world.bring(fetch.stream, 4)
+    world.machine.left(KEY, 1, world.now)
+    world.wait(1.0)
+    assert world.look(StopFetch) == []
+    assert world.pieces.leased == run_of(5, COUNT - 5)
+
+
+# --- how long clients wait ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("supernode", [True, False])
+def test_a_client_without_a_byte_is_answered_with_the_origins_error_in_time(supernode: bool) -> None:
+    world = World(supernode=supernode)
+    world.open()
+    world.ask(1, None)
+    world.grant(1, 0, COUNT)
+    world.wait(4.0)
+    assert world.look(Answer) == []
+    world.wait(0.75)
+    (answer,) = world.look(Answer)
+    assert (answer.blob, answer.reader) == (KEY, 1)
+    assert "docker.io sent nothing for 3 s" in str(answer.error)
+
+
+def test_a_client_whose_blob_moves_begins_without_its_first_byte() -> None:
+    world = World(supernode=False)
+    world.open()
+    world.ask(1, None)
+    (fetch,) = world.look(Fetch)
+    for _ in range(20):
+        world.machine.sourcing.received(fetch.stream, world.now)
+        world.wait(0.25)
+    assert world.look(Answer) == [Answer(KEY, 1, None)]
+
+
+def test_a_client_that_was_given_something_waits_on_for_an_origin_that_comes_back() -> None:
+    world = World(supernode=False)
+    world.open()
+    world.ask(1, None)
+    (fetch,) = world.look(Fetch)
+    world.bring(fetch.stream, 0)
+    world.machine.reading(KEY, 1, 0, None)
+    world.machine.reading(KEY, 1, 1, world.now)
+    world.ask(2, None)
+    world.machine.fetch_ended(fetch.stream, OriginUnavailable("down"), world.now)
+    until = world.now + 15.0
+    while world.now < until:
+        for each in world.look(Fetch):
+            world.machine.fetch_ended(each.stream, OriginUnavailable("down"), world.now)
+        world.wait(0.25)
+    assert KEY in world.machine.sought
+    while not (fetches := world.look(Fetch)):
+        world.wait(0.25)
+    (again,) = fetches
+    assert again.first == 1
+    world.bring(again.stream, 1)
+    assert world.pieces.there == 3
+
+
+def test_an_origin_that_only_begins_to_bring_a_piece_does_not_keep_its_blob_for_ever() -> None:
+    world = World(supernode=False)
+    world.open()
+    world.ask(1, None)
+    world.machine.reading(KEY, 1, 0, None)
+    world.machine.reading(KEY, 1, 0, world.now)
+    while KEY in world.machine.sought:
+        assert world.now < 26.0
+        for fetch in world.look(Fetch):
+            world.machine.sourcing.received(fetch.stream, world.now)
+            world.machine.fetch_ended(fetch.stream, OriginUnavailable("broke off"), world.now)
+        world.wait(0.25)
+
+
+def test_a_blob_that_never_moves_again_ends() -> None:
+    world = World(supernode=False)
+    world.open()
+    world.ask(1, None)
+    (fetch,) = world.look(Fetch)
+    world.bring(fetch.stream, 0)
+    world.machine.reading(KEY, 1, 0, None)
+    world.machine.reading(KEY, 1, 1, world.now)
+    world.wait(26.0)
+    assert [fail.blob for fail in world.look(Fail)] == [KEY]

@@ -14,7 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from bench.simulation import Peer, Simulation
 from peer import wire
-from peer.commands import Discard, Fail, FailReaders, Fetch, Land, Send, Serve, StopFetch, TellTable
+from peer.asked import Asked, Behind
+from peer.commands import Answer, Discard, Fail, FailReaders, Fetch, Land, Park, Send, Serve, StopFetch, TellTable
 from peer.errors import DownloadFailed
 from peer.machine import Machine, MachineSettings
 from peer.origin import NoRange, OriginDenied, OriginNotFound, OriginUnavailable, SizeDiffers
@@ -174,7 +175,9 @@ class Hostile(RuleBasedStateMachine):
                     self.landing.append((self.shelf[command.blob], command))
                 case Discard() | FailReaders():
                     assert command.blob in self.shelf
-                case Fail():
+                case Answer():
+                    assert command.blob in self.shelf
+                case Fail() | Park():
                     del self.shelf[command.blob]
                 case Serve():
                     assert command.upload.blob in self.shelf or self.library.holds(command.upload.blob)
@@ -295,12 +298,20 @@ class Hostile(RuleBasedStateMachine):
 
     # --- what clients want ----------------------------------------------------------------------------------------
 
+    @rule(
+        wanted=st.lists(keys, unique=True, min_size=1),
+        place=st.sampled_from(PLACES),
+        behind=st.sampled_from(list(Behind)),
+    )
+    def opens_for_a_range(self, wanted: list[BlobKey], place: Location, behind: Behind) -> None:
+        self.opens(wanted, place, Asked((PieceLayout.of(wanted[0].size).span(0),), behind))
+
     @rule(wanted=st.lists(keys, unique=True, min_size=1), place=st.sampled_from(PLACES))
-    def opens(self, wanted: list[BlobKey], place: Location) -> None:
+    def opens(self, wanted: list[BlobKey], place: Location, asked: Asked | None = None) -> None:
         fresh = [key for key in wanted if key not in self.shelf and key not in self.library.blobs]
         for key in fresh:
             self.shelf[key] = next(self.generation)
-        self.machine.open([(key, 0, {}) for key in fresh], place, self.now)
+        self.machine.open([(key, 0, {}) for key in fresh], place, self.now, asked)
         for key in wanted:
             if key in self.machine.sought:
                 self.machine.demand(key, place, self.now)
@@ -311,9 +322,18 @@ class Hostile(RuleBasedStateMachine):
         self.machine.reading(key, reader, piece, self.now if waits else None)
         self.carry_out()
 
+    @rule(key=keys, reader=st.integers(1, 3), first=st.integers(0, 1), behind=st.sampled_from([None, *Behind]))
+    def asks(self, key: BlobKey, reader: int, first: int, behind: Behind | None) -> None:
+        sought = self.machine.sought.get(key)
+        if sought is not None:
+            span = sought.layout.span(first % sought.layout.count)
+            self.machine.asks(key, reader, Asked((span,), behind) if behind else None, self.now)
+            self.machine.demand(key, next(iter(sought.places)), self.now)
+            self.carry_out()
+
     @rule(key=keys, reader=st.integers(1, 3))
     def leaves(self, key: BlobKey, reader: int) -> None:
-        self.machine.left(key, reader)
+        self.machine.left(key, reader, self.now)
         self.carry_out()
 
     # --- what the runner did --------------------------------------------------------------------------------------

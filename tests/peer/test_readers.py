@@ -517,3 +517,75 @@ async def test_a_cancelled_reader_waits_no_more(world: World) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert not world.blob.readers.are_waiting
+
+
+# --- ranges -------------------------------------------------------------------------------------------------------
+
+
+async def sent(world: World, client: Client, *spans: tuple[int, int]) -> asyncio.Task[None]:
+    """A reader of ranges that has taken what there is."""
+    reader = world.blob.readers.enter(AT, is_ranged=True)
+
+    async def send() -> None:
+        for start, end in spans:
+            await reader.send(client, start, end)
+
+    task = asyncio.create_task(send())
+    await settled()
+    return task
+
+
+async def test_a_range_at_the_end_does_not_wait_for_what_nobody_may_ever_ask_for(world: World) -> None:
+    await land(world, LAYOUT.last)
+    client = Held(0)
+    await (await sent(world, client, (BLOB.size - 51, BLOB.size)))
+    assert client.content == CONTENT[-51:]
+
+
+async def test_a_range_at_the_end_waits_for_the_digest_where_nothing_else_is_missing(world: World) -> None:
+    await land(world, *range(LAYOUT.count))
+    client = Held(0)
+    task = await sent(world, client, (0, BLOB.size - 1), (BLOB.size - 51, BLOB.size))
+    assert not task.done()
+    world.blob.readers.verified()
+    await task
+    assert client.content == CONTENT[:-1] + CONTENT[-51:]
+
+
+@pytest.mark.parametrize("same", [True, False])
+async def test_a_void_piece_of_an_earlier_part_holds_back_the_end_of_the_last_one(world: World, same: bool) -> None:
+    await land(world, 0)
+    client = Held(0)
+    second = LAYOUT.span(1).start
+    task = await sent(world, client, (10, 20), (second, second + 10))
+    assert client.content == CONTENT[10:20]
+    world.blob.discard(0b1)
+    await land(world, 1)
+    await settled()
+    assert not task.done()
+    await land(world, 0, content=None if same else wrong(0, world.rng))
+    if same:
+        await task
+        assert client.content == CONTENT[10:20] + CONTENT[second : second + 10]
+    else:
+        with pytest.raises(DownloadFailed):
+            await task
+
+
+async def test_a_reader_that_is_answered_begins_or_fails(world: World) -> None:
+    readers = world.blob.readers
+    begins, fails = readers.enter(AT), readers.enter(AT)
+    waiting = [asyncio.create_task(each.ready(0)) for each in (begins, fails)]
+    await settled()
+    readers.answer(begins.number, None)
+    readers.answer(fails.number, DownloadFailed("the origin is silent"))
+    await waiting[0]
+    with pytest.raises(DownloadFailed, match="silent"):
+        await waiting[1]
+    client = Held(0)
+    task = asyncio.create_task(begins.send(client, 0, 10))
+    await settled()
+    assert not task.done()
+    await land(world, 0)
+    await task
+    assert client.content == CONTENT[:10]

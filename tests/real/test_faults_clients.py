@@ -17,7 +17,7 @@ from tests.world.origin import REPOSITORY, ScriptedOrigin
 MIB = 1 << 20
 CONTENT = random_bytes(8 * MIB, "places")
 OTHER = random_bytes(MIB, "other")
-SECONDS = 20
+SECONDS = 25
 
 
 def path(digest: str, place: str = "good.test", kind: str = "blobs") -> str:

@@ -32,6 +32,8 @@ class ScriptedOrigin:
     """Limits all responses together."""
     lies: list[tuple[int, bytes]] = field(default_factory=list)
     """What the next answers for blobs are made of: so many bytes of this content, then the connection breaks."""
+    stalls: list[int] = field(default_factory=list)
+    """The next answers for blobs say nothing more after so many bytes."""
     truncate: int = 0
     status: int = 0
     corrupt: set[str] = field(default_factory=set)
@@ -126,6 +128,8 @@ class ScriptedOrigin:
             length, content = self.lies.pop(0)
             stop = min(end, start + length)
         stop = stop if silent_from is None else min(stop, silent_from)
+        stalled = self.stalls.pop(0) if self.stalls and not manifest and request.method != "HEAD" else None
+        stop = stop if stalled is None else min(stop, start + stalled)
         try:
             for offset in range(start, stop, _CHUNK):
                 chunk = content[offset : min(offset + _CHUNK, stop)]
@@ -137,7 +141,7 @@ class ScriptedOrigin:
                     await asyncio.sleep(self._turn(len(chunk)))
         except ConnectionError:
             return response
-        if stop < end and silent_from is not None:
+        if stop < end and (silent_from is not None or stalled is not None):
             await self._say_nothing()
         if stop < end and request.transport is not None:
             request.transport.close()

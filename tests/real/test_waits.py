@@ -1,0 +1,151 @@
+"""How long clients wait, with real processes: for headers, and between two bytes of a body that could move."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.world.client import get
+from tests.world.images import random_bytes
+from tests.world.nodes import Node, Supernode, wait_until
+from tests.world.origin import REPOSITORY, ScriptedOrigin
+from tests.world.swarm import UPSTREAM, blob_path, pull_all, start_nodes
+
+MIB = 1 << 20
+BOUND = 5.0
+
+
+@pytest.fixture(params=[False, True], ids=["alone", "supernode"])
+def node(
+    origin: ScriptedOrigin,
+    supernode: Supernode,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    stack: ExitStack,
+) -> Node:
+    """One node of the scripted origin, with a supernode and without."""
+    if request.param:
+        supernode.start(stack)
+    node = Node(tmp_path / "node", {UPSTREAM: origin.start(stack)}, supernode.port if request.param else 0)
+    node.start(stack)
+    return node
+
+
+def image_of(node: Node, origin: ScriptedOrigin, content: bytes) -> str:
+    """Push an image of one layer and read its manifest, so that the layer's size is known; the layer's path."""
+    origin.push(content)
+    assert get(node, f"/v2/{REPOSITORY}/manifests/latest").status == 200
+    return blob_path(next(digest for digest, each in origin.contents.items() if each is content))
+
+
+def test_a_range_near_the_end_of_a_cold_blob_does_not_wait_for_what_is_before_it(
+    node: Node, origin: ScriptedOrigin, pool: ThreadPoolExecutor
+) -> None:
+    content = random_bytes(24 * MIB, "far")
+    origin.total_rate = 4 * MIB
+    path = image_of(node, origin, content)
+    digest = path.rpartition("/")[2]
+    for offset in (len(content) - 51, 20 * MIB, 12 * MIB):
+        got = get(node, path, Range=f"bytes={offset}-{offset + 50}")
+        print(f"range at {offset}: {got.first:.2f} s")
+        assert (got.status, got.body) == (206, content[offset : offset + 51])
+        assert got.first < 2
+    parts = get(node, path, Range="bytes=0-9,9000000-9000009,-10")
+    print(f"three ranges: {parts.seconds:.2f} s")
+    assert parts.headers["content-type"].startswith("multipart/byteranges; boundary=")
+    assert all(part in parts.body for part in (content[:10], content[9_000_000:9_000_010], content[-10:]))
+    assert get(node, path).brings(content)
+    print(f"egress {origin.sent[digest] / len(content):.3f}")
+    assert origin.sent[digest] < 1.06 * len(content)
+
+
+def test_an_answer_that_stalls_goes_on_from_another_one(node: Node, origin: ScriptedOrigin) -> None:
+    content = random_bytes(8 * MIB, "stalls")
+    path = image_of(node, origin, content)
+    origin.stalls = [5 * MIB + 1000]
+    got = get(node, path)
+    print(f"gap {got.longest_gap:.2f} s, {got.seconds:.2f} s in all")
+    assert got.brings(content)
+    assert got.longest_gap < BOUND
+
+
+def test_an_origin_that_never_answers_is_an_error_with_its_name(node: Node, origin: ScriptedOrigin) -> None:
+    content = random_bytes(MIB, "silent")
+    path = image_of(node, origin, content)
+    origin.silent[path.rpartition("/")[2]] = 0
+    got = get(node, path)
+    print(f"{got.status} after {got.seconds:.2f} s: {got.body!r}")
+    assert got.status == 502
+    assert got.seconds < BOUND
+    assert b"docker.io" in got.body
+    origin.silent.clear()
+    again = get(node, path)
+    assert again.brings(content)
+    assert again.first < BOUND
+
+
+def test_an_origin_that_drops_connections_is_an_error_in_time(
+    origin: ScriptedOrigin, tmp_path: Path, stack: ExitStack
+) -> None:
+    with ExitStack() as before:
+        url = origin.start(before)
+        node = Node(tmp_path / "node", {UPSTREAM: url})
+        node.start(stack)
+        path = image_of(node, origin, random_bytes(MIB, "dropped"))
+    port = int(url.rpartition(":")[2])
+    deaf = stack.enter_context(socket.create_server(("127.0.0.1", port), backlog=0))
+    for _ in range(3):  # a queue that is full drops the SYNs of all others
+        client = stack.enter_context(socket.socket())
+        client.setblocking(False)
+        client.connect_ex(deaf.getsockname())
+    got = get(node, path)
+    print(f"{got.status} after {got.seconds:.2f} s: {got.body!r}")
+    assert got.status == 502
+    assert got.seconds < BOUND
+    assert b"docker.io" in got.body
+
+
+def test_what_the_swarm_has_comes_though_the_origin_is_silent(
+    origin: ScriptedOrigin, supernode: Supernode, tmp_path: Path, stack: ExitStack
+) -> None:
+    content = random_bytes(8 * MIB, "seeded")
+    url = origin.start(stack)
+    supernode.start(stack)
+    seed, node = start_nodes(2, url, supernode, tmp_path, stack)
+    path = image_of(seed, origin, content)
+    assert get(seed, path).brings(content)
+    assert get(node, f"/v2/{REPOSITORY}/manifests/latest").status == 200
+    origin.silent[path.rpartition("/")[2]] = 0
+    got = get(node, path)
+    print(f"from the swarm: first {got.first:.2f} s, gap {got.longest_gap:.2f} s")
+    assert got.brings(content)
+    assert got.longest_gap < BOUND
+
+
+def test_a_leaseholder_that_is_stopped_in_mid_blob_makes_nobody_wait(
+    origin: ScriptedOrigin, supernode: Supernode, tmp_path: Path, stack: ExitStack, pool: ThreadPoolExecutor
+) -> None:
+    content = random_bytes(24 * MIB, "stopped")
+    origin.total_rate = 6 * MIB
+    digest = origin.put(content)
+    url = origin.start(stack)
+    supernode.start(stack)
+    nodes = [Node(tmp_path / f"node{place}", {UPSTREAM: url}, supernode.port) for place in range(3)]
+    daemons = [node.start(stack) for node in nodes]
+    pulls = pull_all(pool, nodes, digest)
+    wait_until(lambda: all(node.received("peer") > MIB for node in nodes[1:]), "the nodes give each other pieces")
+    os.kill(daemons[0].process.pid, signal.SIGSTOP)
+    try:
+        got = [pull.result() for pull in pulls[1:]]
+    finally:
+        os.kill(daemons[0].process.pid, signal.SIGCONT)
+    print(f"gaps {[round(each.longest_gap, 2) for each in got]}, {[round(each.seconds, 1) for each in got]} s in all")
+    assert all(each.brings(content) for each in got)
+    assert max(each.longest_gap for each in got) < BOUND
+    pulls[0].result()
