@@ -7,6 +7,7 @@ own host) is relayed. Other hosts are tunnelled or refused.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping
 from typing import Self
@@ -37,10 +38,13 @@ from proxy.naming import PREFIX
 from proxy.relay import Relay, Way, ways
 from proxy.responses import Call
 from proxy.settings import ProxySettings
+from shoal.reference import InvalidReference, Location
 
 log = structlog.get_logger()
 
 _HTTP_PORT = 80
+_CHANGES = frozenset({hdrs.METH_PUT, hdrs.METH_DELETE})
+_MANIFEST = re.compile(r"/v2/(.+)/manifests/[^/]+")
 _ABSOLUTE = re.compile(r"(https?)://([^/?#]+)([^#]*)", re.IGNORECASE)
 
 FindWay = Callable[[str], Way]
@@ -58,11 +62,16 @@ class ForwardProxy:
         handle: Handler,
         metrics: ProxyMetrics,
         audit: Audit | None = None,
+        changed: Callable[[Location], None] = lambda _: None,
         *,
         shutdown_timeout: float,
     ) -> None:
-        """`way` tells how an upstream is reached; `handle` answers requests of opened hosts. Times in seconds."""
+        """`way` tells how an upstream is reached; `handle` answers requests of opened hosts.
+
+        `changed` is told of repositories to which a client has pushed through here. Times in seconds.
+        """
         self._way = way
+        self._changed = changed
         self._authority = authority
         self._others = settings.others
         self._destinations = Destinations(settings, upstreams)
@@ -72,7 +81,14 @@ class ForwardProxy:
         )
 
     @classmethod
-    def of(cls, settings: ProxySettings, handle: Handler, metrics: ProxyMetrics, audit: Audit | None) -> Self:
+    def of(
+        cls,
+        settings: ProxySettings,
+        handle: Handler,
+        metrics: ProxyMetrics,
+        audit: Audit | None,
+        changed: Callable[[Location], None],
+    ) -> Self:
         """As the configuration has it; raises `AuthorityUnusable` and `CredentialsUnreadable`."""
         return cls(
             settings.tunnel,
@@ -82,6 +98,7 @@ class ForwardProxy:
             handle,
             metrics,
             audit,
+            changed,
             shutdown_timeout=settings.shutdown_timeout,
         )
 
@@ -135,7 +152,11 @@ class ForwardProxy:
         target = call.request.raw_path if absolute is None else absolute[3]
         origin = URL(f"{call.inside.scheme}://{call.inside.authority}")
         way = self._way(call.inside.registry)
-        await self._relay.to_upstream(call, target if target.startswith("/") else f"/{target}", way, origin)
+        status = await self._relay.to_upstream(call, target if target.startswith("/") else f"/{target}", way, origin)
+        pushed = _MANIFEST.fullmatch(call.request.path) if call.request.method in _CHANGES and status < 300 else None
+        if pushed is not None:
+            with contextlib.suppress(InvalidReference):
+                self._changed(Location.parse(call.inside.registry, pushed[1]))
 
     async def _relayed_base(self, call: Call) -> bool:
         """`/v2/`, where registries challenge: clients sign in for pulls and pushes by what is said there.

@@ -18,6 +18,7 @@ from tests.world.certificates import Authority
 from tests.world.images import Layout, debian_layers, made_layer
 from tests.world.nodes import Node, Supernode
 from tests.world.programs import ProgramFailed, require, require_root, run
+from tests.world.registries import Registry
 
 NAME = "registry.made.test"
 """What images' references call the registry; nothing resolves it."""
@@ -32,6 +33,11 @@ class SecureRegistry:
     port: int
     log: Path
     authority: Path
+
+    @property
+    def upstream(self) -> dict[str, str]:
+        """As a node is told of it."""
+        return {"url": f"https://127.0.0.1:{self.port}", "ca_file": str(self.authority)}
 
     def sent(self) -> int:
         """Bytes of bodies that left it so far."""
@@ -92,10 +98,9 @@ class ForwardingNode(Node):
 
 
 def forwarding(
-    folder: Path, secure: SecureRegistry, stack: ExitStack, supernode: int = 0, **tunnel: str
+    folder: Path, upstream: dict[str, str], stack: ExitStack, supernode: int = 0, **tunnel: str
 ) -> ForwardingNode:
-    """A node that stands for the registry; `tunnel`: settings of `proxy.tunnel`."""
-    upstream = {"url": f"https://127.0.0.1:{secure.port}", "ca_file": str(secure.authority)}
+    """A node that stands for the registry at `upstream`; `tunnel`: settings of `proxy.tunnel`."""
     settings = {"ENABLED": "true", "CA": str(folder / "ca"), **{key.upper(): text for key, text in tunnel.items()}}
     node = ForwardingNode(
         folder,
@@ -112,7 +117,7 @@ def forwarding(
 
 @pytest.fixture
 def proxy(tmp_path: Path, secure: SecureRegistry, stack: ExitStack) -> ForwardingNode:
-    return forwarding(tmp_path / "node", secure, stack)
+    return forwarding(tmp_path / "node", secure.upstream, stack)
 
 
 class Docker:
@@ -166,7 +171,7 @@ def test_docker_pulls_and_pushes(proxy: ForwardingNode, secure: SecureRegistry, 
 def test_docker_is_told_why_it_is_refused(tmp_path: Path, secure: SecureRegistry, stack: ExitStack) -> None:
     require("dockerd", "docker")
     require_root()
-    docker = Docker(forwarding(tmp_path / "node", secure, stack, others="refuse"), stack)
+    docker = Docker(forwarding(tmp_path / "node", secure.upstream, stack, others="refuse"), stack)
     with pytest.raises(ProgramFailed, match=r"other\.test:443 is neither an upstream of this mirror"):
         docker.pull("other.test/a/b:latest")
 
@@ -186,26 +191,47 @@ def test_podman_pulls(proxy: ForwardingNode, image: str, stack: ExitStack) -> No
     assert image in proxy.stored()
 
 
-def test_skopeo_pulls_and_pushes(proxy: ForwardingNode, secure: SecureRegistry, tmp_path: Path) -> None:
-    layout = Layout(tmp_path / "made")
-    digest = layout.image([made_layer("one", 3 * MIB), made_layer("two", 200_000)])["digest"]
-    descriptor = {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest}
-    size = (tmp_path / "made/blobs/sha256" / str(digest).partition(":")[2]).stat().st_size
-    index = {"schemaVersion": 2, "manifests": [{**descriptor, "size": size}]}
-    (tmp_path / "made/index.json").write_text(json.dumps(index))
+def made(folder: Path, *names: str) -> str:
+    """An image of these layers as an OCI layout in `folder`; its digest."""
+    layout = Layout(folder)
+    descriptor = layout.image([made_layer(name, MIB) for name in names])
+    (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [descriptor]}))
+    return str(descriptor["digest"])
+
+
+def test_skopeo_pulls_what_it_has_pushed(proxy: ForwardingNode, secure: SecureRegistry, tmp_path: Path) -> None:
     target = f"docker://{NAME}/made/pushed:latest"
-    skopeo(proxy, "copy", "--preserve-digests", f"oci:{tmp_path}/made", target)
-    assert secure.digest("made/pushed:latest") == digest
-    assert proxy.received("origin") == 0
-    skopeo(proxy, "copy", target, f"oci:{tmp_path}/back:it")
-    assert digest in proxy.stored()
+    first, second = made(tmp_path / "first", "one", "two"), made(tmp_path / "second", "one", "three")
+    for number, digest in enumerate((first, second)):
+        source = tmp_path / ("first", "second")[number]
+        skopeo(proxy, "copy", "--preserve-digests", f"oci:{source}", target)
+        assert secure.digest("made/pushed:latest") == digest
+        skopeo(proxy, "copy", target, f"oci:{tmp_path}/back{number}:it")
+        assert digest in proxy.stored()
+
+
+def test_the_registry_judges_who_signs_in(tmp_path: Path, stack: ExitStack) -> None:
+    require(PROGRAM, "skopeo")
+    registry = Registry(tmp_path / "private", htpasswd=True).start(stack)
+    node = forwarding(tmp_path / "node", {"url": registry.url}, stack)
+    target = f"docker://{NAME}/private/thing:latest"
+    digest = made(tmp_path / "made", "one")
+    with pytest.raises(ProgramFailed, match=r"unauthorized|authentication required"):
+        skopeo(node, "copy", f"oci:{tmp_path}/made", target)
+    skopeo(node, "copy", "--preserve-digests", "--dest-creds", "alice:alice-secret", f"oci:{tmp_path}/made", target)
+    skopeo(node, "copy", "--src-creds", "alice:alice-secret", target, f"oci:{tmp_path}/hers:it")
+    assert digest in node.stored()
+    skopeo(node, "copy", "--src-creds", "bob:bob-secret", target, f"oci:{tmp_path}/his:it")
+    for login in ((), ("--src-creds", "bob:wrong")):
+        with pytest.raises(ProgramFailed, match=r"unauthorized|authentication required"):
+            skopeo(node, "copy", *login, target, f"oci:{tmp_path}/nobodys:it")
 
 
 def test_two_nodes_share_what_their_clients_pull(
     tmp_path: Path, secure: SecureRegistry, image: str, supernode: Supernode, stack: ExitStack
 ) -> None:
     supernode.start(stack)
-    nodes = [forwarding(tmp_path / name, secure, stack, supernode.port) for name in ("one", "two")]
+    nodes = [forwarding(tmp_path / name, secure.upstream, stack, supernode.port) for name in ("one", "two")]
     for number, node in enumerate(nodes):
         skopeo(node, "copy", f"docker://{NAME}/library/debian:real", f"oci:{tmp_path}/out{number}:it")
     assert nodes[1].received("origin") < 100_000
@@ -220,7 +246,9 @@ def test_curl_reaches_an_unnamed_host_untouched(tmp_path: Path, secure: SecureRe
     own = authority.issue("127.0.0.1")
     command = ["openssl", "s_server", "-accept", str(port), "-cert", str(own.certificate_file), "-key"]
     stack.enter_context(Daemon([*command, str(own.key_file), "-www"], tmp_path / "openssl.log")).wait_for(port)
-    node = forwarding(tmp_path / "node", secure, stack, hosts=json.dumps([f"127.0.0.1:{port}"]), others="refuse")
+    node = forwarding(
+        tmp_path / "node", secure.upstream, stack, hosts=json.dumps([f"127.0.0.1:{port}"]), others="refuse"
+    )
     options = ("--silent", "--show-error", "--proxy", node.url, "--noproxy", "", "--cacert", authority.file)
     assert "s_server" in run("curl", *options, f"https://127.0.0.1:{port}/")
     with pytest.raises(ProgramFailed, match="403"):

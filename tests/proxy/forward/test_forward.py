@@ -25,7 +25,7 @@ from proxy.listener import listen
 from proxy.metrics import ProxyMetrics
 from proxy.relay import Way
 from proxy.responses import Call
-from shoal.reference import Registry
+from shoal.reference import Location, Registry
 
 REGISTRY = "registry.made"
 """A name that nothing resolves."""
@@ -68,6 +68,7 @@ class World:
     trust: ssl.SSLContext
     asked: list[tuple[str, str, str | None]] = field(default_factory=list)
     """What the mirror was asked: method, path, registry."""
+    changed: list[Location] = field(default_factory=list)
 
     def connector(self) -> aiohttp.TCPConnector:
         return aiohttp.TCPConnector(force_close=False)
@@ -153,6 +154,7 @@ async def open_world(tmp_path: Path, host: Host) -> AsyncIterator[Open]:
                 lambda _: Way(URL(host.url)),
                 handle,
                 metrics,
+                changed=lambda location: world.changed.append(location),
                 shutdown_timeout=1.0,
             )
             await stack.enter_async_context(forward)
@@ -234,6 +236,29 @@ async def test_all_else_inside_an_opened_host_is_relayed_untouched(open_world: O
     assert headers["Host"] == f"127.0.0.1:{world.host.port}"
     assert not {"Proxy-Connection", "Proxy-Authorization"} & headers.keys()
     assert world.asked == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "is_change"),
+    [
+        ("PUT", "/v2/a/b/manifests/latest", 201, True),
+        ("DELETE", "/v2/a/b/manifests/latest", 202, True),
+        ("PUT", "/v2/a/b/manifests/latest", 401, False),
+        ("PUT", "/v2/a/b/blobs/uploads/1", 201, False),
+        ("PUT", "/v2/A/manifests/latest", 201, False),
+    ],
+)
+async def test_what_was_pushed_to_is_asked_for_anew(
+    open_world: Open, method: str, path: str, status: int, is_change: bool
+) -> None:
+    world = await open_world()
+
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=status)
+
+    world.host.answer = answer
+    await world.ask(f"https://{REGISTRY}{path}", method)
+    assert world.changed == ([Location.parse(REGISTRY, "a/b")] if is_change else [])
 
 
 async def test_a_body_is_relayed_while_it_comes(open_world: Open) -> None:
