@@ -58,12 +58,15 @@ class Way:
 
 
 def ways(settings: ProxySettings) -> Callable[[str], Way]:
-    """How each configured upstream is reached; raises `CredentialsUnreadable`."""
+    """How each configured upstream is reached; raises `CredentialsUnreadable`.
+
+    As whoever sends the request: the node's own certificate and its password are not lent to clients.
+    """
     egress = Egress(settings.http_proxy, settings.https_proxy, settings.no_proxy)
     found: dict[str, Way] = {}
     for name, upstream in settings.upstreams.items():
         url = URL(upstream.url)
-        found[name] = Way(url.origin(), tls_contexts(upstream)[0], egress.proxy_for(url, upstream.http_proxy))
+        found[name] = Way(url.origin(), tls_contexts(upstream)[1], egress.proxy_for(url, upstream.http_proxy))
     return found.__getitem__
 
 

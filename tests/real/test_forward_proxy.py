@@ -176,6 +176,26 @@ def test_docker_is_told_why_it_is_refused(tmp_path: Path, secure: SecureRegistry
         docker.pull("other.test/a/b:latest")
 
 
+def test_containerd_pulls(proxy: ForwardingNode, image: str, stack: ExitStack) -> None:
+    require("containerd", "ctr")
+    require_root()
+    # the path of a Unix socket is at most 107 bytes long
+    temporary = tempfile.TemporaryDirectory(prefix="containerd-", ignore_cleanup_errors=True)
+    folder = Path(stack.enter_context(temporary))
+    socket = folder / "containerd.sock"
+    (folder / "config.toml").write_text(
+        f'version = 2\nroot = "{folder}/root"\nstate = "{folder}/state"\n'
+        f'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n[grpc]\naddress = "{socket}"\n'
+    )
+    daemon = Daemon(["containerd", "--config", f"{folder}/config.toml"], folder / "log", proxy.environment)
+    stack.enter_context(daemon).wait_until(socket.exists)
+    ctr = ("ctr", "--address", socket, "images")
+    pull = ("pull", "--snapshotter", "native", f"{NAME}/library/debian:real")
+    run(*ctr, *pull, environment=proxy.environment)
+    assert image in run(*ctr, "list")
+    assert image in proxy.stored()
+
+
 def test_podman_pulls(proxy: ForwardingNode, image: str, stack: ExitStack) -> None:
     require("podman")
     require_root()

@@ -8,7 +8,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
@@ -26,6 +26,9 @@ from proxy.metrics import ProxyMetrics
 from proxy.relay import Way
 from proxy.responses import Call
 from shoal.reference import Location, Registry
+
+if TYPE_CHECKING:
+    from tests.proxy.conftest import Front
 
 REGISTRY = "registry.made"
 """A name that nothing resolves."""
@@ -535,6 +538,23 @@ async def test_plain_requests_are_refused_by_the_same_rules(
     answer = await world.raw(f"GET {url} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
     assert answer.startswith(b"HTTP/1.1 403 ")
     assert b'"code":"DENIED"' in answer
+
+
+async def test_a_mirror_that_is_no_proxy_does_not_answer_for_other_hosts(front: Front) -> None:
+    answer = await front.raw(
+        b"GET http://other.example/v2/a/manifests/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert b"proxy.tunnel.enabled" in answer
+
+
+async def test_connect_behind_another_request_is_refused_at_once(open_world: Open) -> None:
+    world = await open_world()
+    first = b"GET /v2/a/manifests/x HTTP/1.1\r\nHost: x\r\n\r\n"
+    answer = await world.raw(
+        first + f"CONNECT {REGISTRY}:443 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+    )
+    assert b"HTTP/1.1 404 Not Found\r\n" in answer
 
 
 async def test_the_mirrors_own_requests_are_what_they_were(open_world: Open) -> None:
