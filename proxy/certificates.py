@@ -20,10 +20,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+log = structlog.get_logger()
 
 CERTIFICATE_FILE, KEY_FILE = "ca.crt", "ca.key"
 CA_LIFETIME = timedelta(days=3650)
@@ -96,6 +99,8 @@ class AuthorityFiles:
             raise AuthorityUnusable(f"the certificate authority in {self.folder} cannot be read: {error}") from None
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
             raise AuthorityUnusable(f"{self.key} is not the key of {self.certificate}")
+        if self.key.stat().st_mode & 0o077:
+            log.warning("tunnel.key_exposed", file=str(self.key), hint="nobody but its owner should read it: chmod 600")
         if certificate.not_valid_after_utc <= clock():
             raise AuthorityUnusable(
                 f"{self.certificate} expired on {certificate.not_valid_after_utc:%Y-%m-%d}: move it and {self.key} "

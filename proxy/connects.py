@@ -24,6 +24,9 @@ log = structlog.get_logger()
 
 _HANDSHAKE_SECONDS = 10.0
 _GOODBYE_SECONDS = 2.0
+_REACH_SECONDS = 15.0
+"""For a host's name and a connection to one of its addresses."""
+
 _KEEPALIVE_SECONDS = 75.0
 _HTTPS_PORT = 443
 _MAX_FIELD_SIZE = 64 << 10
@@ -62,11 +65,13 @@ class Connects:
         self._servers: dict[Opened, web.Server] = {}
         self._doorways: set[Doorway] = set()
         self._tasks: dict[Doorway, asyncio.Task[None]] = {}
+        self._ending = False
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._ending = True
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
@@ -100,6 +105,9 @@ class Connects:
             self._doorways.discard(doorway)
 
     def _connected(self, doorway: Doorway) -> None:
+        if self._ending:
+            doorway.transport.abort()
+            return
         task = asyncio.create_task(self._serve(doorway), name="connect")
         self._tasks[doorway] = task
 
@@ -168,8 +176,9 @@ class Connects:
         """A tunnel whose far end stands; raises `_Refusal`."""
         tunnel = Tunnel(self._settings.idle_timeout)
         try:
-            addresses = await resolve(authority.host, authority.port, anywhere=anywhere)
-            await tunnel.connect(addresses, authority.port)
+            async with asyncio.timeout(_REACH_SECONDS):
+                addresses = await resolve(authority.host, authority.port, anywhere=anywhere)
+                await tunnel.connect(addresses, authority.port)
         except NotPermitted as error:
             raise _Refusal(403, str(error)) from None
         except TimeoutError:

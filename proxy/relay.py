@@ -43,6 +43,7 @@ _OF_ONE_CONNECTION = frozenset(
 )
 """Headers that are not passed on (RFC 9110, section 7.6.1); `Expect` has been answered when a body is read here."""
 
+_REPEATABLE = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
 _NOT_ADDED = (hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE)
 
 
@@ -81,7 +82,7 @@ class Relay:
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
             self._kept = await stack.enter_async_context(_session(aiohttp.TCPConnector(limit=_CONNECTIONS)))
-            # the client sends some requests again when a kept connection turns out to be closed; a body is gone then
+            # a kept connection may turn out to be closed, and only some requests can then be sent again
             self._single = await stack.enter_async_context(
                 _session(aiohttp.TCPConnector(limit=_CONNECTIONS, force_close=True))
             )
@@ -101,7 +102,7 @@ class Relay:
         Addresses of the upstream in `Location` become the one that the client knows, `client_origin`. Raises
         `OriginUnavailable` as long as no answer has begun.
         """
-        session = self._single if call.request.body_exists else self._kept
+        session = self._kept if call.request.method in _REPEATABLE else self._single
         url = URL(f"{way.origin}{target}", encoded=True)
 
         def renamed(location: str) -> str:

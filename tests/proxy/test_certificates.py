@@ -12,6 +12,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.verification import PolicyBuilder, Store
+from structlog.testing import capture_logs
 
 from proxy.certificates import (
     CA_LIFETIME,
@@ -155,6 +156,16 @@ def test_a_broken_authority_is_not_replaced_silently(
         (tmp_path / name).write_text(content)
     with pytest.raises(AuthorityUnusable, match=message):
         AuthorityFiles(tmp_path).open()
+
+
+def test_a_key_that_others_may_read_is_told_of(tmp_path: Path) -> None:
+    files = AuthorityFiles(tmp_path)
+    with capture_logs() as logs:
+        files.open()
+        assert logs == []
+        files.key.chmod(0o640)
+        files.open()
+    assert [entry["event"] for entry in logs] == ["tunnel.key_exposed"]
 
 
 def test_a_key_of_another_certificate_is_told(tmp_path: Path) -> None:

@@ -361,6 +361,21 @@ async def test_a_request_for_another_host_is_misdirected(open_world: Open, named
     assert not world.host.seen
 
 
+async def test_a_kept_connection_that_the_host_has_closed_fails_no_push(open_world: Open) -> None:
+    world = await open_world()
+
+    async def last(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        asyncio.get_running_loop().call_later(0.02, request.transport.abort)
+        return web.Response(status=202)
+
+    for _ in range(5):
+        world.host.answer = last
+        assert (await world.ask(f"https://{REGISTRY}/token"))[0] == 202
+        world.host.answer = None
+        assert (await world.ask(f"https://{REGISTRY}/v2/a/blobs/uploads/", "POST"))[0] == 200
+
+
 async def test_expect_is_answered(open_world: Open) -> None:
     world = await open_world()
     status, _, _ = await world.ask(f"https://{REGISTRY}/v2/a/manifests/x", "PUT", data=BODY, expect100=True)
