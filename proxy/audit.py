@@ -41,7 +41,7 @@ def audited(call: Call, status: int, seconds: float) -> dict[str, Field]:
         "client": call.request.remote,
         "method": call.request.method,
         "route": call.route,
-        "host": str(call.inside.authority) if call.inside is not None else None,
+        "host": _host(call),
         "registry": location.registry if location is not None else None,
         "repository": location.repository if location is not None else None,
         "reference": reference,
@@ -52,6 +52,13 @@ def audited(call: Call, status: int, seconds: float) -> dict[str, Field]:
         "bytes": call.sent,
         "seconds": round(seconds, 4),
     }
+
+
+def _host(call: Call) -> str | None:
+    """The host of a request of forward-proxy mode, reached or not."""
+    if call.inside is not None:
+        return str(call.inside.authority)
+    return call.request.host if not call.request.raw_path.startswith("/") else None
 
 
 class Audit:

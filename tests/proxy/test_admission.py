@@ -295,8 +295,9 @@ class Mirror:
 
     async def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, bytes]:
         async with aiohttp.ClientSession() as session:
-            url = f"http://127.0.0.1:{self._server.port}{path}"
-            async with session.request(method, url, headers=headers) as response:
+            own = f"http://127.0.0.1:{self._server.port}"
+            url, proxy = (own + path, None) if path.startswith("/") else (path, own)
+            async with session.request(method, url, headers=headers, proxy=proxy) as response:
                 return response.status, await response.read()
 
     def counted(self, rule: str, verdict: str) -> float:
@@ -349,7 +350,8 @@ async def test_each_request_is_a_line_of_the_audit_log(mirror: Mirror) -> None:
     login = "Basic c2VjcmV0OnNlY3JldA=="
     await mirror.ask("/v2/bad/thing/manifests/v1?ns=quay.io&token=secret", Authorization=login)
     await mirror.ask("/v2/good/thing/manifests/v1", "PUT")
-    first, second, third = await mirror.audited()
+    await mirror.ask("http://other.example/v2/x")
+    first, second, third, fourth = await mirror.audited()
     assert first.pop("seconds") >= 0
     assert first.pop("time")
     assert first == {
@@ -366,5 +368,6 @@ async def test_each_request_is_a_line_of_the_audit_log(mirror: Mirror) -> None:
     }
     assert (second["verdict"], second["rule"], second["status"], second["reference"]) == ("deny", "no-bad", 403, "v1")
     assert (third["method"], third["path"], third["status"]) == ("PUT", "/v2/good/thing/manifests/v1", 405)
+    assert (fourth["host"], fourth["path"], fourth["status"]) == ("other.example", "/v2/x", 403)
     assert "secret" not in str([first, second, third])
     assert "c2Vj" not in str([first, second, third])
