@@ -163,10 +163,9 @@ class Engine:
         """A manifest was read at `location` that names these blobs, in this order."""
         self._plans.expect(blobs, location)
 
-    def known(self, digest: Digest, location: Location) -> Descriptor | None:
-        """A blob's size, from the store, else from a manifest that was read at this location."""
-        size = self.store.size(digest)
-        return Descriptor(digest, size) if size is not None else self._plans.known(digest, location)
+    def named(self, digest: Digest, location: Location) -> Descriptor | None:
+        """What a manifest that was read at this location said of a blob."""
+        return self._plans.known(digest, location)
 
     async def open(self, blob: Descriptor, location: Location, asked: Asked | None = None) -> OpenBlob:
         """The blob from the store, or on its way, which is begun where nobody has; `asked`: ranges of it alone.

@@ -319,7 +319,7 @@ class Machine:
             case protocol.Revoke():
                 self.sourcing.revoked(message.lease, now)
                 return
-        if isinstance(message, protocol.Welcome | protocol.Refused | protocol.Resolved):
+        if isinstance(message, protocol.Welcome | protocol.Refused | protocol.Resolved | protocol.Quiet):
             raise InvalidMessage("not expected")
         key = key_of(message)
         sought = self.sought.get(key)

@@ -34,11 +34,22 @@ class SizeDiffers(OriginUnavailable):
 
 
 class OriginDenied(OriginError):
-    """The origin refuses this node's credentials (401, 403), or the configuration does not name the origin."""
+    """The origin refuses whoever was asked for (401, 403), or the configuration does not name the origin.
+
+    `challenges`: the origin's `WWW-Authenticate` headers, where it said what it wants.
+    """
+
+    def __init__(self, message: str, challenges: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.challenges = challenges
 
 
 class OriginNotFound(OriginError):
-    """The origin has no such repository, tag or blob."""
+    """The origin has no such repository, tag or blob. `code` is the API's, where the origin gave one."""
+
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class NoRange(OriginError):

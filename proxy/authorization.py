@@ -3,99 +3,151 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
-import aiohttp
 from yarl import URL
 
 from peer.origin import OriginDenied, OriginUnavailable
 from proxy.challenge import Challenge, parse_challenges
+from proxy.identity import Identity
 from proxy.tokens import Token, TokenCache, TokenScope
-from shoal.reference import Repository
 
 _MAX_SCOPES = 10_000
-FetchToken = Callable[[URL, str | None], Awaitable[Token]]
-"""Asks a token server: its URL with parameters, and the `Authorization` header to send, if any."""
+_MAX_CHALLENGES, _MAX_CHALLENGE = 8, 4096
+"""Headers of one answer that are kept, and characters of each: they are passed on to clients."""
+
+_V = TypeVar("_V")
+FetchToken = Callable[[URL, TokenScope, Identity], Awaitable[Token]]
+"""Asks a token server at this address (without parameters), as somebody."""
 
 
 class Authorizer:
-    """The `Authorization` header for each of an upstream's repositories: none, `Basic`, or `Bearer` with a token."""
+    """The `Authorization` header for each of an upstream's repositories: none, `Basic`, or `Bearer` with a token.
 
-    def __init__(
-        self, base: URL, credentials: tuple[str, str] | None, fetch: FetchToken, clock: Callable[[], float]
-    ) -> None:
+    What the upstream wants is the same for all who ask; what answers it is each one's own. A scope is named by the
+    repository, or by what else is asked for (empty: the registry as such).
+    """
+
+    def __init__(self, base: URL, fetch: FetchToken, clock: Callable[[], float]) -> None:
         self._base = base
-        self._basic = aiohttp.encode_basic_auth(*credentials) if credentials is not None else None
         self._basic_wanted = False
         self._issuer: tuple[str, str] | None = None
-        self._scopes: OrderedDict[Repository, TokenScope] = OrderedDict()
+        self._scopes: OrderedDict[str, TokenScope] = OrderedDict()
+        self._challenges: OrderedDict[str, tuple[str, ...]] = OrderedDict()
         self._fetch = fetch
         self._tokens = TokenCache(self._ask, clock)
 
-    async def header(self, repository: Repository) -> str | None:
+    async def header(self, identity: Identity, name: str) -> str | None:
         """What to send, as far as the upstream has said what it wants; raises `OriginError` where no token comes."""
-        if self._basic_wanted:
-            return self._basic
-        scope = self._scope(repository)
-        return None if scope is None else f"Bearer {await self._tokens.get(scope)}"
+        if identity.is_token or self._basic_wanted:
+            return identity.authorization
+        scope = self._scope(name)
+        if scope is None:
+            return None
+        try:
+            return f"Bearer {await self._tokens.get(identity, scope)}"
+        except OriginDenied as error:
+            raise OriginDenied(str(error), self.challenges(name)) from None
 
-    def learn(self, headers: Iterable[str], repository: Repository, sent: str | None) -> bool:
+    def challenges(self, name: str) -> tuple[str, ...]:
+        """The upstream's last `WWW-Authenticate` headers about `name`, as they came."""
+        return self._challenges.get(name, ())
+
+    def learn(self, headers: Sequence[str], name: str, identity: Identity, sent: str | None) -> bool:
         """Take in the `WWW-Authenticate` headers of a 401 to a request that carried `sent`.
 
         True where another try has a chance. Raises `OriginDenied` for a challenge that must not be answered.
         """
-        if sent is not None and sent.startswith("Bearer "):
-            scope = self._scope(repository)
-            if scope is not None:
-                self._tokens.drop(scope, sent.removeprefix("Bearer "))
+        _put(self._challenges, name, tuple(header[:_MAX_CHALLENGE] for header in headers[:_MAX_CHALLENGES]))
+        self._drop(name, identity, sent)
+        if identity.is_token:
+            return False
         challenges = parse_challenges(headers)
         bearer = next((each for each in challenges if each.scheme == "bearer" and "realm" in each.parameters), None)
         if bearer is not None:
-            self._want_bearer(bearer, repository)
+            self._want_bearer(bearer, name)
             return True
-        if self._basic is not None and sent != self._basic and any(each.scheme == "basic" for each in challenges):
-            self._basic_wanted = True
-            return True
+        if any(each.scheme == "basic" for each in challenges):
+            self._basic_wanted, self._issuer = True, None
+            self._scopes.clear()
+            return identity.authorization is not None and sent != identity.authorization
         return False
+
+    def accepted(self, name: str, identity: Identity, sent: str | None) -> None:
+        """The upstream took what was sent."""
+        scope = self._scope(name)
+        if scope is not None and sent is not None:
+            self._tokens.taken(identity, scope, sent.removeprefix("Bearer "))
+
+    def refused(self, name: str, identity: Identity, sent: str | None) -> bool:
+        """The upstream answered 400 or 403: true where it had taken this token before, so that a new one may help."""
+        scope = self._scope(name)
+        if scope is None or sent is None or identity.is_token:
+            return False
+        was_taken = self._tokens.is_taken(identity, scope, sent.removeprefix("Bearer "))
+        if was_taken:
+            self._drop(name, identity, sent)
+        return was_taken
 
     async def close(self) -> None:
         """Give up what is being asked."""
         await self._tokens.close()
 
-    def _want_bearer(self, challenge: Challenge, repository: Repository) -> None:
-        realm, service = challenge.parameters["realm"], challenge.parameters.get("service", "")
-        try:
-            url = URL(realm)
-        except ValueError:
-            raise OriginDenied(f"{self._base.host} names no usable token server: {realm[:200]!r}") from None
-        if url.scheme not in {"http", "https"} or not url.host:
-            raise OriginDenied(f"{self._base.host} names no usable token server: {realm[:200]!r}")
-        if self._base.scheme == "https" and url.scheme != "https":
-            raise OriginDenied(f"{self._base.host} names a token server without TLS: {realm[:200]!r}")
-        scope = challenge.parameters.get("scope") or _pull_scope(repository)
-        self._basic_wanted = False
-        self._issuer = realm, service
-        self._scopes[repository] = TokenScope(realm, service, scope)
-        self._scopes.move_to_end(repository)
-        if len(self._scopes) > _MAX_SCOPES:
-            self._scopes.popitem(last=False)
+    def _drop(self, name: str, identity: Identity, sent: str | None) -> None:
+        scope = self._scope(name)
+        if scope is not None and sent is not None and sent.startswith("Bearer "):
+            self._tokens.drop(identity, scope, sent.removeprefix("Bearer "))
 
-    def _scope(self, repository: Repository) -> TokenScope | None:
+    def _want_bearer(self, challenge: Challenge, name: str) -> None:
+        scope = token_scope(challenge, _pull_scope(name), self._base)
+        self._basic_wanted = False
+        self._issuer = scope.realm, scope.service
+        _put(self._scopes, name, scope)
+
+    def _scope(self, name: str) -> TokenScope | None:
         """The scope that the upstream named, or for a new repository the one that it will name: one request less."""
-        named = self._scopes.get(repository)
+        named = self._scopes.get(name)
         if named is not None or self._issuer is None:
             return named
         realm, service = self._issuer
-        return TokenScope(realm, service, _pull_scope(repository))
+        return TokenScope(realm, service, _pull_scope(name))
 
-    async def _ask(self, scope: TokenScope) -> Token:
-        query = {"service": scope.service} if scope.service else {}
+    async def _ask(self, identity: Identity, scope: TokenScope) -> Token:
         try:
-            url = URL(scope.realm).update_query({**query, "scope": scope.scope})
+            url = URL(scope.realm)
         except ValueError as error:
             raise OriginUnavailable(f"no usable token server: {error}") from None
-        return await self._fetch(url, self._basic)
+        return await self._fetch(url, scope, identity)
 
 
-def _pull_scope(repository: Repository) -> str:
-    return f"repository:{repository}:pull"
+def token_scope(challenge: Challenge, default: str, base: URL) -> TokenScope:
+    """What a `Bearer` challenge of the host at `base` asks for; raises `OriginDenied` where its realm is no good."""
+    realm, service = challenge.parameters.get("realm", ""), challenge.parameters.get("service", "")
+    try:
+        url = URL(realm)
+    except ValueError:
+        url = URL()
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise OriginDenied(f"{base.host} names no usable token server: {realm[:200]!r}")
+    if base.scheme == "https" and url.scheme != "https":
+        raise OriginDenied(f"{base.host} names a token server without TLS: {realm[:200]!r}")
+    return TokenScope(realm, service, challenge.parameters.get("scope") or default)
+
+
+def _pull_scope(name: str) -> str:
+    """The scope for reading a repository; none for the registry as such, and its own for the catalog."""
+    if name == CATALOG:
+        return "registry:catalog:*"
+    return f"repository:{name}:pull" if name else ""
+
+
+CATALOG = "*"
+"""Stands for the list of all repositories, which no repository is named like."""
+
+
+def _put(table: OrderedDict[str, _V], name: str, value: _V) -> None:
+    table[name] = value
+    table.move_to_end(name)
+    if len(table) > _MAX_SCOPES:
+        table.popitem(last=False)

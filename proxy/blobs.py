@@ -8,6 +8,7 @@ from aiohttp import hdrs, web
 
 from peer.asked import Asked, Behind
 from peer.origin import OriginNotFound, SizeDiffers
+from proxy.identity import Identity
 from proxy.naming import BlobTarget
 from proxy.parts import Selection, select
 from proxy.responses import UNKNOWN_TYPE, Call, content_headers, not_modified
@@ -30,17 +31,22 @@ class BlobFrontend:
         self._tags = tags
         self._behind = _BEHIND[lazy]
 
-    async def answer(self, call: Call, target: BlobTarget) -> None:
+    async def answer(self, call: Call, target: BlobTarget, identity: Identity) -> None:
         """GET and HEAD; HEAD begins no download. Raises `RequestError`, `OriginError` or `DownloadFailed`."""
-        known = self._source.known(target.digest, target.location)
-        if known is not None:
-            await self._give(call, target, known.size)
-            return
-        resolution = await self._tags.resolve(target.location, target.digest, BlobKind.BLOB)
+        digest, location = target.digest, target.location
+        named, stored = self._source.named(digest, location), self._source.stored(digest)
+        size = stored if stored is not None else (named.size if named is not None else None)
+        if size is not None:
+            blob = Descriptor(digest, size)
+            await self._tags.admit(location, blob, identity, named=named is not None)
+        else:
+            blob = (await self._tags.resolve(location, digest, BlobKind.BLOB, identity)).descriptor
         try:
-            await self._give(call, target, resolution.descriptor.size)
-        except SizeDiffers as error:  # what the origin answered to HEAD was only a hint
-            self._tags.correct(target.location, target.digest, resolution.descriptor, error.size)
+            await self._give(call, target, blob.size)
+        except SizeDiffers as error:  # what the origin answered to HEAD, or a manifest says, was only a hint
+            if named is not None and stored is None:
+                raise
+            self._tags.correct(location, digest, blob, error.size)
             await self._give(call, target, error.size)
 
     async def _give(self, call: Call, target: BlobTarget, size: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -42,6 +42,18 @@ class InvalidDigestInRequest(RequestError):
     code = "DIGEST_INVALID"
 
 
+class InvalidAuthorization(RequestError):
+    """Credentials that no registry could judge."""
+
+    code = "UNAUTHORIZED"
+
+
+class InvalidQuery(RequestError):
+    """Parameters of a list that make no sense."""
+
+    code = "PAGINATION_NUMBER_INVALID"
+
+
 class UnknownUpstream(RequestError):
     """A registry that the configuration does not name.
 
@@ -67,6 +79,26 @@ class PushRefused(RequestError):
     @property
     def headers(self) -> Mapping[str, str]:
         return {"Allow": "GET, HEAD"}
+
+
+class ProxyRefused(RequestError):
+    """A request of forward-proxy mode to a host that is not reached for clients."""
+
+    status = 403
+    code = "DENIED"
+
+
+class MisdirectedRequest(RequestError):
+    """A request inside an opened host that is meant for another one."""
+
+    status = 421
+
+
+class AdmissionDenied(RequestError):
+    """What a rule of this mirror forbids to pull."""
+
+    status = 403
+    code = "DENIED"
 
 
 class UnsatisfiableRange(RequestError):
@@ -101,7 +133,7 @@ class ErrorAnswer:
     status: int
     code: str
     message: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Sequence[tuple[str, str]] = ()
     detail: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -113,14 +145,20 @@ class ErrorAnswer:
 def answer_to(error: Exception, missing: str, detail: Mapping[str, str]) -> ErrorAnswer:
     """The answer to an error; `missing` is the code for what the origin does not have.
 
-    What the origin refuses is 403 rather than 401: a 401 would need a challenge, and no credentials given to the proxy
-    would help. Every client then asks the origin by itself, with its own. An error of an unknown kind is a 500.
+    What the origin refuses is a 401 with the origin's own challenge, which a client with credentials answers at the
+    origin's token server or here; without a challenge it is a 403. Every client then asks the origin by itself. An
+    error of an unknown kind is a 500.
     """
+    headers: list[tuple[str, str]] = []
     match error:
         case RequestError():
             status, code = error.status, error.code
+            headers += error.headers.items()
         case OriginNotFound():
-            status, code = 404, missing
+            status, code = 404, error.code or missing
+        case OriginDenied() if error.challenges:
+            status, code = 401, "UNAUTHORIZED"
+            headers += [("WWW-Authenticate", challenge) for challenge in error.challenges]
         case OriginDenied():
             status, code = 403, "DENIED"
         case Stopping():
@@ -129,5 +167,4 @@ def answer_to(error: Exception, missing: str, detail: Mapping[str, str]) -> Erro
             status, code = 502, "UNAVAILABLE"
         case _:
             return ErrorAnswer(500, "UNKNOWN", "an error inside the proxy; its log says which", detail=detail)
-    headers = error.headers if isinstance(error, RequestError) else {}
     return ErrorAnswer(status, code, str(error) or type(error).__name__, headers, detail)

@@ -10,6 +10,7 @@ from typing import cast
 
 from aiohttp import web
 
+from proxy.connects import Connects
 from proxy.errors import ErrorAnswer
 from proxy.metrics import ProxyMetrics
 
@@ -23,9 +24,17 @@ _REFUSAL = ErrorAnswer(503, "UNAVAILABLE", "this mirror has as many connections 
 
 
 async def listen(
-    server: web.Server, host: str, port: int, connections: int, client_timeout: float, metrics: ProxyMetrics
+    server: web.Server,
+    host: str,
+    port: int,
+    connections: int,
+    client_timeout: float,
+    metrics: ProxyMetrics,
+    connects: Connects | None = None,
 ) -> asyncio.Server:
     """Accept connections for `server`, up to a number of them; the next ones are refused. Raises `OSError`.
+
+    With `connects`, connections that begin with a CONNECT request are for it.
 
     The kernel cuts a connection of which no byte was taken for `client_timeout` seconds while some wait to be sent
     (`TCP_USER_TIMEOUT`, which accepted connections inherit): whatever it is that waits, a write or a sendfile, ends
@@ -33,8 +42,9 @@ async def listen(
     """
 
     def accept() -> asyncio.BaseProtocol:
-        if len(server.connections) < connections:
-            return server()
+        held = len(server.connections) + (connects.held if connects is not None else 0)
+        if held < connections:
+            return server() if connects is None else connects.doorway(server)
         metrics.refused.inc()
         return _Refusal()
 

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from dataclasses import replace
 
 from aiohttp import hdrs, web
 
 from peer.errors import DownloadFailed
 from peer.origin import OriginError, OriginNotFound, SizeDiffers
+from proxy.identity import Identity
 from proxy.naming import ManifestTarget
 from proxy.responses import UNKNOWN_TYPE, Call, content_headers, not_modified
 from proxy.source import BlobSource
 from proxy.tags import Resolution, TagResolver
-from shoal.descriptor import MAX_MANIFEST_SIZE, BlobKind, Descriptor, InvalidManifest, Manifest
+from shoal.descriptor import (
+    MANIFEST_TYPES,
+    MAX_MANIFEST_SIZE,
+    SCHEMA1_TYPES,
+    BlobKind,
+    Descriptor,
+    InvalidManifest,
+    Manifest,
+)
 from shoal.digest import Digest
 from shoal.reference import Location, Tag
 
-_STALE: Mapping[str, str] = {"Warning": '110 - "Response is Stale"'}
+_MAX_ACCEPT = 4096
+_NARROW = frozenset(MANIFEST_TYPES)
 
 
 class ManifestFrontend:
@@ -28,38 +37,44 @@ class ManifestFrontend:
         self._source = source
         self._tags = tags
 
-    async def answer(self, call: Call, target: ManifestTarget) -> None:
+    async def answer(self, call: Call, target: ManifestTarget, identity: Identity) -> None:
         """GET and HEAD; HEAD begins no download. Raises `OriginError` or `DownloadFailed`."""
         request, location = call.request, target.location
-        resolution = await self._resolve(target)
+        resolution = await self._resolve(target, identity, accepted(request.headers.getall(hdrs.ACCEPT, [])))
         found = resolution.descriptor
-        marks = _STALE if resolution.stale else {}
+        marks = {"Warning": f'299 - "stale: {location.registry} did not answer"'} if resolution.stale else {}
         unchanged = not_modified(request, found.digest)
         if unchanged is not None:
             unchanged.headers.update(marks)
             await call.send(unchanged)
             return
         if request.method == hdrs.METH_HEAD:
-            media_type = await self._media_type(found, location)
+            media_type = await self._media_type(found, location, identity)
             headers = {**content_headers(found.digest, media_type, found.size), **marks}
             await call.send(web.Response(headers=headers))
             return
         source, content = await self._read(resolution, target)
-        media_type = await self._learn(content, found, location)
+        media_type = await self._learn(content, found, location, identity)
         headers = {**content_headers(found.digest, media_type, len(content)), **marks}
         if await call.send(web.Response(body=content, headers=headers)):
             call.count(source, len(content))
 
-    async def _resolve(self, target: ManifestTarget) -> Resolution:
+    async def _resolve(self, target: ManifestTarget, identity: Identity, accept: str) -> Resolution:
         location, reference = target.location, target.reference
-        known = self._source.known(reference, location) if isinstance(reference, Digest) else None
-        if known is None:
-            resolution = await self._tags.resolve(location, reference, BlobKind.MANIFEST)
+        resolution: Resolution | None = None
+        if isinstance(reference, Digest):
+            named, stored = self._source.named(reference, location), self._source.stored(reference)
+            size = stored if stored is not None else (named.size if named is not None else None)
+            if size is not None:
+                known = Descriptor(reference, size, kind=BlobKind.MANIFEST)
+                resolution = await self._tags.admit(location, known, identity, named=named is not None)
+        if resolution is None:
+            accept = "" if isinstance(reference, Digest) else accept
+            resolution = await self._tags.resolve(location, reference, BlobKind.MANIFEST, identity, accept)
             stored = self._source.stored(resolution.descriptor.digest)
             if stored is not None:
                 resolution = replace(resolution, descriptor=replace(resolution.descriptor, size=stored), named=True)
-        else:
-            resolution = Resolution(replace(known, kind=BlobKind.MANIFEST), named=True)
+        _check_type(reference, resolution.descriptor.media_type)
         _check_size(reference, resolution.descriptor.size)
         return resolution
 
@@ -79,25 +94,42 @@ class ManifestFrontend:
         async with await self._source.open(found, location) as opened:
             return opened.source, await opened.content()
 
-    async def _media_type(self, found: Descriptor, location: Location) -> str:
+    async def _media_type(self, found: Descriptor, location: Location, identity: Identity) -> str:
         """The descriptor's own, else that of the stored content, else what a manifest or the origin says."""
         if found.media_type:
             return found.media_type
         if self._source.stored(found.digest) is not None:
             with contextlib.suppress(DownloadFailed, OriginError, InvalidManifest):
                 return Manifest.parse((await self._content(found, location))[1]).media_type
-        resolution = await self._tags.resolve(location, found.digest, BlobKind.MANIFEST)
+        resolution = await self._tags.resolve(location, found.digest, BlobKind.MANIFEST, identity)
         return resolution.descriptor.media_type or UNKNOWN_TYPE
 
-    async def _learn(self, content: bytes, found: Descriptor, location: Location) -> str:
-        """Tell the engine what the manifest names, and say its media type."""
+    async def _learn(self, content: bytes, found: Descriptor, location: Location, identity: Identity) -> str:
+        """Tell what the manifest names, so that it may be asked for there, and say its media type."""
         try:
             manifest = Manifest.parse(content)
         except InvalidManifest:  # a kind that is not known here, or no manifest at all: the origin knows
-            return await self._media_type(found, location)
+            return await self._media_type(found, location, identity)
+        _check_type(found.digest, manifest.media_type)
         children = tuple(child for child, _ in manifest.children)
-        self._source.expect((*manifest.blobs, *children), location)
+        named = (*manifest.blobs, *children)
+        self._source.expect(named, location)
+        self._tags.name(location, named)
         return manifest.media_type
+
+
+def accepted(headers: list[str]) -> str:
+    """What a client's `Accept` headers say, where that may change the answer; empty where they take every kind."""
+    text = ", ".join(headers)
+    types = {entry.partition(";")[0].strip().lower() for entry in text.split(",")} - {""}
+    if not types or "*/*" in types or types >= _NARROW or len(text) > _MAX_ACCEPT or not text.isprintable():
+        return ""
+    return ", ".join(sorted(types))
+
+
+def _check_type(reference: Tag | Digest, media_type: str) -> None:
+    if media_type in SCHEMA1_TYPES:
+        raise OriginNotFound(f"{reference} is an image of schema 1, which has no digest of its own: it is not mirrored")
 
 
 def _check_size(reference: Tag | Digest, size: int) -> None:

@@ -1,171 +1,186 @@
-"""One upstream registry over HTTP: signing in, redirects, and the client library's errors as the origin's."""
+"""One upstream registry: its mirrors and its own address, which of them are well, and its rate limit."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 
 import aiohttp
-from yarl import URL
+import msgspec
+import structlog
 
-from peer.origin import OriginDenied, OriginNotFound, OriginUnavailable
-from proxy.authorization import Authorizer
-from proxy.retry import Transient, parse_retry_after, read_whole
+from peer.origin import OriginDenied, OriginError, OriginNotFound, OriginUnavailable
+from proxy.egress import Egress
+from proxy.endpoint import Endpoint, Question, translated
+from proxy.identity import ANONYMOUS, Identity
+from proxy.limits import LimitBoard, parse_rate_limit, quiet_seconds
+from proxy.retry import Limited, Transient, failure, read_whole
 from proxy.settings import UpstreamSettings
-from proxy.tokens import MAX_ANSWER_SIZE, InvalidTokenAnswer, Token, parse_token
-from shoal.reference import Registry, Repository
+from shoal.reference import Registry
 
-MAX_REDIRECTS = 5
+log = structlog.get_logger()
 
-_MAX_SIGN_INS = 2
-"""Answers of 401 that are met with new credentials: one for a challenge, one for a token that has expired meanwhile."""
+REST_SECONDS = 60.0
+"""How long a mirror that failed is not asked while another place answers."""
 
-_READ_SIZE = 1 << 20
-_MAX_HEADER_SIZE = 64 << 10
-"""Signed addresses of storage services are long."""
+_MIRROR_SECONDS = 1.5
+"""How long a mirror has for the headers of its answer; behind it there is somebody else to ask."""
 
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+_MAX_ERROR_SIZE = 64 << 10
+_CODES = {"NAME_UNKNOWN", "MANIFEST_UNKNOWN", "BLOB_UNKNOWN", "UNSUPPORTED", "NAME_INVALID"}
 
 
-def open_session(connections: int) -> aiohttp.ClientSession:
-    """The HTTP client for all upstreams: bodies as they are, no cookies, no redirects without being looked at."""
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=connections),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"User-Agent": "shoal", "Accept-Encoding": "identity"},
-        auto_decompress=False,
-        read_bufsize=_READ_SIZE,
-        max_line_size=_MAX_HEADER_SIZE,
-        max_field_size=_MAX_HEADER_SIZE,
-    )
+class _Entry(msgspec.Struct):
+    code: str = ""
+
+
+class _Errors(msgspec.Struct):
+    errors: list[_Entry] = []
+
+
+@dataclass(slots=True)
+class _Place:
+    """One of a registry's addresses, and until when it is not asked first."""
+
+    endpoint: Endpoint
+    rests_until: float = 0.0
 
 
 class UpstreamRegistry:
-    """A configured registry and how it wants to be asked."""
+    """A registry under the name that its images have."""
 
     def __init__(
         self,
         name: Registry,
         settings: UpstreamSettings,
+        egress: Egress,
         session: Callable[[], aiohttp.ClientSession],
         clock: Callable[[], float],
+        board: LimitBoard,
+        *,
+        public_only: bool,
     ) -> None:
-        """`session` gives the HTTP client. Raises `ValueError` for a password file that cannot be read."""
+        """`session` gives the HTTP client. `public_only`: it is asked by https and at public addresses alone.
+
+        Raises `CredentialsUnreadable`.
+        """
         self.name = name
         self.settings = settings
-        self._session = session
-        self._base = URL(settings.url)
-        self._timeout = aiohttp.ClientTimeout(
-            total=None, connect=settings.connect_timeout, sock_read=settings.read_timeout
-        )
-        self._authorizer = Authorizer(self._base, settings.credentials(), self._fetch_token, clock)
+        self.quiet_until = 0.0
+        """When the registry may be asked again after a 429, its own or one that the cluster told of."""
+        self._clock = clock
+        self._board = board
+        self._mirrors = [
+            _Place(Endpoint(name, mirror, egress, session, clock, public_only=False)) for mirror in settings.mirrors
+        ]
+        self._own = Endpoint(name, settings, egress, session, clock, public_only=public_only)
 
     async def close(self) -> None:
         """Give up tokens that are being fetched."""
-        await self._authorizer.close()
+        for endpoint in [self._own, *(place.endpoint for place in self._mirrors)]:
+            await endpoint.close()
+
+    async def node(self) -> Identity | None:
+        """This node's own credentials, or None where it has none."""
+        return await self._own.credentials.get()
+
+    async def public(self) -> Identity:
+        """As whom clients that say nothing are served: nobody, or this node where the configuration says so."""
+        node = await self.node() if self.settings.share_credentials else None
+        return node if node is not None else ANONYMOUS
 
     @contextlib.asynccontextmanager
-    async def opened(
-        self,
-        repository: Repository,
-        method: str,
-        path: str,
-        headers: Mapping[str, str],
-        query: Mapping[str, str] | None = None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def opened(self, question: Question, identity: Identity) -> AsyncIterator[aiohttp.ClientResponse]:
         """`open`, and close in the end; what breaks meanwhile is an `OriginError`."""
-        response = await self.open(repository, method, path, headers, query)
+        response = await self.open(question, identity)
         try:
-            with _translated(self.name):
+            with translated(self.name):
                 yield response
         finally:
             response.close()
 
-    async def open(
-        self,
-        repository: Repository,
-        method: str,
-        path: str,
-        headers: Mapping[str, str],
-        query: Mapping[str, str] | None = None,
-    ) -> aiohttp.ClientResponse:
-        """A response of status 200 or 206, or 416 to a range, signed in and redirected; raises `OriginError`."""
-        url = self._base.joinpath("v2", *repository.split("/"), *path.split("/")).with_query(query or None)
-        for _ in range(_MAX_SIGN_INS + 1):
-            sent = await self._authorizer.header(repository)
-            with _translated(self.name):
-                response = await self._follow(method, url, headers, sent)
-            if response.status in {200, 206} or (response.status == 416 and "Range" in headers):
-                return response
-            response.close()
-            if response.status != 401:
-                raise self._refusal(response)
-            challenges = response.headers.getall("WWW-Authenticate", [])
-            if response.url.origin() != self._base.origin() or not self._authorizer.learn(challenges, repository, sent):
-                break
-        raise OriginDenied(f"{self.name} does not let this node read {repository} (status 401)")
+    async def open(self, question: Question, identity: Identity) -> aiohttp.ClientResponse:
+        """A response of status 200 or 206, or 416 to a range; raises `OriginError`.
 
-    async def _follow(
-        self, method: str, url: URL, headers: Mapping[str, str], authorization: str | None
-    ) -> aiohttp.ClientResponse:
-        """The response at the end of all redirects. Only the upstream itself is shown `authorization`."""
-        for _ in range(MAX_REDIRECTS + 1):
-            own = url.origin() == self._base.origin()
-            signed = {**headers, "Authorization": authorization} if authorization is not None and own else headers
-            response = await self._session().request(
-                method, url, headers=signed, timeout=self._timeout, allow_redirects=False
-            )
-            target = response.headers.get("Location")
-            if response.status not in _REDIRECTS or target is None:
-                return response
-            response.release()
-            try:
-                url = url.join(URL(target, encoded=True))
-            except ValueError:
-                raise OriginUnavailable(f"{self.name} redirects to {target[:200]!r}") from None
-            if url.scheme not in {"http", "https"} or not url.host:
-                raise OriginUnavailable(f"{self.name} redirects to {target[:200]!r}")
-        raise OriginUnavailable(f"{self.name} redirects more than {MAX_REDIRECTS} times")
+        Mirrors are asked for what everybody may read; a client's credentials are for the registry itself.
+        """
+        if not identity.is_client:
+            for place in self._mirrors:
+                if place.rests_until <= self._clock():
+                    response = await self._try(place, question)
+                    if response is not None:
+                        return response
+        return await self._open_own(question, identity)
 
-    async def _fetch_token(self, url: URL, authorization: str | None) -> Token:
-        headers = {"Authorization": authorization} if authorization is not None else {}
-        with _translated(str(url.host)):
-            async with self._session().get(
-                url, headers=headers, timeout=self._timeout, allow_redirects=False
-            ) as response:
-                if response.status != 200:
-                    message = f"the token server {url.host} answered {response.status}"
-                    raise OriginDenied(message) if response.status in {401, 403} else _failure(response, message)
-                answer = await read_whole(response, MAX_ANSWER_SIZE)
+    async def _try(self, place: _Place, question: Question) -> aiohttp.ClientResponse | None:
+        """A mirror's answer; None where it has none."""
+        endpoint = place.endpoint
         try:
-            return parse_token(answer)
-        except InvalidTokenAnswer as error:
-            raise OriginUnavailable(f"{url.host}: {error}") from None
+            async with asyncio.timeout(_MIRROR_SECONDS):
+                identity = await endpoint.credentials.get()
+                response = await endpoint.ask(question, ANONYMOUS if identity is None else identity)
+        except (OriginError, TimeoutError) as error:
+            self._rest(place, str(error) or f"no answer within {_MIRROR_SECONDS:g} s")
+            return None
+        if _is_success(response, question):
+            return response
+        response.close()
+        if response.status == 429 or response.status >= 500:
+            self._rest(place, f"status {response.status}")
+        return None
 
-    def _refusal(self, response: aiohttp.ClientResponse) -> OriginUnavailable | OriginDenied | OriginNotFound:
-        """The error for a status that is neither success nor a challenge."""
-        message = f"{self.name} answered {response.status} to {response.method} {response.url.path}"
-        if response.status in {404, 410}:
-            return OriginNotFound(message)
-        return OriginDenied(message) if response.status == 403 else _failure(response, message)
+    def _rest(self, place: _Place, reason: str) -> None:
+        place.rests_until = self._clock() + REST_SECONDS
+        log.warning("mirror.rests", registry=self.name, mirror=place.endpoint.host, reason=reason)
+
+    async def _open_own(self, question: Question, identity: Identity) -> aiohttp.ClientResponse:
+        wait = self.quiet_until - self._clock()
+        if wait > 0:
+            raise Limited(f"{self.name} is at its rate limit for {wait:.0f} s more", wait)
+        response = await self._own.ask(question, identity)
+        limit = parse_rate_limit(response.headers)
+        if limit is not None:
+            self._board.limit(self.name, limit)
+        if _is_success(response, question):
+            return response
+        try:
+            raise await self._refusal(response, question, identity)
+        finally:
+            response.close()
+
+    async def _refusal(
+        self, response: aiohttp.ClientResponse, question: Question, identity: Identity
+    ) -> OriginUnavailable | OriginDenied | OriginNotFound:
+        """The error for a status that is no success."""
+        status, host = response.status, response.url.host
+        behind = f" (behind a redirect to {host})" if host != self._own.host else ""
+        message = f"{self.name}{behind} answered {status} to {question.method} /v2/{question.name}/{question.path}"
+        if status in {404, 410}:
+            return OriginNotFound(message, await _error_code(response))
+        if status in {401, 403}:
+            challenges = self._own.challenges(question.name) if status == 401 or identity is ANONYMOUS else ()
+            return OriginDenied(message, challenges if not behind else ())
+        error = failure(response, message)
+        if isinstance(error, Limited) and not behind:
+            seconds = quiet_seconds(error.after)
+            self.quiet_until = self._clock() + seconds
+            log.warning("origin.limited", registry=self.name, seconds=round(seconds, 1))
+            self._board.quiet(self.name, seconds)
+        return error
 
 
-def _failure(response: aiohttp.ClientResponse, message: str) -> OriginUnavailable:
-    if response.status in _TRANSIENT:
-        return Transient(message, parse_retry_after(response.headers.get("Retry-After"), datetime.now(UTC)))
-    return OriginUnavailable(message)
+def _is_success(response: aiohttp.ClientResponse, question: Question) -> bool:
+    return response.status in {200, 206} or (response.status == 416 and "Range" in question.headers)
 
 
-@contextlib.contextmanager
-def _translated(name: str) -> Iterator[None]:
-    """Errors of the HTTP client as the origin's."""
+async def _error_code(response: aiohttp.ClientResponse) -> str:
+    """The API's code in an error's body, where there is one."""
     try:
-        yield
-    except (aiohttp.ClientConnectorCertificateError, aiohttp.InvalidURL) as error:
-        raise OriginUnavailable(f"{name}: {error}") from None
-    except TimeoutError:
-        raise Transient(f"{name} did not answer in time") from None
-    except (aiohttp.ClientError, OSError) as error:
-        raise Transient(f"{name}: {error}") from None
+        with translated("the origin"):
+            content = await read_whole(response, _MAX_ERROR_SIZE)
+        codes = [entry.code for entry in msgspec.json.decode(content, type=_Errors).errors]
+    except (OriginUnavailable, Transient, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+    return next((code for code in codes if code in _CODES), "")

@@ -13,8 +13,11 @@ from aiohttp import hdrs, web
 
 from peer.errors import DownloadFailed
 from peer.origin import OriginError
+from proxy.admission import Verdict
 from proxy.client import ClientLeft, ClientSink
+from proxy.destinations import Opened
 from proxy.metrics import ProxyMetrics
+from proxy.naming import Target
 from proxy.parts import Selection
 from proxy.source import Blob
 from shoal.digest import Digest
@@ -32,6 +35,15 @@ class Call:
 
     request: web.Request
     metrics: ProxyMetrics
+    inside: Opened | None = None
+    """The host that the request is meant for, where it came in forward-proxy mode; it says which registry is meant."""
+
+    target: Target | None = None
+    """What is asked for, as soon as that is known."""
+
+    verdict: Verdict | None = None
+    """What the admission rules say of it."""
+
     route: str = "other"
     started_at: float = field(default_factory=time.monotonic)
     sent: int = 0

@@ -18,12 +18,13 @@ from proxy.settings import UpstreamSettings
 
 log = structlog.get_logger()
 
-ANSWER_SECONDS = 5.0
-"""Within this time in all a question is answered or given up, however often it is asked (design, section 3)."""
+ANSWER_SECONDS = 4.5
+"""Within this time in all a question is answered or given up, however often it is asked: no client waits for 5 s."""
 
-MAX_RETRY_AFTER = 10.0
+MAX_RETRY_AFTER = 3.0
 """Seconds that a client is let wait because an upstream said `Retry-After`; beyond, the upstream counts as gone."""
 
+_TRANSIENT = frozenset({408, 425, 500, 502, 503, 504})
 _BACKOFF = tenacity.wait_random_exponential(multiplier=0.2, max=5.0)
 
 T = TypeVar("T")
@@ -32,6 +33,22 @@ Sleep = Callable[[float], Awaitable[None]]
 
 class Transient(OriginUnavailable):
     """A failure that another try may mend."""
+
+
+class Unreachable(Transient):
+    """No answer at all: whatever else is asked of the same host has to wait as long in vain."""
+
+
+class Limited(OriginUnavailable):
+    """The origin wants to be left alone for a time (429)."""
+
+
+def failure(response: aiohttp.ClientResponse, message: str) -> OriginUnavailable:
+    """The error for a status that says that the server cannot answer now, or will not."""
+    after = parse_retry_after(response.headers.get("Retry-After"), datetime.now(UTC))
+    if response.status == 429:
+        return Limited(message, after)
+    return Transient(message, after) if response.status in _TRANSIENT else OriginUnavailable(message)
 
 
 @contextlib.asynccontextmanager
@@ -44,7 +61,7 @@ async def answering(name: str) -> AsyncIterator[asyncio.Timeout]:
         async with asyncio.timeout(ANSWER_SECONDS) as limit:
             yield limit
     except TimeoutError:
-        raise Transient(f"{name} gave no answer within {ANSWER_SECONDS:g} s") from None
+        raise Unreachable(f"{name} gave no answer within {ANSWER_SECONDS:g} s") from None
 
 
 async def read_whole(response: aiohttp.ClientResponse, size_limit: int, limit: asyncio.Timeout | None = None) -> bytes:

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from pathlib import Path
 from typing import Protocol, Self
 
 import structlog
 from aiohttp import hdrs, web
+from multidict import CIMultiDict
 
+from proxy.admission import Admission, asked_for, enforce
+from proxy.audit import Audit, audited
+from proxy.base import BaseFrontend, BaseOrigin
 from proxy.blobs import BlobFrontend
-from proxy.errors import PushRefused, answer_to
+from proxy.catalogue import Catalogue
+from proxy.destinations import Opened
+from proxy.errors import ProxyRefused, PushRefused, answer_to
+from proxy.forward import ForwardProxy
+from proxy.identity import Identity, client_identity
 from proxy.listener import listen
 from proxy.listings import ListingFrontend, ListingOrigin
 from proxy.manifests import ManifestFrontend
 from proxy.metrics import ProxyMetrics
-from proxy.naming import PREFIX, BlobTarget, ManifestTarget, Namer, ReferrersTarget, TagsTarget
+from proxy.naming import PREFIX, BlobTarget, CatalogTarget, ManifestTarget, Namer, ReferrersTarget, TagsTarget, Target
 from proxy.responses import API_HEADERS, Call
 from proxy.settings import ProxySettings
 from proxy.source import BlobSource
@@ -36,8 +46,11 @@ _CLIENT_LEFT = 499
 _MISSING = {"manifest": "MANIFEST_UNKNOWN", "blob": "BLOB_UNKNOWN"}
 
 
-class Upstreams(OriginHead, ListingOrigin, Protocol):
+class Upstreams(OriginHead, ListingOrigin, BaseOrigin, Protocol):
     """What the front end itself asks the origin for (`proxy.upstream.UpstreamClient` implements it)."""
+
+    async def public(self, registry: Registry) -> Identity:
+        """As whom clients that say nothing are served; raises `OriginDenied`."""
 
 
 class ProxyServer:
@@ -52,6 +65,7 @@ class ProxyServer:
         source: BlobSource,
         resolver: Resolver | None,
         upstreams: Upstreams,
+        catalogue: Catalogue,
         metrics: ProxyMetrics,
         *,
         connections: int = 4096,
@@ -60,17 +74,28 @@ class ProxyServer:
         self._settings = settings
         self._connections = connections
         self._metrics = metrics
-        self._namer = Namer(settings.upstreams, Registry(settings.default_upstream))
-        self._tags = TagResolver(settings.tag_freshness, resolver, upstreams, metrics)
+        self._upstreams = upstreams
+        self._namer = Namer(
+            settings.upstreams, Registry(settings.default_upstream), settings.aliases(), settings.any_upstream
+        )
+        self._tags = TagResolver(settings, resolver, upstreams, catalogue, metrics)
+        self._base = BaseFrontend(upstreams, resolver, settings.rights_freshness)
         self._blobs = BlobFrontend(source, self._tags, settings.lazy)
         self._manifests = ManifestFrontend(source, self._tags)
         self._listings = ListingFrontend(upstreams)
+        self._parts = contextlib.AsyncExitStack()
         self._runner: web.AppRunner | None = None
         self._listening: asyncio.Server | None = None
         self._port = settings.port
         self.app = web.Application()
         self.app.router.add_route("*", "/v2", self._handle)
         self.app.router.add_route("*", "/v2/{path:.*}", self._handle)
+        self._admission = Admission(settings.admission, metrics)
+        self._audit = Audit(Path(settings.audit)) if settings.audit else None
+        self._forward: ForwardProxy | None = None
+        if settings.tunnel.enabled:
+            self._forward = ForwardProxy.of(settings, self._handle, metrics, self._audit, self._tags.refresh)
+            self.app.router.add_route("*", "/{path:.*}", self._handle)
 
     @property
     def port(self) -> int:
@@ -79,9 +104,11 @@ class ProxyServer:
 
     async def __aenter__(self) -> Self:
         """Begin to listen; raises `OSError` where the address is not to be had."""
+        self._tags.restore()
         self._runner = web.AppRunner(
             self.app,
             access_log=None,
+            auto_decompress=False,
             handler_cancellation=True,
             keepalive_timeout=_KEEPALIVE_SECONDS,
             max_field_size=_MAX_FIELD_SIZE,
@@ -91,6 +118,11 @@ class ProxyServer:
         assert self._runner.server is not None
         settings = self._settings
         try:
+            if self._audit is not None:
+                await self._parts.enter_async_context(self._audit)
+            await self._parts.enter_async_context(self._admission)
+            if self._forward is not None:
+                await self._forward.__aenter__()
             self._listening = await listen(
                 self._runner.server,
                 settings.host,
@@ -98,9 +130,10 @@ class ProxyServer:
                 self._connections,
                 settings.client_timeout,
                 self._metrics,
+                self._forward.connects if self._forward is not None else None,
             )
         except BaseException:
-            await self._runner.cleanup()
+            await self._end()
             raise
         self._port = self._listening.sockets[0].getsockname()[1]
         log.info("proxy.listening", host=self._settings.host, port=self._port)
@@ -111,13 +144,25 @@ class ProxyServer:
         assert self._listening is not None
         self._listening.close()
         try:
-            await self._runner.cleanup()
+            await self._end()
         finally:
+            await self._base.close()
             await self._tags.close()
 
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
+    async def _end(self) -> None:
+        """Let running responses finish for a time, inside opened hosts too, and then what they are noted by."""
+        assert self._runner is not None
+        ends = [self._runner.cleanup()]
+        if self._forward is not None:
+            ends.append(self._forward.__aexit__())
+        try:
+            await asyncio.gather(*ends)
+        finally:
+            await self._parts.aclose()
+
+    async def _handle(self, request: web.Request, inside: Opened | None = None) -> web.StreamResponse:
         """One request: its answer, or an error in place of it as long as no answer has begun."""
-        call = Call(request, self._metrics)
+        call = Call(request, self._metrics, inside)
         try:
             try:
                 await self._answer(call)
@@ -138,6 +183,8 @@ class ProxyServer:
         request = call.request
         seconds = time.monotonic() - call.started_at
         self._metrics.request_seconds.labels(call.route, str(status)).observe(seconds)
+        if self._audit is not None:
+            self._audit.record(**audited(call, status, seconds))
         log.debug(
             "proxy.request",
             method=request.method,
@@ -150,27 +197,54 @@ class ProxyServer:
 
     async def _answer(self, call: Call) -> None:
         request = call.request
+        if self._forward is not None:
+            if await self._forward.answered(call):
+                return
+        elif not request.raw_path.startswith("/"):  # meant for another host
+            raise ProxyRefused("this mirror is no proxy for other hosts (proxy.tunnel.enabled)")
         if request.method not in {hdrs.METH_GET, hdrs.METH_HEAD}:
             raise PushRefused("this mirror only serves pulls: push to the registry itself")
         path = request.rel_url.raw_path
+        ns = call.inside.registry if call.inside is not None else request.query.get("ns")
         if path in {PREFIX, PREFIX.rstrip("/")}:
             call.route = "base"
-            await call.send(web.Response(body=b"{}", content_type="application/json", headers=API_HEADERS))
+            registry = self._namer.registry(ns)
+            await self._base.answer(call, registry, await self._identity(request, registry))
             return
-        target = self._namer.parse(path, request.query.get("ns"))
+        target = self._namer.parse(path, ns)
+        self._admit(call, target)
+        identity = await self._identity(request, target.registry)
         match target:
+            case BlobTarget() if self._forward is not None and call.inside and request.method == hdrs.METH_HEAD:
+                await self._forward.relay(call)  # who pushes asks so whether the registry itself has it
             case BlobTarget():
                 call.route = "blob"
-                await self._blobs.answer(call, target)
+                await self._blobs.answer(call, target, identity)
             case ManifestTarget():
                 call.route = "manifest"
-                await self._manifests.answer(call, target)
+                await self._manifests.answer(call, target, identity)
             case TagsTarget():
                 call.route = "tags"
-                await self._listings.answer(call, target)
+                await self._listings.answer(call, target, identity)
+            case CatalogTarget():
+                call.route = "catalog"
+                await self._listings.answer(call, target, identity)
             case ReferrersTarget():
                 call.route = "referrers"
-                await self._listings.answer(call, target)
+                await self._listings.answer(call, target, identity)
+
+    def _admit(self, call: Call, target: Target) -> None:
+        """Raises `AdmissionDenied`."""
+        call.target = target
+        asked = asked_for(target)
+        if asked is not None:
+            call.verdict = self._admission.check(*asked)
+            enforce(call.verdict, *asked)
+
+    async def _identity(self, request: web.Request, registry: Registry) -> Identity:
+        """As whom the origin is asked: as the client, where it sends credentials of its own."""
+        client = client_identity(request.headers.getall(hdrs.AUTHORIZATION, []))
+        return client if client is not None else await self._upstreams.public(registry)
 
     def _failed(self, call: Call, error: Exception) -> web.Response:
         request = call.request
@@ -179,5 +253,6 @@ class ProxyServer:
             log.exception("proxy.error", method=request.method, path=request.path)
         elif answer.status > 500:
             log.warning("proxy.unavailable", path=request.path, status=answer.status, error=answer.message)
-        headers = {**API_HEADERS, **answer.headers}
+        headers = CIMultiDict(API_HEADERS)
+        headers.extend(answer.headers)
         return web.Response(status=answer.status, body=answer.body, content_type="application/json", headers=headers)

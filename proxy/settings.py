@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
-from shoal.fields import Duration, Host, Port, check_url
-from shoal.reference import DOCKER_HUB, InvalidReference, Registry, parse_registry
+from proxy.admission import AdmissionSettings
+from proxy.destinations import TunnelSettings
+from shoal.fields import Duration, Host, Port, check_proxy_url, check_url
+from shoal.reference import DOCKER_HUB, InvalidReference, Location, Registry, Tag, parse_registry
 
 DOCKER_HUB_URL = "https://registry-1.docker.io"
 
+NO_HTTP_PROXY = "none"
+
+_ALIAS = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 _Wait = Annotated[Duration, Meta(ge=0, le=30 * 24 * 3600)]
 _Timeout = Annotated[Duration, Meta(gt=0, le=3600)]
 _ClientTimeout = Annotated[Duration, Meta(ge=1, le=3600)]
@@ -21,11 +28,11 @@ Lazy = Literal["range", "background", "whole"]
 
 
 class CredentialsUnreadable(ValueError):
-    """The file of an upstream's password cannot be read."""
+    """The file of an upstream's password, or its certificates, cannot be read."""
 
 
-class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An upstream registry: how to reach it, and as whom."""
+class EndpointSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a registry, or a mirror of it, is reached, and as whom."""
 
     url: str = ""
     """Where it listens, `https://host[:port]` or `http://...`. Empty: `https://` and the registry's own name."""
@@ -35,27 +42,43 @@ class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     password_file: str = ""
     """A file that holds the password (white space around it is dropped), instead of `password`."""
 
+    docker_config: str = ""
+    """A `config.json` as docker keeps it (`auths`, `credHelpers`, `credsStore`), instead of `username`."""
+
+    ca_file: str = ""
+    """Certificates of authorities (PEM) that are trusted here besides those of the system."""
+
+    cert_file: str = ""
+    """This node's own certificate (PEM), for an upstream that asks for one; `key_file` is its key."""
+
+    key_file: str = ""
+    http_proxy: str = ""
+    """The HTTP proxy on the way there, `http://[user:password@]host:port`; `none` for none, whatever else is set."""
+
     connect_timeout: _Timeout = 5.0
     """Seconds until a connection stands: name, TCP and TLS together."""
 
     read_timeout: _Timeout = 30.0
     """Seconds without a single byte; there is no limit on a whole body."""
 
-    retries: _Retries = 3
-    """How often a question (what a tag stands for, a list) is asked again, within 5 s in all."""
-
     def __post_init__(self) -> None:
         if self.url:
             check_url("url", self.url)
         if self.password and self.password_file:
             raise ValueError("`password` and `password_file` exclude each other")
+        if self.docker_config and self.username:
+            raise ValueError("`docker_config` and `username` exclude each other")
         if (self.password or self.password_file) and not self.username:
             raise ValueError("a password needs a `username`")
         if ":" in self.username:
             raise ValueError("`username` must not hold a colon")
+        if bool(self.cert_file) != bool(self.key_file):
+            raise ValueError("`cert_file` and `key_file` belong together")
+        if self.http_proxy and self.http_proxy != NO_HTTP_PROXY:
+            check_proxy_url("http_proxy", self.http_proxy)
 
     def credentials(self) -> tuple[str, str] | None:
-        """Username and password, or None for an anonymous upstream; raises `CredentialsUnreadable`."""
+        """Username and password that stand here, or None where there are none; raises `CredentialsUnreadable`."""
         if not self.username:
             return None
         if not self.password_file:
@@ -66,12 +89,41 @@ class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             raise CredentialsUnreadable(f"`password_file` {self.password_file!r} cannot be read: {error}") from None
 
 
+class UpstreamSettings(EndpointSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An upstream registry: how to reach it, as whom, and what its clients may have."""
+
+    share_credentials: bool = False
+    """The node's own credentials serve every client. Without, each is judged by what he sends himself."""
+
+    mirrors: list[EndpointSettings] = []
+    """Asked before the registry itself, in this order, for what everybody may read."""
+
+    aliases: list[str] = []
+    """Other names of the registry as a path's first segment, for clients that cannot write its own one there."""
+
+    catalog: bool = False
+    """Whether `/v2/_catalog` is passed through."""
+
+    retries: _Retries = 3
+    """How often a question (what a tag stands for, a list) is asked again, within 5 s in all."""
+
+    def __post_init__(self) -> None:
+        EndpointSettings.__post_init__(self)
+        for mirror in self.mirrors:
+            if not mirror.url:
+                raise ValueError("each of `mirrors` needs a `url`")
+        for alias in self.aliases:
+            if not _ALIAS.fullmatch(alias):
+                raise ValueError(f"`aliases` {alias!r} (allowed: lower-case letters, digits, `.`, `_` and `-`)")
+
+
 class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where clients reach the proxy, and for which registries it stands.
 
     The proxy opens connections to the hosts that `upstreams` name and to no others, with one exception that a registry
     needs to work: hosts that a configured upstream itself announces, by a redirect (its CDN) or as the `realm` of its
-    tokens. What the upstream's credentials are is never told to a host that a redirect names.
+    tokens. What the upstream's credentials are is never told to a host that a redirect names. `any_upstream` adds
+    registries with public names, by https and at public addresses.
     """
 
     host: Host = "127.0.0.1"
@@ -84,8 +136,26 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     upstreams: dict[str, UpstreamSettings] = {}
     """The registries that the proxy stands for, by the name that images have (`docker.io`, `registry.example:5000`)."""
 
+    any_upstream: bool = False
+    """Whether all registries with public names and addresses are stood for, named in `upstreams` or not."""
+
+    http_proxy: str = ""
+    """The HTTP proxy towards upstreams of `http://`; `HTTP_PROXY` of the environment where it is not set."""
+
+    https_proxy: str = ""
+    """The HTTP proxy towards upstreams of `https://`; `HTTPS_PROXY` of the environment where it is not set."""
+
+    no_proxy: list[str] = []
+    """Hosts, domains, addresses and networks that are reached without a proxy; `NO_PROXY` where it is not set."""
+
     tag_freshness: _Wait = 60.0
     """Seconds for which a tag's digest is given without a question to the supernode or the origin."""
+
+    freshness: dict[str, _Wait] = {}
+    """`tag_freshness` for images that a pattern names, `registry/repository:tag` with `*`; the first that matches."""
+
+    rights_freshness: _Wait = 60.0
+    """Seconds for which the origin's yes to a client's own credentials is remembered."""
 
     lazy: Lazy = "background"
     """What is fetched besides the ranges of a blob that clients ask for, which come first in any case.
@@ -93,6 +163,12 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     `range`: nothing; `background`: the rest of the blob, while nobody waits for a range of it; `whole`: the whole blob
     at once, and the image's following blobs.
     """
+
+    tunnel: TunnelSettings = msgspec.field(default_factory=TunnelSettings)
+    admission: AdmissionSettings = AdmissionSettings()
+
+    audit: str = ""
+    """A file to which a line of JSON is added for each request that has ended. Empty: none."""
 
     client_timeout: _ClientTimeout = 60.0
     """Seconds after which a client that takes no byte of what is sent to it is cut; each byte begins them anew."""
@@ -113,8 +189,26 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         if default not in upstreams:
             known = ", ".join(sorted(upstreams)) or "none"
             raise ValueError(f"`default_upstream` {default!r} is not one of `upstreams` ({known})")
+        aliases = [alias for upstream in upstreams.values() for alias in upstream.aliases]
+        for alias in aliases:
+            if alias in upstreams or aliases.count(alias) > 1:
+                raise ValueError(f"`aliases`: {alias!r} names more than one registry")
+        for key, url in (("http_proxy", self.http_proxy), ("https_proxy", self.https_proxy)):
+            if url:
+                check_proxy_url(key, url)
         msgspec.structs.force_setattr(self, "default_upstream", default)
         msgspec.structs.force_setattr(self, "upstreams", upstreams)
+
+    def aliases(self) -> dict[str, Registry]:
+        """Other names of registries as a path's first segment."""
+        return {alias: Registry(name) for name, upstream in self.upstreams.items() for alias in upstream.aliases}
+
+    def freshness_of(self, location: Location, tag: Tag) -> float:
+        """Seconds for which what a tag stands for is given without asking."""
+        name = f"{location.registry}/{location.repository}:{tag}"
+        return next(
+            (seconds for pattern, seconds in self.freshness.items() if fnmatchcase(name, pattern)), self.tag_freshness
+        )
 
     def upstream(self, registry: Registry) -> UpstreamSettings | None:
         """How to reach a registry, or None where the configuration does not name it."""

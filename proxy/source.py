@@ -50,8 +50,8 @@ class BlobSource(Protocol):
     def expect(self, blobs: Sequence[Descriptor], location: Location) -> None:
         """A manifest was read at `location` that names these blobs, in this order."""
 
-    def known(self, digest: Digest, location: Location) -> Descriptor | None:
-        """A blob whose size is known: that of the store, else the one that a manifest at `location` named."""
+    def named(self, digest: Digest, location: Location) -> Descriptor | None:
+        """What a manifest that was read at `location` said of a blob; None where none named it."""
 
     async def open(self, blob: Descriptor, location: Location, asked: Asked | None = None) -> Blob:
         """The blob, or the download of it that this begins or joins; returns at once. Raises `DownloadFailed`.

@@ -1,49 +1,80 @@
-"""What references stand for: known here, in the cluster, or at the origin, in this order."""
+"""What references stand for, for whoever may read them: known here, in the cluster, or at the origin, in this order."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
-from peer.origin import OriginError, OriginNotFound, OriginUnavailable
+from peer.origin import OriginDenied, OriginError, OriginNotFound, OriginUnavailable
+from proxy.catalogue import Catalogue, KnownTag
 from proxy.flight import SingleFlight
+from proxy.identity import Identity
 from proxy.metrics import ProxyMetrics
+from proxy.retry import ANSWER_SECONDS, Limited, Unreachable
+from proxy.rights import Rights
+from proxy.settings import ProxySettings
 from shoal.descriptor import MAX_MANIFEST_SIZE, BlobKind, Descriptor
 from shoal.digest import Digest, InvalidDigest
-from shoal.reference import Location, Tag
+from shoal.reference import Location, Registry, Tag
 from supernode.protocol import Resolved
 
 log = structlog.get_logger()
 
 MAX_ENTRIES = 50_000
-STALE_SECONDS = 5.0
-"""How long an answer that could not be revalidated is given before the origin is asked again."""
 
-Key = tuple[Location, Tag | Digest, BlobKind]
+STALE_WAIT_SECONDS = 2.5
+"""How long the origin has for its answer where the last known one can be given instead: a client has it within 3 s."""
+
+REST_SECONDS = 60.0
+"""How long an origin that gave no answer is left alone, as far as last known answers serve."""
+
+
+class Key(NamedTuple):
+    """A question. `accept`: which kinds of manifests the client takes, where that may change the answer."""
+
+    location: Location
+    reference: Tag | Digest
+    kind: BlobKind
+    accept: str = ""
 
 
 class Resolver(Protocol):
     """The cluster's common knowledge (`supernode.client.ControlClient` implements it)."""
 
-    async def resolve(self, location: Location, reference: Tag | Digest, kind: BlobKind) -> Resolved | None:
-        """The supernode's answer, or None where none comes in bounded time."""
+    async def resolve(
+        self, location: Location, reference: Tag | Digest, kind: str, identity: str, max_age: float
+    ) -> Resolved | None:
+        """The supernode's answer, or None where none comes in bounded time. `max_age` of it, in seconds."""
 
     def publish(
-        self, location: Location, reference: Tag | Digest, kind: BlobKind, descriptor: Descriptor | None
+        self,
+        location: Location,
+        reference: Tag | Digest,
+        kind: str,
+        identity: str,
+        descriptor: Descriptor | None,
+        *,
+        missing: bool,
     ) -> None:
-        """Tell what the origin said; None where it told nothing."""
+        """Tell what the origin said to this identity; None where it told nothing, or that there is nothing."""
 
 
 class OriginHead(Protocol):
     """The origin's own word (`proxy.upstream.UpstreamClient` implements it)."""
 
-    async def head(self, location: Location, reference: Tag | Digest, kind: BlobKind) -> Descriptor:
+    async def head(
+        self, location: Location, reference: Tag | Digest, kind: BlobKind, identity: Identity, accept: str = ""
+    ) -> Descriptor:
         """What a reference stands for; raises `OriginError`."""
+
+    def lend(self, location: Location, identity: Identity) -> None:
+        """This client may read there, and asks for something: it may be fetched as him."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +92,9 @@ class Resolution:
 class FreshnessTable:
     """The last known answers, each fresh for a time, bounded in number. Time in seconds is passed in."""
 
-    def __init__(self, freshness: float, capacity: int = MAX_ENTRIES) -> None:
-        """`freshness`: seconds that an answer is good for. A digest's size is what an answer to HEAD says: a hint."""
-        self._freshness = freshness
+    def __init__(self, capacity: int = MAX_ENTRIES) -> None:
         self._capacity = capacity
-        self._entries: OrderedDict[Key, tuple[Resolution, float]] = OrderedDict()
+        self._entries: OrderedDict[Key, tuple[Descriptor, float, float]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -73,114 +102,262 @@ class FreshnessTable:
     def fresh(self, key: Key, now: float) -> Resolution | None:
         """The answer that may be given without asking anybody."""
         entry = self._entries.get(key)
-        return entry[0] if entry is not None and now < entry[1] else None
+        return Resolution(entry[0]) if entry is not None and now < entry[1] else None
 
-    def remember(self, key: Key, descriptor: Descriptor, now: float) -> Resolution:
-        """The origin, or the cluster, says this."""
-        return self._put(key, Resolution(descriptor), now + self._freshness)
-
-    def outlive(self, key: Key, now: float) -> Resolution | None:
-        """The origin cannot be asked: the last known answer, now stale, serves for some seconds more."""
+    def stale(self, key: Key, now: float) -> Resolution | None:
+        """The answer that is given for a while without asking, since the origin could not tell a newer one."""
         entry = self._entries.get(key)
-        if entry is None:
-            return None
-        return self._put(key, Resolution(entry[0].descriptor, stale=True), now + STALE_SECONDS)
+        return Resolution(entry[0], stale=True) if entry is not None and now < entry[2] else None
+
+    def last(self, key: Key) -> Resolution | None:
+        """The last known answer, however old."""
+        entry = self._entries.get(key)
+        return Resolution(entry[0], stale=True) if entry is not None else None
+
+    def remember(self, key: Key, descriptor: Descriptor, until: float) -> Resolution:
+        """The origin, or the cluster, says this."""
+        self._entries[key] = (descriptor, until, until)
+        self._entries.move_to_end(key)
+        if len(self._entries) > self._capacity:
+            self._entries.popitem(last=False)
+        return Resolution(descriptor)
+
+    def outlive(self, key: Key, until: float) -> None:
+        """The origin cannot be asked: the last known answer, now stale, serves until then."""
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._entries[key] = (entry[0], entry[1], until)
 
     def correct(self, key: Key, wrong: Descriptor, size: int) -> None:
         """What is believed of a size is wrong: `size` takes its place for the rest of the time."""
-        resolution, until = self._entries.get(key, (None, 0.0))
-        if resolution is not None and resolution.descriptor == wrong:
-            self._entries[key] = (replace(resolution, descriptor=replace(wrong, size=size)), until)
+        entry = self._entries.get(key)
+        if entry is not None and entry[0] == wrong:
+            self._entries[key] = (replace(wrong, size=size), *entry[1:])
 
     def forget(self, key: Key) -> None:
         """The origin has it no more."""
         self._entries.pop(key, None)
 
-    def _put(self, key: Key, resolution: Resolution, until: float) -> Resolution:
-        self._entries[key] = (resolution, until)
-        self._entries.move_to_end(key)
-        if len(self._entries) > self._capacity:
-            self._entries.popitem(last=False)
-        return resolution
+    def forget_all(self, location: Location) -> None:
+        """Ask anew for all of a repository."""
+        for key in [key for key in self._entries if key.location == location]:
+            del self._entries[key]
 
 
 class TagResolver:
-    """Resolves tags to digests, and digests to sizes, so that a cluster asks the origin once per freshness period."""
+    """Resolves references for identities, so that a cluster asks the origin once per freshness period."""
 
     def __init__(
         self,
-        freshness: float,
+        settings: ProxySettings,
         resolver: Resolver | None,
         origin: OriginHead,
+        catalogue: Catalogue,
         metrics: ProxyMetrics,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`resolver` is None where there is no supernode."""
-        self._table = FreshnessTable(freshness)
+        self._settings = settings
         self._resolver = resolver
         self._origin = origin
+        self._catalogue = catalogue
         self._metrics = metrics
         self._clock = clock
-        self._flights: SingleFlight[Key, Resolution] = SingleFlight()
+        self._table = FreshnessTable()
+        self._rights = Rights(settings.rights_freshness)
+        self._missing: OrderedDict[tuple[Key, str], tuple[OriginNotFound, float]] = OrderedDict()
+        self._silent: dict[Registry, float] = {}
+        self._flights: SingleFlight[tuple[Key, str], Resolution] = SingleFlight()
 
-    async def resolve(self, location: Location, reference: Tag | Digest, kind: BlobKind) -> Resolution:
+    def restore(self) -> None:
+        """Take over what the catalogue knew when it was opened: last known answers, to be asked for anew."""
+        for known in self._catalogue.tags:
+            key = Key(known.location, known.tag, BlobKind.MANIFEST, known.accept)
+            self._table.remember(key, known.descriptor, float("-inf"))
+        for location, identity in self._catalogue.grants:
+            self._rights.grant(location, Identity(identity), self._clock())
+
+    async def resolve(
+        self, location: Location, reference: Tag | Digest, kind: BlobKind, identity: Identity, accept: str = ""
+    ) -> Resolution:
         """What a reference stands for; raises `OriginError`. Asked for by many at once it is asked for once."""
-        key = (location, reference, kind)
-        fresh = self._table.fresh(key, self._clock())
-        if fresh is not None:
-            self._metrics.tags.labels("stale" if fresh.stale else "local").inc()
-            return fresh
-        return await self._flights.run(key, lambda: self._resolve(key))
+        resolution = await self._find(Key(location, reference, kind, accept), identity, None)
+        self._origin.lend(location, identity)
+        return resolution
+
+    async def admit(self, location: Location, known: Descriptor, identity: Identity, *, named: bool) -> Resolution:
+        """`known`, which is stored or was named by a manifest, if this identity may have it; raises `OriginError`.
+
+        It may where it may read the repository, and a manifest there names the blob (`named`, or an earlier one), or
+        where the origin gives it this identity at this place.
+        """
+        key = Key(location, known.digest, known.kind)
+        is_named = (
+            named
+            or self._table.last(key) is not None
+            or await self._catalogue.named(location, known.digest) is not None
+        )
+        if is_named and self._rights.are_granted(location, identity, self._clock()):
+            stale = False
+        else:
+            stale = (await self._find(key, identity, known if is_named else None)).stale
+        self._origin.lend(location, identity)
+        return Resolution(known, stale, named=True)
+
+    def name(self, location: Location, blobs: tuple[Descriptor, ...]) -> None:
+        """A manifest of this repository names these blobs."""
+        self._catalogue.name(location, blobs)
 
     def correct(self, location: Location, reference: Tag | Digest, wrong: Descriptor, size: int) -> None:
         """The origin's answer to GET tells another size than `wrong`, which `resolve` had given."""
-        self._table.correct((location, reference, wrong.kind), wrong, size)
+        for name in {reference, wrong.digest}:
+            self._table.correct(Key(location, name, wrong.kind), wrong, size)
+
+    def refresh(self, location: Location) -> None:
+        """Whatever is asked of this repository next is asked of the origin."""
+        self._table.forget_all(location)
+        self._rights.forget(location)
+        for key in [key for key in self._missing if key[0].location == location]:
+            del self._missing[key]
+        self._silent.pop(location.registry, None)
 
     async def close(self) -> None:
         """Give up the questions underway."""
         await self._flights.close()
 
-    async def _resolve(self, key: Key) -> Resolution:
-        if self._resolver is None or key[2] is BlobKind.BLOB:  # a blob's size is no news for a cluster
-            return await self._ask_origin(key, None)
-        answer = await self._resolver.resolve(*key)
+    async def _find(self, key: Key, identity: Identity, known: Descriptor | None) -> Resolution:
+        """`known`: a digest's descriptor that stands in for the answer where the origin cannot be asked."""
+        now = self._clock()
+        refusal = self._rights.refusal(key.location, identity, now)
+        if refusal is not None:
+            raise refusal
+        missing, until = self._missing.get((key, identity.key), (None, 0.0))
+        if missing is not None and now < until:
+            self._metrics.tags.labels("missing").inc()
+            raise missing
+        if self._rights.are_granted(key.location, identity, now):
+            found = self._table.fresh(key, now) or self._table.stale(key, now)
+            if found is not None:
+                self._metrics.tags.labels("stale" if found.stale else "local").inc()
+                return found
+        last = self._last(key, identity, known)
+        if last is not None and now < self._silent.get(key.location.registry, 0.0):
+            self._metrics.tags.labels("stale").inc()
+            return last
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS if last is None else STALE_WAIT_SECONDS):
+                return await self._flights.run((key, identity.key), lambda: self._ask(key, identity))
+        except TimeoutError:
+            error: OriginError = Unreachable(f"{key.location.registry} gave no answer in time")
+        except OriginUnavailable as unavailable:
+            error = unavailable
+        except OriginDenied as denied:
+            if identity.is_shared and last is not None:
+                error = denied
+            else:
+                raise
+        return self._outlived(key, last, error)
+
+    def _last(self, key: Key, identity: Identity, known: Descriptor | None) -> Resolution | None:
+        """The last known answer, if this identity may have it without the origin's saying so again."""
+        if not self._rights.are_granted(key.location, identity, self._clock()):
+            return None
+        return self._table.last(key) or (None if known is None else Resolution(known, stale=True))
+
+    def _outlived(self, key: Key, last: Resolution | None, error: OriginError) -> Resolution:
+        """The last known answer after all; raises `error` where there is none."""
+        now = self._clock()
+        if isinstance(error, Unreachable | Limited):
+            after = error.after if isinstance(error, Limited) and error.after is not None else REST_SECONDS
+            self._silent[key.location.registry] = now + min(after, REST_SECONDS)
+        self._metrics.tags.labels("stale" if last is not None else "failed").inc()
+        if last is None:
+            raise error
+        self._table.outlive(key, now + REST_SECONDS)
+        log.warning("tag.stale", location=str(key.location), reference=key.reference, error=str(error))
+        return last
+
+    async def _ask(self, key: Key, identity: Identity) -> Resolution:
+        """Ask the cluster where the answer is everybody's, else the origin."""
+        location, reference, kind, accept = key
+        if self._resolver is None or identity.is_client or accept or kind is BlobKind.BLOB:
+            return await self._ask_origin(key, identity, None)
+        answer = await self._resolver.resolve(location, reference, kind, identity.key, self._freshness(key))
         if answer is not None and answer.state == "fresh":
             descriptor = _descriptor(answer, key)
             if descriptor is not None:
                 self._metrics.tags.labels("cluster").inc()
-                return self._table.remember(key, descriptor, self._clock())
+                return self._granted(key, identity, descriptor)
+        if answer is not None and answer.state == "missing":
+            raise self._lacking(
+                key, identity, OriginNotFound(f"{location.registry} has no {reference}, it told the cluster")
+            )
         # "failed" means that whoever was to ask the origin could not: this node's answer is for itself alone
         publishing = answer is None or answer.state == "ask"
-        return await self._ask_origin(key, self._resolver if publishing else None)
+        return await self._ask_origin(key, identity, self._resolver if publishing else None)
 
-    async def _ask_origin(self, key: Key, resolver: Resolver | None) -> Resolution:
+    async def _ask_origin(self, key: Key, identity: Identity, resolver: Resolver | None) -> Resolution:
+        location, reference, kind, accept = key
         found: Descriptor | None = None
+        is_missing = False
         try:
-            found = await self._origin.head(*key)
-        except OriginNotFound:
-            self._table.forget(key)
-            self._metrics.tags.labels("missing").inc()
-            raise
-        except OriginUnavailable as error:
-            stale = self._table.outlive(key, self._clock())
-            self._metrics.tags.labels("stale" if stale is not None else "failed").inc()
-            if stale is None:
-                raise
-            log.warning("tag.stale", location=str(key[0]), reference=key[1], error=str(error))
-            return stale
-        except OriginError:
-            self._metrics.tags.labels("failed").inc()
+            found = await self._origin.head(location, reference, kind, identity, accept)
+        except OriginNotFound as error:
+            is_missing = True
+            raise self._lacking(key, identity, error) from None
+        except OriginDenied as error:
+            self._metrics.tags.labels("denied").inc()
+            if not identity.is_shared:
+                self._rights.refuse(location, identity, error, self._clock())
+                if not identity.is_client:
+                    self._catalogue.revoke(location, identity.key)
             raise
         finally:  # also when cancelled: others may be waiting for this node's word
             if resolver is not None:
-                resolver.publish(*key, found)
+                resolver.publish(location, reference, kind, identity.key, found, missing=is_missing)
         self._metrics.tags.labels("origin").inc()
-        return self._table.remember(key, found, self._clock())
+        self._silent.pop(location.registry, None)
+        return self._granted(key, identity, found)
+
+    def _granted(self, key: Key, identity: Identity, descriptor: Descriptor) -> Resolution:
+        """The origin gives this to this identity, and so lets it read the repository."""
+        now = self._clock()
+        location = key.location
+        if self._rights.grant(location, identity, now) and not identity.is_client:
+            self._catalogue.grant(location, identity.key)
+        self._catalogue.name(location, [descriptor])
+        self._missing.pop((key, identity.key), None)
+        last = self._table.last(key)
+        if not isinstance(key.reference, Digest) and (last is None or last.descriptor != descriptor):
+            self._catalogue.remember(KnownTag(location, key.reference, key.accept, descriptor))
+        self._table.remember(Key(location, descriptor.digest, key.kind), descriptor, float("inf"))
+        if isinstance(key.reference, Digest):
+            return Resolution(descriptor)
+        return self._table.remember(key, descriptor, now + self._freshness(key))
+
+    def _lacking(self, key: Key, identity: Identity, error: OriginNotFound) -> OriginNotFound:
+        """The origin has nothing there for this identity; a client is told so too of what he may not know of."""
+        self._metrics.tags.labels("missing").inc()
+        if not identity.is_client:
+            self._table.forget(key)
+            if not isinstance(key.reference, Digest):
+                self._catalogue.forget(key.location, key.reference)
+        self._silent.pop(key.location.registry, None)
+        self._missing[key, identity.key] = error, self._clock() + self._freshness(key)
+        if len(self._missing) > MAX_ENTRIES:
+            self._missing.popitem(last=False)
+        return error
+
+    def _freshness(self, key: Key) -> float:
+        """Seconds for which an answer is good; what a digest stands for does not change, but may come to be there."""
+        if isinstance(key.reference, Digest):
+            return self._settings.tag_freshness
+        return self._settings.freshness_of(key.location, key.reference)
 
 
 def _descriptor(answer: Resolved, key: Key) -> Descriptor | None:
     """The supernode's answer, if it can be one."""
-    _, reference, kind = key
+    reference = key.reference
     try:
         digest = Digest(answer.digest)
     except InvalidDigest:
@@ -189,4 +366,4 @@ def _descriptor(answer: Resolved, key: Key) -> Descriptor | None:
     if (isinstance(reference, Digest) and digest != reference) or not 0 < answer.size <= MAX_MANIFEST_SIZE:
         log.warning("supernode.invalid_answer", reference=reference, digest=digest, size=answer.size)
         return None
-    return Descriptor(digest, answer.size, answer.media_type, kind)
+    return Descriptor(digest, answer.size, answer.media_type, key.kind)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from proxy.flight import SingleFlight
+from proxy.identity import Identity
 
 DEFAULT_LIFETIME = 60.0
 """Seconds that a token lasts where the answer does not say it, by distribution's specification."""
@@ -60,38 +61,64 @@ def parse_token(answer: bytes) -> Token:
     return Token(text, lifetime)
 
 
+@dataclass(slots=True)
+class _Held:
+    """A token, until when it is given out, and whether the registry has taken it."""
+
+    text: str
+    until: float
+    taken: bool = False
+
+
+_Key = tuple[str, TokenScope]
+
+
 class TokenCache:
     """One upstream's tokens; each is fetched once however many requests wait for it."""
 
-    def __init__(self, fetch: Callable[[TokenScope], Awaitable[Token]], clock: Callable[[], float]) -> None:
+    def __init__(self, fetch: Callable[[Identity, TokenScope], Awaitable[Token]], clock: Callable[[], float]) -> None:
         """`fetch` asks the token server; `clock` gives seconds that only grow."""
         self._fetch = fetch
         self._clock = clock
-        self._tokens: OrderedDict[TokenScope, tuple[str, float]] = OrderedDict()
-        self._flights: SingleFlight[TokenScope, str] = SingleFlight()
+        self._tokens: OrderedDict[_Key, _Held] = OrderedDict()
+        self._flights: SingleFlight[_Key, str] = SingleFlight()
 
-    async def get(self, scope: TokenScope) -> str:
-        """A token that has not expired; raises what `fetch` raises."""
-        held = self._tokens.get(scope)
-        if held is not None and self._clock() < held[1]:
-            return held[0]
-        return await self._flights.run(scope, lambda: self._renew(scope))
+    async def get(self, identity: Identity, scope: TokenScope) -> str:
+        """A token of this identity that has not expired; raises what `fetch` raises."""
+        key = identity.key, scope
+        held = self._tokens.get(key)
+        if held is not None and self._clock() < held.until:
+            return held.text
+        return await self._flights.run(key, lambda: self._renew(identity, scope))
 
-    def drop(self, scope: TokenScope, text: str) -> None:
+    def taken(self, identity: Identity, scope: TokenScope, text: str) -> None:
+        """The registry took this token."""
+        held = self._tokens.get((identity.key, scope))
+        if held is not None and held.text == text:
+            held.taken = True
+
+    def is_taken(self, identity: Identity, scope: TokenScope, text: str) -> bool:
+        """Whether the registry took this token before."""
+        held = self._tokens.get((identity.key, scope))
+        return held is not None and held.text == text and held.taken
+
+    def drop(self, identity: Identity, scope: TokenScope, text: str) -> None:
         """The registry did not take this token."""
-        held = self._tokens.get(scope)
-        if held is not None and held[0] == text:
-            del self._tokens[scope]
+        key = identity.key, scope
+        held = self._tokens.get(key)
+        if held is not None and held.text == text:
+            del self._tokens[key]
 
     async def close(self) -> None:
         """Give up what is being fetched."""
         await self._flights.close()
 
-    async def _renew(self, scope: TokenScope) -> str:
+    async def _renew(self, identity: Identity, scope: TokenScope) -> str:
         asked_at = self._clock()
-        token = await self._fetch(scope)
-        self._tokens[scope] = (token.text, asked_at + token.lifetime * _LIFETIME_USED)
-        self._tokens.move_to_end(scope)
+        token = await self._fetch(identity, scope)
+        key = identity.key, scope
+        self._tokens[key] = _Held(token.text, asked_at + token.lifetime * _LIFETIME_USED)
+        self._tokens.move_to_end(key)
         if len(self._tokens) > _MAX_TOKENS:
             self._tokens.popitem(last=False)
         return token.text

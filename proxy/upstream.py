@@ -5,18 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
 import aiohttp
 
-from peer.origin import OriginDenied, OriginUnavailable
+from peer.origin import OriginDenied, OriginError, OriginUnavailable
+from proxy.addresses import PublicResolver
+from proxy.authorization import CATALOG
 from proxy.body import UpstreamBody, answered_range, content_length, parse_content_range, size_differs
-from proxy.registry import UpstreamRegistry, open_session
-from proxy.retry import Sleep, answering, persist, read_whole
-from proxy.settings import ProxySettings
-from shoal.descriptor import MANIFEST_TYPES, MAX_MANIFEST_SIZE, BlobKind, Descriptor
+from proxy.egress import Egress
+from proxy.endpoint import Question, open_session
+from proxy.identity import Identity
+from proxy.lending import Lending
+from proxy.limits import LimitBoard
+from proxy.naming import is_public_name
+from proxy.registry import UpstreamRegistry
+from proxy.retry import Limited, Sleep, answering, persist, read_whole
+from proxy.settings import ProxySettings, UpstreamSettings
+from shoal.descriptor import MANIFEST_TYPES, MAX_MANIFEST_SIZE, SCHEMA1_TYPES, BlobKind, Descriptor
 from shoal.digest import Digest, InvalidDigest
 from shoal.ranges import ByteRange
 from shoal.reference import Location, Registry, Tag
@@ -24,26 +33,36 @@ from shoal.reference import Location, Registry, Tag
 MAX_LISTING_SIZE = 8 << 20
 """Bytes of a list of tags or referrers."""
 
-_MANIFEST_HEADERS = {"Accept": ", ".join((*MANIFEST_TYPES, "*/*"))}
+MANIFEST_ACCEPT = ", ".join((*MANIFEST_TYPES, "*/*"))
+"""What an upstream is told that this mirror takes, unless a client takes less."""
+
+_HINT_SECONDS = 1.5
+"""How long an upstream has for its answer to HEAD, which is only a hint; then GET has the rest of the time."""
+
+_MAX_OTHERS = 256
+"""Registries that the configuration does not name and that are remembered."""
+
 _BLOB_HEADERS = {"Accept": "*/*"}
-_LISTING_HEADERS = {"Accept": "application/json, */*"}
-_PASSED_HEADERS = ("Content-Type", "Link", "OCI-Filters-Applied")
+_LISTING_HEADERS = {"Accept": "application/vnd.oci.image.index.v1+json, application/json, */*"}
+_PASSED_HEADERS = ("Content-Type", "OCI-Filters-Applied")
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A registry's list of tags or referrers, as it came; `headers` are those that a client needs with it."""
+    """A registry's list, as it came; `headers` are those that a client needs with it, `links` its `Link` headers."""
 
     body: bytes
     headers: Mapping[str, str]
+    links: tuple[str, ...] = ()
 
 
 class UpstreamClient:
-    """All configured upstreams (`peer.origin.Origin`), as an async context manager that holds their connections."""
+    """All upstreams (`peer.origin.Origin`), as an async context manager that holds their connections."""
 
     def __init__(
         self,
         settings: ProxySettings,
+        board: LimitBoard,
         *,
         connections: int = 256,
         sleep: Sleep = asyncio.sleep,
@@ -53,30 +72,58 @@ class UpstreamClient:
 
         `sleep` is what passes time between tries.
         """
+        self._settings = settings
         self._connections = connections
         self._sleep = sleep
+        self._clock = clock
+        self._board = board
         self._session: aiohttp.ClientSession | None = None
+        self._public_session: aiohttp.ClientSession | None = None
         self._stack = contextlib.AsyncExitStack()
-        self._registries = {
-            name: UpstreamRegistry(Registry(name), upstream, self._open_session, clock)
+        self._egress = Egress(settings.http_proxy, settings.https_proxy, settings.no_proxy)
+        self._named = {
+            Registry(name): self._make(Registry(name), upstream, self._open_session)
             for name, upstream in settings.upstreams.items()
         }
+        self._others: OrderedDict[Registry, UpstreamRegistry] = OrderedDict()
+        self._lending = Lending(clock)
 
     async def __aenter__(self) -> Self:
         self._session = await self._stack.enter_async_context(open_session(self._connections))
-        for registry in self._registries.values():
-            self._stack.push_async_callback(registry.close)
+        if self._settings.any_upstream:
+            public = open_session(self._connections, PublicResolver())
+            self._public_session = await self._stack.enter_async_context(public)
+        self._stack.push_async_callback(self._close_registries)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+
+    # --- whose credentials ----------------------------------------------------------------------------------------
+
+    async def public(self, registry: Registry) -> Identity:
+        """As whom clients that say nothing are served; raises `OriginDenied` for a registry that is not stood for."""
+        return await self._registry(registry).public()
+
+    def lend(self, location: Location, identity: Identity) -> None:
+        """A client whom the origin lets read there: for some minutes, the engine may fetch for him as him."""
+        if identity.is_client:
+            self._lending.lend(location, identity)
+
+    def quieten(self, registry: Registry, seconds: float) -> None:
+        """The cluster says that an upstream has answered 429 to another node."""
+        found = self._named.get(registry) or self._others.get(registry)
+        if found is not None:
+            found.quiet_until = max(found.quiet_until, self._clock() + seconds)
+
+    # --- questions ------------------------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
     async def fetch(
         self, location: Location, blob: Descriptor, start: int = 0, end: int | None = None
     ) -> AsyncIterator[UpstreamBody]:
         """Bytes `start` to `end` of a blob, as `peer.origin.Origin` has it; raises `OriginError`."""
-        registry = self._registry(location)
+        registry = self._registry(location.registry)
         if blob.kind is BlobKind.MANIFEST and blob.size > MAX_MANIFEST_SIZE:
             raise OriginUnavailable(f"a manifest of {blob.size} bytes is over the limit of {MAX_MANIFEST_SIZE}")
         wanted = ByteRange(start, blob.size if end is None else min(end, blob.size))
@@ -84,7 +131,8 @@ class UpstreamClient:
         if wanted != ByteRange(0, blob.size):
             headers["Range"] = f"bytes={wanted.start}-{wanted.end - 1}"
 
-        response = await registry.open(location.repository, "GET", _path(blob.digest, blob.kind), headers)
+        question = Question("GET", location.repository, _path(blob.digest, blob.kind), headers)
+        response = await self._open_as_any(registry, location, question)
         try:
             answered = answered_range(response.status, response.headers, blob, wanted)
             body = UpstreamBody(response.content, answered, blob.size)
@@ -98,71 +146,122 @@ class UpstreamClient:
         finally:
             response.close()
 
-    async def head(self, location: Location, reference: Tag | Digest, kind: BlobKind) -> Descriptor:
-        """What a tag or a digest stands for, by HEAD; by GET where that does not tell. Raises `OriginError`."""
+    async def head(
+        self,
+        location: Location,
+        reference: Tag | Digest,
+        kind: BlobKind,
+        identity: Identity,
+        accept: str = "",
+    ) -> Descriptor:
+        """What a tag or a digest stands for, by HEAD; by GET where that does not tell. Raises `OriginError`.
+
+        `accept`: the client's, where it takes less than all kinds of manifests.
+        """
+        headers = dict(_headers(kind))
+        if accept and kind is BlobKind.MANIFEST:
+            headers["Accept"] = accept
         async with answering(location.registry) as limit:
-            return await self._head(location, reference, kind, limit)
+            return await self._head(location, reference, kind, identity, headers, limit)
+
+    async def check(self, registry: Registry, identity: Identity) -> None:
+        """Whether the registry as such lets somebody in (`GET /v2/`); raises `OriginError`."""
+        found = self._registry(registry)
+        question = Question("GET", "", "", {"Accept": "application/json, */*"})
+        async with answering(registry), found.opened(question, identity):
+            pass
+
+    async def listing(self, location: Location, endpoint: str, query: str, identity: Identity) -> Listing:
+        """`tags/list` or `referrers/DIGEST` of a repository; raises `OriginError`. `query` stands as in an address."""
+        return await self._list(
+            location.registry, Question("GET", location.repository, endpoint, _LISTING_HEADERS, query), identity
+        )
+
+    def has_catalog(self, registry: Registry) -> bool:
+        """Whether the configuration lets clients see a registry's repositories."""
+        named = self._settings.upstream(registry)
+        return named is not None and named.catalog
+
+    async def catalog(self, registry: Registry, query: str, identity: Identity) -> Listing:
+        """`_catalog` of a registry; raises `OriginError`."""
+        return await self._list(registry, Question("GET", CATALOG, "_catalog", _LISTING_HEADERS, query), identity)
+
+    async def _list(self, name: Registry, question: Question, identity: Identity) -> Listing:
+        registry = self._registry(name)
+
+        async def ask() -> Listing:
+            async with registry.opened(question, identity) as response:
+                body = await read_whole(response, MAX_LISTING_SIZE, limit)
+                headers = {name: response.headers[name] for name in _PASSED_HEADERS if name in response.headers}
+                return Listing(body, headers, tuple(response.headers.getall("Link", [])))
+
+        async with answering(name) as limit:
+            return await persist(ask, registry.settings, self._sleep)
 
     async def _head(
-        self, location: Location, reference: Tag | Digest, kind: BlobKind, limit: asyncio.Timeout
+        self,
+        location: Location,
+        reference: Tag | Digest,
+        kind: BlobKind,
+        identity: Identity,
+        headers: Mapping[str, str],
+        limit: asyncio.Timeout,
     ) -> Descriptor:
-        registry = self._registry(location)
-
-        async def ask() -> Descriptor | None:
-            async with registry.opened(location.repository, "HEAD", _path(reference, kind), _headers(kind)) as response:
-                return _described(response.headers, reference, kind)
-
+        registry = self._registry(location.registry)
+        question = Question("HEAD", location.repository, _path(reference, kind), headers)
         try:
-            found = await persist(ask, registry.settings, self._sleep)
-        except OriginDenied:
-            if kind is BlobKind.MANIFEST:
+            async with asyncio.timeout(_HINT_SECONDS), registry.opened(question, identity) as response:
+                found = _described(response.headers, reference, kind)
+        except Limited:
+            raise
+        except TimeoutError:
+            found = None
+        except OriginDenied as error:
+            if error.challenges:
                 raise
-            found = None  # an address signed for GET alone, behind a redirect
+            found = None  # an address signed for GET alone, behind a redirect, or a registry that knows no HEAD
+        except OriginError:
+            found = None
         if found is not None:
             return found
         if kind is BlobKind.BLOB:
             assert isinstance(reference, Digest)
-            return await self._probe(location, reference)
-        return await self._read(location, reference, limit)
+            return await self._probe(location, reference, identity)
+        return await self._read(location, reference, identity, headers, limit)
 
-    async def listing(self, location: Location, endpoint: str, query: Mapping[str, str]) -> Listing:
-        """`tags/list` or `referrers/DIGEST` of a repository; raises `OriginError`."""
-        registry = self._registry(location)
-
-        async def ask() -> Listing:
-            async with registry.opened(location.repository, "GET", endpoint, _LISTING_HEADERS, query) as response:
-                body = await read_whole(response, MAX_LISTING_SIZE, limit)
-                headers = {name: response.headers[name] for name in _PASSED_HEADERS if name in response.headers}
-                return Listing(body, headers)
-
-        async with answering(location.registry) as limit:
-            return await persist(ask, registry.settings, self._sleep)
-
-    async def _read(self, location: Location, reference: Tag | Digest, limit: asyncio.Timeout) -> Descriptor:
+    async def _read(
+        self,
+        location: Location,
+        reference: Tag | Digest,
+        identity: Identity,
+        headers: Mapping[str, str],
+        limit: asyncio.Timeout,
+    ) -> Descriptor:
         """A manifest's descriptor from the manifest itself."""
-        registry = self._registry(location)
+        registry = self._registry(location.registry)
+        question = Question("GET", location.repository, _path(reference, BlobKind.MANIFEST), headers)
 
         async def ask() -> Descriptor:
-            path = _path(reference, BlobKind.MANIFEST)
-            async with registry.opened(location.repository, "GET", path, _MANIFEST_HEADERS) as response:
+            async with registry.opened(question, identity) as response:
                 content = await read_whole(response, MAX_MANIFEST_SIZE, limit)
-                digest = reference if isinstance(reference, Digest) else Digest.of(content)
+                media_type = _media_type(response.headers)
+                digest = reference if isinstance(reference, Digest) else _told(response.headers) or Digest.of(content)
                 hasher = digest.hasher()
                 hasher.update(content)
-                if not digest.matches(hasher):
+                if not digest.matches(hasher) and media_type not in SCHEMA1_TYPES:
                     raise OriginUnavailable(f"what came is not {digest}")
-                return Descriptor(digest, len(content), _media_type(response.headers), BlobKind.MANIFEST)
+                return Descriptor(digest, len(content), media_type, BlobKind.MANIFEST)
 
         return await persist(ask, registry.settings, self._sleep)
 
-    async def _probe(self, location: Location, digest: Digest) -> Descriptor:
+    async def _probe(self, location: Location, digest: Digest, identity: Identity) -> Descriptor:
         """A blob's descriptor from the headers of an answer with its first byte."""
-        registry = self._registry(location)
+        registry = self._registry(location.registry)
         headers = {**_BLOB_HEADERS, "Range": "bytes=0-0"}
+        question = Question("GET", location.repository, _path(digest, BlobKind.BLOB), headers)
 
         async def ask() -> Descriptor:
-            path = _path(digest, BlobKind.BLOB)
-            async with registry.opened(location.repository, "GET", path, headers) as response:
+            async with registry.opened(question, identity) as response:
                 if response.status == 206:
                     _, size = parse_content_range(response.headers.get("Content-Range"))
                 else:
@@ -173,16 +272,56 @@ class UpstreamClient:
 
         return await persist(ask, registry.settings, self._sleep)
 
-    def _registry(self, location: Location) -> UpstreamRegistry:
-        registry = self._registries.get(location.registry)
-        if registry is None:
-            raise OriginDenied(f"no upstream {location.registry!r} is configured")
+    async def _open_as_any(
+        self, registry: UpstreamRegistry, location: Location, question: Question
+    ) -> aiohttp.ClientResponse:
+        """An answer to any of those as whom this node may fetch there: itself, its clients, nobody."""
+        node = await registry.node()
+        refused: OriginDenied | None = None
+        for identity in self._lending.order(location, node):
+            try:
+                response = await registry.open(question, identity)
+            except OriginDenied as error:
+                self._lending.refused(location, identity)
+                refused = error if refused is None else refused
+                continue
+            self._lending.served(location, identity)
+            return response
+        assert refused is not None  # there is always somebody to ask as
+        raise refused
+
+    # --- registries -----------------------------------------------------------------------------------------------
+
+    def _make(
+        self, name: Registry, settings: UpstreamSettings, session: Callable[[], aiohttp.ClientSession]
+    ) -> UpstreamRegistry:
+        is_public = name not in self._settings.upstreams
+        return UpstreamRegistry(name, settings, self._egress, session, self._clock, self._board, public_only=is_public)
+
+    def _registry(self, name: Registry) -> UpstreamRegistry:
+        registry = self._named.get(name) or self._others.get(name)
+        if registry is not None:
+            return registry
+        if not self._settings.any_upstream or not is_public_name(name):
+            raise OriginDenied(f"no upstream {name!r} is configured")
+        registry = self._make(name, UpstreamSettings(url=f"https://{name}"), self._open_public_session)
+        self._others[name] = registry
+        if len(self._others) > _MAX_OTHERS:
+            self._others.popitem(last=False)  # what runs there ends by itself
         return registry
+
+    async def _close_registries(self) -> None:
+        for registry in [*self._named.values(), *self._others.values()]:
+            await registry.close()
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             raise RuntimeError("an UpstreamClient is used outside of its `async with`")
         return self._session
+
+    def _open_public_session(self) -> aiohttp.ClientSession:
+        assert self._public_session is not None
+        return self._public_session
 
 
 def _path(reference: Tag | Digest, kind: BlobKind) -> str:
@@ -190,11 +329,19 @@ def _path(reference: Tag | Digest, kind: BlobKind) -> str:
 
 
 def _headers(kind: BlobKind) -> Mapping[str, str]:
-    return _MANIFEST_HEADERS if kind is BlobKind.MANIFEST else _BLOB_HEADERS
+    return {"Accept": MANIFEST_ACCEPT} if kind is BlobKind.MANIFEST else _BLOB_HEADERS
 
 
 def _media_type(headers: Mapping[str, str]) -> str:
     return headers.get("Content-Type", "").partition(";")[0].strip()
+
+
+def _told(headers: Mapping[str, str]) -> Digest | None:
+    """The digest that the upstream says, where it says one."""
+    try:
+        return Digest(headers.get("Docker-Content-Digest", ""))
+    except InvalidDigest:
+        return None
 
 
 def _described(headers: Mapping[str, str], reference: Tag | Digest, kind: BlobKind) -> Descriptor | None:
@@ -203,9 +350,8 @@ def _described(headers: Mapping[str, str], reference: Tag | Digest, kind: BlobKi
     A length of 0 is what servers say that do not know it, except of a digest of nothing.
     """
     size = content_length(headers)
-    try:
-        digest = reference if isinstance(reference, Digest) else Digest(headers.get("Docker-Content-Digest", ""))
-    except InvalidDigest:
+    digest = reference if isinstance(reference, Digest) else _told(headers)
+    if digest is None:
         return None
     if size is None or (size == 0 and not digest.matches(digest.hasher())):
         return None

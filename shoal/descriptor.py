@@ -18,6 +18,9 @@ OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+SCHEMA1_TYPES = frozenset({DOCKER_SCHEMA1, "application/vnd.docker.distribution.manifest.v1+json"})
+"""Manifests of before 2016: their digest is that of a part of them, and their layers' sizes are not said."""
+
 MANIFEST_TYPES = (OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST)
 _MAX_ENTRIES = 4096
 

@@ -67,6 +67,17 @@ def check_url(key: str, text: str) -> str:
     return url.host
 
 
+def check_proxy_url(key: str, text: str) -> None:
+    """Raises `ValueError` for what is not `http://[user:password@]host[:port]`, the address of an HTTP proxy."""
+    try:
+        url = URL(text)
+    except ValueError:
+        url = URL()
+    extra = url.query_string or url.fragment or url.path not in {"", "/"}
+    if url.scheme != "http" or not url.host or extra:
+        raise ValueError(f"`{key}` is no address of an HTTP proxy (allowed: http://[user:password@]host[:port])")
+
+
 def bare(kind: Any) -> Any:
     """The type without what `Annotated` adds."""
     return get_args(kind)[0] if get_origin(kind) is Annotated else kind

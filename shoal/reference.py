@@ -29,10 +29,10 @@ class InvalidReference(ValueError):
 
 
 def parse_registry(text: str) -> Registry:
-    """A registry's host with an optional port; raises `InvalidReference`."""
+    """A registry's host with an optional port, that of https left out; raises `InvalidReference`."""
     if not _REGISTRY.fullmatch(text):
         raise InvalidReference(f"not a registry host: {text[:100]!r}")
-    host = text.lower()
+    host = text.lower().removesuffix(":443")
     return DOCKER_HUB if host in {"docker.io", "index.docker.io", "registry-1.docker.io"} else Registry(host)
 
 

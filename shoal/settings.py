@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import json
 import math
-import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,12 +18,11 @@ from typing import Any, NamedTuple, TypeVar, get_args, get_origin
 import msgspec
 
 from shoal.fields import allowed, bare, unit_of
-from shoal.toml import MASK, KeyPath, dotted, is_secret
+from shoal.toml import MASK, USER_INFO, KeyPath, dotted, is_secret
 
 S = TypeVar("S", bound=msgspec.Struct)
 
 _PREFIX, _NESTING = "SHOAL_", "__"
-_USER_INFO = re.compile(r"(?<=//)[^/@\s\"']+@")
 _MAX_SHOWN = 200
 
 
@@ -32,7 +30,7 @@ class SettingsError(Exception):
     """A configuration that cannot be used. Its text names the source, the key, the value and what is allowed."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(_USER_INFO.sub(f"{MASK}@", message))
+        super().__init__(USER_INFO.sub(f"{MASK}@", message))
 
 
 class Override(NamedTuple):
@@ -155,6 +153,9 @@ class _Checker:
         if get_origin(plain) is dict:
             _, inner = get_args(plain)
             return {key: self.build(inner, value, (*path, key)) for key, value in self._table(raw, path).items()}
+        if get_origin(plain) is list and _is_struct(get_args(plain)[0]) and isinstance(raw, list):
+            (inner,) = get_args(plain)
+            return [self.build(inner, value, (*path, str(place))) for place, value in enumerate(raw)]
         try:
             return _leaf(kind, raw, strict=not self._layers.is_text(path))
         except ValueError:  # msgspec.ValidationError is one

@@ -16,6 +16,9 @@ MASK = "***"
 """Stands for a secret."""
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+USER_INFO = re.compile(r"(?<=//)[^/@\s\"']+@")
+"""In an address: a user's name and password."""
+
 _SECRET = re.compile(r"(?:^|_)(?:password|secret|token)$")
 
 
@@ -39,8 +42,8 @@ def _tables(table: msgspec.Struct | dict[str, Any], path: KeyPath) -> Iterator[s
         entries = [(f.encode_name, getattr(table, f.name), unit_of(f.type)) for f in msgspec.structs.fields(table)]
     else:
         entries = [(key, value, None) for key, value in table.items()]
-    values = [(key, value, unit) for key, value, unit in entries if not isinstance(value, msgspec.Struct | dict)]
-    inner = [(key, value) for key, value, _ in entries if isinstance(value, msgspec.Struct | dict)]
+    values = [(key, value, unit) for key, value, unit in entries if not _holds_tables(value)]
+    inner = [(key, value) for key, value, _ in entries if _holds_tables(value)]
     if path and (values or not inner):
         yield f"\n[{dotted(path)}]"
     for key, value, unit in values:
@@ -49,7 +52,20 @@ def _tables(table: msgspec.Struct | dict[str, Any], path: KeyPath) -> Iterator[s
         elif value is not None:
             yield f"{dotted((key,))} = {_literal(unit.write(value) if unit else value)}"
     for key, value in inner:
-        yield from _tables(value, (*path, key))
+        if isinstance(value, list):
+            for table in value:
+                first, *rest = _tables(table, (*path, key))
+                yield first.replace("[", "[[", 1) + "]"
+                yield from rest
+        else:
+            yield from _tables(value, (*path, key))
+
+
+def _holds_tables(value: object) -> bool:
+    """Whether a value is written behind those of its own table, as a table or as a list of tables."""
+    return isinstance(value, msgspec.Struct | dict) or (
+        isinstance(value, list) and any(isinstance(item, msgspec.Struct) for item in value)
+    )
 
 
 def _literal(value: object) -> str:
@@ -60,7 +76,7 @@ def _literal(value: object) -> str:
             return repr(value)
         case list() | tuple():
             return f"[{', '.join(_literal(item) for item in value)}]"
-    return _quoted(str(value))
+    return _quoted(USER_INFO.sub(f"{MASK}@", str(value)))
 
 
 def _quoted(text: str) -> str:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Callable
 from typing import Protocol
 
 import aiohttp
 import structlog
 import tenacity
 
-from shoal.descriptor import BlobKind, Descriptor
+from shoal.descriptor import Descriptor
 from shoal.digest import Digest
 from shoal.messages import InvalidMessage
-from shoal.reference import Location, Tag
+from shoal.reference import Location, Registry, Tag
 from supernode import protocol
 
 log = structlog.get_logger()
@@ -54,6 +55,8 @@ class ControlClient:
         self._queries = itertools.count(1)
         self._answers: dict[int, asyncio.Future[protocol.Resolved]] = {}
         self.connected = False
+        self.quietened: Callable[[Registry, float], None] = lambda _, __: None
+        """Called when the cluster says that an upstream is to be left alone for so many seconds."""
 
     async def run(self, listener: Listener) -> None:
         """Keep the connection until cancelled. A fault of the listener's ends a connection, and another one is made."""
@@ -85,13 +88,18 @@ class ControlClient:
         if self.connected:
             self._outgoing.put_nowait(protocol.from_peer.encode(message))
 
-    async def resolve(self, location: Location, reference: Tag | Digest, kind: BlobKind) -> protocol.Resolved | None:
-        """Ask what `reference` stands for. None: no supernode, or no answer in time; then ask the origin."""
+    async def resolve(
+        self, location: Location, reference: Tag | Digest, kind: str, identity: str, max_age: float
+    ) -> protocol.Resolved | None:
+        """Ask what `reference` stands for. None: no supernode, or no answer in time; then ask the origin.
+
+        `identity`: as whom this node would ask the origin. An answer is at most `max_age` seconds old.
+        """
         if not self.connected:
             return None
         query = next(self._queries)
         answer = self._answers[query] = asyncio.get_running_loop().create_future()
-        self.send(protocol.Resolve(query, location.registry, location.repository, reference, kind))
+        self.send(protocol.Resolve(query, location.registry, location.repository, reference, kind, identity, max_age))
         try:
             return await asyncio.wait_for(answer, self._wait)
         except TimeoutError:
@@ -100,11 +108,23 @@ class ControlClient:
             self._answers.pop(query, None)
 
     def publish(
-        self, location: Location, reference: Tag | Digest, kind: BlobKind, descriptor: Descriptor | None
+        self,
+        location: Location,
+        reference: Tag | Digest,
+        kind: str,
+        identity: str,
+        descriptor: Descriptor | None,
+        *,
+        missing: bool,
     ) -> None:
-        """Tell what the origin said; None where it could not be asked or refused."""
-        found = (descriptor.digest, descriptor.size, descriptor.media_type) if descriptor is not None else ()
-        self.send(protocol.Publish(location.registry, location.repository, reference, kind, *found))
+        """Tell what the origin said to this identity; None where it could not be asked or refused, or has nothing."""
+        found = (descriptor.digest, descriptor.size, descriptor.media_type) if descriptor is not None else ("", 0, "")
+        place = location.registry, location.repository, reference, kind
+        self.send(protocol.Publish(*place, *found, identity, missing))
+
+    def quiet(self, registry: Registry, seconds: float) -> None:
+        """Tell that an upstream has answered 429."""
+        self.send(protocol.Quiet(registry, seconds))
 
     async def _connect(self, session: aiohttp.ClientSession, listener: Listener) -> aiohttp.ClientWebSocketResponse:
         hello = protocol.from_peer.encode(listener.hello())
@@ -168,6 +188,8 @@ class ControlClient:
                     answer = self._answers.pop(message.query, None)
                     if answer is not None and not answer.done():
                         answer.set_result(message)
+                case protocol.Quiet():
+                    self.quietened(Registry(message.registry), message.seconds)
                 case _:
                     listener.receive(message)
 

@@ -36,6 +36,7 @@ LeaseId = NewType("LeaseId", int)
 _PEER_ID = re.compile(r"[0-9a-f]{32}")
 _Text = Annotated[str, msgspec.Meta(max_length=512)]
 _Number = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+_Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 _Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 _AtMost = msgspec.Meta(max_length=MAX_BLOBS)
 
@@ -176,10 +177,17 @@ class Resolve(Message, frozen=True):
     repository: _Text
     reference: _Text
     kind: _Text
+    identity: _Text = ""
+    """As whom the origin is asked: what it says to one need not be what it says to others."""
+
+    max_age: _Seconds = 1e9
 
 
 class Publish(Message, frozen=True):
-    """What the origin said, by the peer that had to ask it. `digest` is empty where the origin could not be asked."""
+    """What the origin said, by the peer that had to ask it. `digest` is empty where the origin could not be asked.
+
+    Where it is `missing`, the origin said that there is nothing.
+    """
 
     registry: _Text
     repository: _Text
@@ -188,6 +196,8 @@ class Publish(Message, frozen=True):
     digest: _Text = ""
     size: BlobSize = 0
     media_type: _Text = ""
+    identity: _Text = ""
+    missing: bool = False
 
 
 class ReleaseReason:
@@ -279,8 +289,16 @@ class Void(Message, frozen=True):
     size: BlobSize
 
 
+class Quiet(Message, frozen=True):
+    """An upstream has answered 429: it is to be left alone for so many seconds. Told by a peer, and then to all."""
+
+    registry: _Text
+    seconds: _Seconds
+
+
 class Resolved(Message, frozen=True):
-    """`state` is `fresh` (the answer is here), `ask` (ask the origin and publish) or `failed` (ask it for yourself)."""
+    """`state` is `fresh` (the answer is here), `missing` (the origin has nothing), `ask` (ask the origin and publish)
+    or `failed` (ask it for yourself)."""
 
     query: _Number
     state: _Text
@@ -303,9 +321,10 @@ FromPeer = (
     | Corrupt
     | Resolve
     | Publish
+    | Quiet
 )
 FromSupernode = (
-    Welcome | Refused | BlobRefused | Handout | TableNews | Grant | Trim | Revoke | NeedTable | Void | Resolved
+    Welcome | Refused | BlobRefused | Handout | TableNews | Grant | Trim | Revoke | NeedTable | Void | Resolved | Quiet
 )
 
 from_peer: Codec[FromPeer] = Codec(FromPeer, MAX_MESSAGE_SIZE)

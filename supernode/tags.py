@@ -14,7 +14,7 @@ _MAX_WAITING = 10_000
 _ASK_SECONDS = 5.0
 """How long the peer that asks the origin may take before the others ask for themselves."""
 
-Key = tuple[str, str, str, str]
+Key = tuple[str, str, str, str, str]
 Reply = tuple[PeerId, Resolved]
 
 
@@ -36,6 +36,7 @@ class TagTable:
     def __init__(self, freshness: float) -> None:
         self._freshness = freshness
         self._entries: OrderedDict[Key, tuple[Publish, float]] = OrderedDict()
+        """With the time at which each was told."""
         self._questions: dict[Key, _Question] = {}
         """In the order of their deadlines."""
 
@@ -43,8 +44,8 @@ class TagTable:
         """A peer asks; the answer may come later, from `publish`, `leave` or `expire`."""
         key = _key(message)
         entry = self._entries.get(key)
-        if entry is not None and entry[1] > now:
-            return [(peer, _fresh(message.query, entry[0]))]
+        if entry is not None and now - entry[1] < min(self._freshness, message.max_age):
+            return [(peer, _told(message.query, entry[0]))]
         question = self._questions.get(key)
         if question is None:
             if len(self._questions) >= _MAX_QUESTIONS:
@@ -64,13 +65,13 @@ class TagTable:
         if question is None or question.asker != peer:
             return []
         del self._questions[key]
-        if not message.digest:
+        if not message.digest and not message.missing:
             return [(waiter, _failed(query)) for waiter, query in question.waiting]
-        self._entries[key] = message, now + self._freshness
+        self._entries[key] = message, now
         self._entries.move_to_end(key)
         if len(self._entries) > _MAX_ENTRIES:
             self._entries.popitem(last=False)
-        return [(waiter, _fresh(query, message)) for waiter, query in question.waiting]
+        return [(waiter, _told(query, message)) for waiter, query in question.waiting]
 
     def leave(self, peer: PeerId, now: float) -> list[Reply]:
         """A peer is gone: the next one that waits is to ask instead of it."""
@@ -99,10 +100,12 @@ class TagTable:
 
 
 def _key(message: Resolve | Publish) -> Key:
-    return message.registry, message.repository, message.reference, message.kind
+    return message.registry, message.repository, message.reference, message.kind, message.identity
 
 
-def _fresh(query: int, found: Publish) -> Resolved:
+def _told(query: int, found: Publish) -> Resolved:
+    if found.missing:
+        return Resolved(query, "missing")
     return Resolved(query, "fresh", found.digest, found.size, found.media_type)
 
 

@@ -21,6 +21,7 @@ from supernode.tags import Reply, TagTable
 
 _ASK_AGAIN_SECONDS = 2.0
 _SEEK_SECONDS = 1.0
+_MAX_QUIET_SECONDS = 3600.0
 _FAILED_SECONDS = 30.0
 """How long a peer gets no lease for a place that has failed it."""
 _COMING_SECONDS = 7.0
@@ -80,6 +81,8 @@ class Tracker:
         self._peers: dict[PeerId, _Peer] = {}
         self._contacts: dict[PeerId, Contact] = {}
         self._origins: dict[Registry, OriginLeases] = {}
+        self._quiet: dict[Registry, float] = {}
+        """Upstreams at their rate limit, and until when."""
         self._tags = TagTable(tag_freshness)
         self._news: dict[BlobKey, Swarm] = {}
         self._untold: dict[BlobKey, Swarm] = {}
@@ -100,6 +103,9 @@ class Tracker:
             self.leave(peer, now)
         self._peers[peer] = _Peer(protocol.Neighbour(peer, contact.host, contact.port), now)
         self._contacts[peer] = contact
+        for registry, until in self._quiet.items():
+            if until > now:
+                self._send([peer], protocol.Quiet(registry, until - now))
 
     def leave(self, peer: PeerId, now: float) -> None:
         """A peer is gone."""
@@ -133,6 +139,8 @@ class Tracker:
                 self._reply(self._tags.resolve(peer, message, now))
             case protocol.Publish():
                 self._reply(self._tags.publish(peer, message, now))
+            case protocol.Quiet():
+                self._quieten(peer, message, now)
             case protocol.Close():
                 for blob in message.blobs:
                     swarm = self._swarm_of(state, blob)
@@ -392,9 +400,19 @@ class Tracker:
 
     def _decide(self, now: float) -> None:
         granting = self._gathering_until is None or now >= self._gathering_until
-        for origin in self._origins.values():
-            self._avoid(decisions := origin.decide(now, granting=granting), now)
+        for registry, origin in self._origins.items():
+            speaks = now >= self._quiet.get(registry, 0.0)
+            self._avoid(decisions := origin.decide(now, granting=granting and speaks), now)
             self._tell_decisions(decisions)
+
+    def _quieten(self, peer: PeerId, message: protocol.Quiet, now: float) -> None:
+        """An upstream is at its rate limit: nobody is to ask it, and nothing of it is leased, for a while."""
+        registry, until = Registry(message.registry), now + min(message.seconds, _MAX_QUIET_SECONDS)
+        self._quiet = {name: end for name, end in self._quiet.items() if end > now}
+        if until <= self._quiet.get(registry, 0.0) or len(self._quiet) >= _MAX_ORIGINS:
+            return
+        self._quiet[registry] = until
+        self._send([other for other in self._peers if other != peer], protocol.Quiet(registry, until - now))
 
     @staticmethod
     def _avoid(decisions: Sequence[Decision], now: float) -> None:

@@ -13,6 +13,8 @@ from peer.budget import Budget
 from peer.engine import Engine
 from peer.settings import PeerSettings
 from peer.store import Store
+from proxy.catalogue import CATALOGUE, Catalogue
+from proxy.limits import LimitBoard
 from proxy.metrics import ProxyMetrics
 from proxy.server import ProxyServer
 from proxy.settings import ProxySettings
@@ -29,11 +31,22 @@ class Node:
         self._settings = peer
         self._store = Store(peer.store)
         budget = Budget.of(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-        self._upstreams = UpstreamClient(proxy, connections=budget.origin_connections)
+        proxy_metrics = ProxyMetrics(metrics)
+        self._catalogue = Catalogue(peer.store / CATALOGUE)
         control = ControlClient(peer.supernode, wait=peer.origin_wait) if peer.supernode else None
+        board = LimitBoard(proxy_metrics, None if control is None else control.quiet)
+        self._upstreams = UpstreamClient(proxy, board, connections=budget.origin_connections)
+        if control is not None:
+            control.quietened = self._upstreams.quieten
         self.engine = Engine(peer, self._store, self._upstreams, control, metrics, budget)
         self.proxy = ProxyServer(
-            proxy, self.engine, control, self._upstreams, ProxyMetrics(metrics), connections=budget.client_connections
+            proxy,
+            self.engine,
+            control,
+            self._upstreams,
+            self._catalogue,
+            proxy_metrics,
+            connections=budget.client_connections,
         )
         self.operations = OperationsServer(peer.operations, metrics, {"proxy": lambda: self._serving})
         self._serving = False
@@ -45,6 +58,7 @@ class Node:
             await stack.enter_async_context(self.operations)
             await asyncio.to_thread(self._store.open)
             stack.callback(self._store.close)
+            await stack.enter_async_context(self._catalogue)
             await stack.enter_async_context(self._upstreams)
             await stack.enter_async_context(self.engine)
             stack.push_async_callback(self.engine.stop, self._settings.shutdown_grace)

@@ -16,17 +16,20 @@ from multidict import CIMultiDict
 from prometheus_client import CollectorRegistry
 
 from peer.asked import Asked
-from peer.origin import OriginNotFound, SizeDiffers
+from peer.origin import OriginError, OriginNotFound, SizeDiffers
 from peer.plans import ImagePlans
 from peer.sink import Sink
+from proxy.identity import ANONYMOUS, Identity
+from proxy.limits import LimitBoard
 from proxy.metrics import ProxyMetrics
 from proxy.server import ProxyServer
 from proxy.settings import ProxySettings, UpstreamSettings
 from proxy.upstream import Listing, UpstreamClient
 from shoal.descriptor import OCI_MANIFEST, BlobKind, Descriptor
 from shoal.digest import Digest
-from shoal.reference import Location, Tag
+from shoal.reference import Location, Registry, Tag
 from supernode.protocol import Resolved
+from tests.world.catalogue import open_catalogue
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 REGISTRY = "registry.example:5000"
@@ -116,6 +119,8 @@ class MemoryEngine:
         self.contents: dict[Digest, bytes] = {}
         self.sizes: dict[Digest, Descriptor] = {}
         self.plans = ImagePlans()
+        self.unnamed: set[Digest] = set()
+        """Blobs that no manifest names, though they are there; all others are named everywhere."""
         self.checks_sizes = False
         self.resized: dict[Digest, int] = {}
         self.opened: list[Descriptor] = []
@@ -147,7 +152,9 @@ class MemoryEngine:
         self.expected.append((tuple(blobs), location))
         self.plans.expect(blobs, location)
 
-    def known(self, digest: Digest, location: Location) -> Descriptor | None:
+    def named(self, digest: Digest, location: Location) -> Descriptor | None:
+        if digest in self.unnamed:
+            return None
         size = self.store.size(digest)
         if size is not None:
             return Descriptor(digest, size)
@@ -173,10 +180,30 @@ class MemoryOrigin:
         self.answers = asyncio.Event()
         self.answers.set()
         self.list = Listing(b'{"tags":[]}', {})
-        self.listed: list[tuple[Location, str, dict[str, str]]] = []
+        self.listed: list[tuple[Location | Registry, str, str]] = []
+        self.shared = ANONYMOUS
+        self.identities: list[tuple[Identity, str]] = []
+        self.lent: list[tuple[Location, Identity]] = []
+        self.checked: list[tuple[Registry, Identity]] = []
+        self.refused: dict[str, OriginError] = {}
+        """By the key of an identity: what the origin says to it."""
 
-    async def head(self, location: Location, reference: Tag | Digest, kind: BlobKind) -> Descriptor:
+    async def public(self, registry: Registry) -> Identity:
+        return self.shared
+
+    def lend(self, location: Location, identity: Identity) -> None:
+        self.lent.append((location, identity))
+
+    async def check(self, registry: Registry, identity: Identity) -> None:
+        self.checked.append((registry, identity))
+        if self.error is not None:
+            raise self.error
+
+    async def head(
+        self, location: Location, reference: Tag | Digest, kind: BlobKind, identity: Identity, accept: str = ""
+    ) -> Descriptor:
         self.asked.append((location, reference, kind))
+        self.identities.append((identity, accept))
         self.was_asked.set()
         self.waiting += 1
         try:
@@ -185,11 +212,20 @@ class MemoryOrigin:
             self.waiting -= 1
         if self.error is not None:
             raise self.error
+        if identity.key in self.refused:
+            raise self.refused[identity.key]
         if reference not in self.known:
             raise OriginNotFound(f"no {reference}")
         return self.known[reference]
 
-    async def listing(self, location: Location, endpoint: str, query: dict[str, str]) -> Listing:
+    def has_catalog(self, registry: Registry) -> bool:
+        return registry == "quay.io"
+
+    async def catalog(self, registry: Registry, query: str, identity: Identity) -> Listing:
+        self.listed.append((registry, "_catalog", query))
+        return self.list
+
+    async def listing(self, location: Location, endpoint: str, query: str, identity: Identity) -> Listing:
         self.listed.append((location, endpoint, query))
         if self.error is not None:
             raise self.error
@@ -201,15 +237,24 @@ class MemoryCluster:
 
     def __init__(self) -> None:
         self.answer: Resolved | None = Resolved(1, "ask")
-        self.published: list[Descriptor | None] = []
+        self.published: list[Descriptor | str | None] = []
 
-    async def resolve(self, location: Location, reference: Tag | Digest, kind: BlobKind) -> Resolved | None:
+    async def resolve(
+        self, location: Location, reference: Tag | Digest, kind: str, identity: str, max_age: float
+    ) -> Resolved | None:
         return self.answer
 
     def publish(
-        self, location: Location, reference: Tag | Digest, kind: BlobKind, descriptor: Descriptor | None
+        self,
+        location: Location,
+        reference: Tag | Digest,
+        kind: str,
+        identity: str,
+        descriptor: Descriptor | None,
+        *,
+        missing: bool,
     ) -> None:
-        self.published.append(descriptor)
+        self.published.append("missing" if missing else descriptor)
 
 
 @dataclass
@@ -286,7 +331,7 @@ def manifest() -> bytes:
 async def front(engine: MemoryEngine) -> AsyncIterator[Front]:
     settings = ProxySettings(port=0, upstreams={REGISTRY: UpstreamSettings(), "quay.io": UpstreamSettings()})
     origin, cluster, registry = MemoryOrigin(), MemoryCluster(), CollectorRegistry()
-    server = ProxyServer(settings, engine, cluster, origin, ProxyMetrics(registry))
+    server = ProxyServer(settings, engine, cluster, origin, open_catalogue(), ProxyMetrics(registry))
     async with server, aiohttp.ClientSession(auto_decompress=False) as session:
         yield Front(server, engine, origin, cluster, registry, session)
 
@@ -334,7 +379,8 @@ async def connect() -> AsyncIterator[Callable[..., Awaitable[tuple[UpstreamClien
                 pauses.append(seconds)
 
             upstream = UpstreamSettings(url=url, **options)  # type: ignore[arg-type]
-            client = UpstreamClient(ProxySettings(upstreams={REGISTRY: upstream}), sleep=sleep)
+            board = LimitBoard(ProxyMetrics(CollectorRegistry()), None)
+            client = UpstreamClient(ProxySettings(upstreams={REGISTRY: upstream}), board, sleep=sleep)
             return await stack.enter_async_context(client), pauses
 
         yield start

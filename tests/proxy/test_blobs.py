@@ -23,6 +23,7 @@ from shoal.digest import Digest
 from shoal.pieces import MAX_BLOB_SIZE
 from shoal.ranges import MAX_RANGES, ByteRange
 from shoal.reference import Location
+from tests.world.catalogue import open_catalogue
 
 if TYPE_CHECKING:
     from tests.proxy.conftest import Answer, Front, MemoryEngine, MemoryOrigin
@@ -185,7 +186,7 @@ async def test_the_engine_is_told_of_ranges_and_what_to_fetch_behind_them(
 ) -> None:
     digest = engine.coming(CONTENT)
     settings = ProxySettings(port=0, lazy=lazy)
-    server = ProxyServer(settings, engine, None, memory_origin, ProxyMetrics(CollectorRegistry()))
+    server = ProxyServer(settings, engine, None, memory_origin, open_catalogue(), ProxyMetrics(CollectorRegistry()))
     async with server, aiohttp.ClientSession() as session:
         url = f"http://127.0.0.1:{server.port}{path(digest)}"
         for header in ("bytes=5-9,20-29", "bytes=100-", "bytes=0-", ""):
@@ -328,7 +329,7 @@ async def test_a_manifests_wrong_size_fails_for_its_own_layer_alone(front: Front
 
 async def test_a_blob_that_was_stored_with_another_size_meanwhile(front: Front, engine: MemoryEngine) -> None:
     digest = engine.store.put(CONTENT)
-    engine.known = lambda digest, location: None  # type: ignore[method-assign]
+    engine.unnamed.add(digest)
     front.origin.known[digest] = Descriptor(digest, SIZE + 5)
     engine.resized[digest] = SIZE
     assert (await front.ask(path(digest))).body == CONTENT

@@ -19,6 +19,7 @@ from peer.origin import OriginUnavailable
 from proxy.metrics import ProxyMetrics
 from proxy.server import ProxyServer
 from proxy.settings import ProxySettings
+from tests.world.catalogue import open_catalogue
 
 if TYPE_CHECKING:
     from tests.proxy.conftest import Front, MemoryEngine, MemoryOrigin
@@ -168,7 +169,9 @@ LARGE = os.urandom(1 << 20) * 24
 @pytest.fixture
 async def impatient(engine: MemoryEngine, memory_origin: MemoryOrigin) -> AsyncIterator[ProxyServer]:
     settings = ProxySettings(port=0, client_timeout=1)
-    async with ProxyServer(settings, engine, None, memory_origin, ProxyMetrics(CollectorRegistry())) as server:
+    async with ProxyServer(
+        settings, engine, None, memory_origin, open_catalogue(), ProxyMetrics(CollectorRegistry())
+    ) as server:
         yield server
 
 
@@ -214,7 +217,9 @@ async def test_connections_beyond_the_limit_are_refused(
 ) -> None:
     monkeypatch.setattr("proxy.listener._REFUSAL_SECONDS", 0.05)
     registry = CollectorRegistry()
-    proxy = ProxyServer(ProxySettings(port=0), engine, None, memory_origin, ProxyMetrics(registry), connections=1)
+    proxy = ProxyServer(
+        ProxySettings(port=0), engine, None, memory_origin, open_catalogue(), ProxyMetrics(registry), connections=1
+    )
     async with proxy:
         url = f"http://127.0.0.1:{proxy.port}/v2/"
         async with aiohttp.ClientSession() as first:

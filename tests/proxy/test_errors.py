@@ -18,6 +18,8 @@ from proxy.errors import InvalidName, PushRefused, UnknownUpstream, Unsatisfiabl
         (UnsatisfiableRange(5), 416, "RANGE_INVALID"),
         (OriginNotFound("x"), 404, "BLOB_UNKNOWN"),
         (OriginDenied("x"), 403, "DENIED"),
+        (OriginDenied("x", ("Basic",)), 401, "UNAUTHORIZED"),
+        (OriginNotFound("x", "NAME_UNKNOWN"), 404, "NAME_UNKNOWN"),
         (OriginUnavailable("x"), 502, "UNAVAILABLE"),
         (DownloadFailed("x"), 502, "UNAVAILABLE"),
         (DigestMismatch("x"), 502, "UNAVAILABLE"),
@@ -34,5 +36,7 @@ def test_each_error_has_one_answer(error: Exception, status: int, code: str) -> 
 
 
 def test_headers_that_belong_to_a_status() -> None:
-    assert answer_to(PushRefused("x"), "", {}).headers == {"Allow": "GET, HEAD"}
-    assert answer_to(UnsatisfiableRange(5), "", {}).headers == {"Content-Range": "bytes */5"}
+    assert answer_to(PushRefused("x"), "", {}).headers == [("Allow", "GET, HEAD")]
+    assert answer_to(UnsatisfiableRange(5), "", {}).headers == [("Content-Range", "bytes */5")]
+    denied = answer_to(OriginDenied("x", ('Bearer realm="r"', "Basic")), "", {})
+    assert denied.headers == [("WWW-Authenticate", 'Bearer realm="r"'), ("WWW-Authenticate", "Basic")]

@@ -110,7 +110,7 @@ async def test_an_unreachable_origin_leaves_a_stale_answer(
     monkeypatch.setattr("proxy.tags.FreshnessTable.fresh", lambda *_: None)
     for method in ("GET", "HEAD"):
         answer = await front.ask(TAGGED, method)
-        assert (answer.status, answer.headers["Warning"]) == (200, '110 - "Response is Stale"')
+        assert (answer.status, answer.headers["Warning"]) == (200, '299 - "stale: docker.io did not answer"')
 
 
 async def test_an_unreachable_origin_without_a_last_answer(front: Front) -> None:
@@ -152,14 +152,12 @@ async def test_a_length_that_head_told_wrongly_is_made_good_by_get(
 ) -> None:
     digest, engine.checks_sizes = engine.coming(manifest, known=False), True
     wrong = Descriptor(digest, 1, OCI_MANIFEST, BlobKind.MANIFEST)
-    for reference in ("latest", digest):
-        front.origin.known[reference] = wrong
-        engine.opened.clear()
-        for _ in range(2):
-            answer = await front.ask(f"/v2/library/busybox/manifests/{reference}")
-            assert (answer.status, answer.body) == (200, manifest)
-        assert [blob.size for blob in engine.opened] == [1, len(manifest), len(manifest)]
-    assert [reference for _, reference, _ in front.origin.asked] == ["latest", digest]
+    front.origin.known["latest"] = wrong
+    for reference in ("latest", "latest", digest):
+        answer = await front.ask(f"/v2/library/busybox/manifests/{reference}")
+        assert (answer.status, answer.body) == (200, manifest)
+    assert [blob.size for blob in engine.opened] == [1, len(manifest), len(manifest), len(manifest)]
+    assert [reference for _, reference, _ in front.origin.asked] == ["latest"]
 
 
 async def test_many_who_were_told_a_wrong_length_all_get_the_manifest(

@@ -14,11 +14,12 @@ from yarl import URL
 
 from peer.origin import OriginDenied, OriginUnavailable
 from proxy.authorization import Authorizer
-from proxy.tokens import Token
+from proxy.identity import ANONYMOUS, Identity
+from proxy.tokens import Token, TokenScope
 from proxy.upstream import UpstreamClient
 from shoal.descriptor import Descriptor
 from shoal.digest import Digest
-from shoal.reference import Location, Repository
+from shoal.reference import Location
 
 if TYPE_CHECKING:
     from tests.proxy.conftest import Handler, Site
@@ -87,7 +88,7 @@ async def test_wrong_basic_credentials_are_denied(serve: Serve, connect: Connect
     client, _ = await connect(site.url, username="user", password="pass")
     with pytest.raises(OriginDenied):
         await read(client)
-    assert len(site.seen) == 2
+    assert [request.headers.get("Authorization") for request in site.seen] == [None, BASIC, None]  # nobody may read it
 
 
 async def test_the_token_dance_is_danced_once(serve: Serve, connect: Connect) -> None:
@@ -148,18 +149,18 @@ async def test_an_ailing_token_server_is_tried_again(serve: Serve, connect: Conn
     registry.status = 503
     client, pauses = await connect(await registry.start(serve), retries=2)
     with pytest.raises(OriginUnavailable):
-        await client.listing(AT, "tags/list", {})
+        await client.listing(AT, "tags/list", "", ANONYMOUS)
     assert len(pauses) == 2
 
 
 @pytest.mark.parametrize("realm", ["http://auth.example/token", "ftp://auth.example", "token", "https://[x"])
 def test_a_token_server_that_must_not_be_trusted(realm: str) -> None:
-    async def fetch(url: URL, authorization: str | None) -> Token:
+    async def fetch(url: URL, scope: TokenScope, identity: Identity) -> Token:
         raise AssertionError
 
-    authorizer = Authorizer(URL("https://registry.example"), ("user", "pass"), fetch, lambda: 0.0)
+    authorizer = Authorizer(URL("https://registry.example"), fetch, lambda: 0.0)
     with pytest.raises(OriginDenied, match="token server"):
-        authorizer.learn([f'Bearer realm="{realm}"'], Repository("a/b"), None)
+        authorizer.learn([f'Bearer realm="{realm}"'], "a/b", ANONYMOUS, None)
 
 
 async def test_a_redirect_to_another_host_carries_no_authorization(serve: Serve, connect: Connect) -> None:
@@ -205,7 +206,7 @@ async def test_credentials_are_not_given_to_a_challenge_behind_a_redirect(serve:
     client, _ = await connect((await serve(send_away)).url, username="user", password="pass")
     with pytest.raises(OriginDenied):
         await read(client)
-    assert [request.headers.get("Authorization") for request in other.seen] == [None]
+    assert [request.headers.get("Authorization") for request in other.seen] == [None, None]
 
 
 @pytest.mark.parametrize("target", ["/again", "file:///etc/passwd", "http://", "//[x"])

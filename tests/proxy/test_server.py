@@ -15,6 +15,7 @@ from proxy.metrics import ProxyMetrics
 from proxy.server import ProxyServer
 from proxy.settings import ProxySettings
 from shoal.digest import Digest
+from tests.world.catalogue import open_catalogue
 
 if TYPE_CHECKING:
     from tests.proxy.conftest import Front, MemoryEngine, MemoryOrigin
@@ -90,7 +91,7 @@ async def test_a_request_is_one_event_and_one_sample(front: Front, engine: Memor
 
 def server(engine: MemoryEngine, origin: MemoryOrigin, timeout: float) -> ProxyServer:
     settings = ProxySettings(port=0, shutdown_timeout=timeout)
-    return ProxyServer(settings, engine, None, origin, ProxyMetrics(CollectorRegistry()))
+    return ProxyServer(settings, engine, None, origin, open_catalogue(), ProxyMetrics(CollectorRegistry()))
 
 
 async def test_a_running_response_is_finished_when_the_proxy_stops(
@@ -126,7 +127,7 @@ async def test_a_response_that_does_not_end_is_ended(engine: MemoryEngine, memor
 
 async def test_an_address_in_use_is_an_error(front: Front, engine: MemoryEngine, memory_origin: MemoryOrigin) -> None:
     settings = ProxySettings(port=front.server.port)
-    taken = ProxyServer(settings, engine, None, memory_origin, ProxyMetrics(CollectorRegistry()))
+    taken = ProxyServer(settings, engine, None, memory_origin, open_catalogue(), ProxyMetrics(CollectorRegistry()))
     with pytest.raises(OSError, match="address"):
         await taken.__aenter__()
 

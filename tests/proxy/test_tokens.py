@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.identity import ANONYMOUS, Identity, node_identity
 from proxy.tokens import DEFAULT_LIFETIME, InvalidTokenAnswer, Token, TokenCache, TokenScope, parse_token
 
 SCOPE = TokenScope("https://auth.example/token", "registry", "repository:a/b:pull")
@@ -20,7 +21,7 @@ class Issuer:
         self.lifetime = lifetime
         self.issued = 0
 
-    async def issue(self, scope: TokenScope) -> Token:
+    async def issue(self, identity: Identity, scope: TokenScope) -> Token:
         await asyncio.sleep(0)
         self.issued += 1
         return Token(f"t{self.issued}", self.lifetime)
@@ -32,29 +33,42 @@ class Issuer:
 async def test_a_token_is_used_until_shortly_before_its_end() -> None:
     issuer = Issuer(100)
     cache = issuer.cache()
-    assert await cache.get(SCOPE) == "t1"
+    assert await cache.get(ANONYMOUS, SCOPE) == "t1"
     issuer.now = 89
-    assert await cache.get(SCOPE) == "t1"
+    assert await cache.get(ANONYMOUS, SCOPE) == "t1"
     issuer.now = 91
-    assert await cache.get(SCOPE) == "t2"
+    assert await cache.get(ANONYMOUS, SCOPE) == "t2"
 
 
 async def test_many_who_ask_at_once_cost_one_token() -> None:
     issuer = Issuer()
     cache = issuer.cache()
-    assert set(await asyncio.gather(*(cache.get(SCOPE) for _ in range(20)))) == {"t1"}
+    assert set(await asyncio.gather(*(cache.get(ANONYMOUS, SCOPE) for _ in range(20)))) == {"t1"}
     other = TokenScope(SCOPE.realm, SCOPE.service, "repository:c/d:pull")
-    assert await cache.get(other) == "t2"
+    assert await cache.get(ANONYMOUS, other) == "t2"
 
 
 async def test_only_the_token_that_was_refused_is_dropped() -> None:
     issuer = Issuer()
     cache = issuer.cache()
-    await cache.get(SCOPE)
-    cache.drop(SCOPE, "an older one")
-    assert await cache.get(SCOPE) == "t1"
-    cache.drop(SCOPE, "t1")
-    assert await cache.get(SCOPE) == "t2"
+    await cache.get(ANONYMOUS, SCOPE)
+    cache.drop(ANONYMOUS, SCOPE, "an older one")
+    assert await cache.get(ANONYMOUS, SCOPE) == "t1"
+    cache.drop(ANONYMOUS, SCOPE, "t1")
+    assert await cache.get(ANONYMOUS, SCOPE) == "t2"
+
+
+async def test_each_identity_has_its_own_tokens() -> None:
+    issuer = Issuer()
+    cache = issuer.cache()
+    alice, bob = node_identity("alice", "a"), node_identity("bob", "b")
+    assert [await cache.get(alice, SCOPE), await cache.get(bob, SCOPE), await cache.get(alice, SCOPE)] == [
+        "t1",
+        "t2",
+        "t1",
+    ]
+    cache.taken(bob, SCOPE, "t2")
+    assert [cache.is_taken(alice, SCOPE, "t1"), cache.is_taken(bob, SCOPE, "t2")] == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from aiohttp import web
+from prometheus_client import CollectorRegistry
 
 from peer.origin import Origin, OriginDenied, OriginError, OriginNotFound, OriginUnavailable, SizeDiffers
+from proxy.identity import ANONYMOUS
+from proxy.limits import LimitBoard
+from proxy.metrics import ProxyMetrics
+from proxy.retry import Limited
 from proxy.settings import ProxySettings, UpstreamSettings
 from proxy.upstream import UpstreamClient
 from shoal.descriptor import MAX_MANIFEST_SIZE, OCI_MANIFEST, BlobKind, Descriptor
@@ -207,31 +212,60 @@ async def test_nothing_yet_means_another_try(serve: Serve, connect: Connect) -> 
 
     site = await serve(moody)
     client, pauses = await connect(site.url)
-    assert (await client.listing(AT, "tags/list", {})).body == b"[]"
+    assert (await client.listing(AT, "tags/list", "", ANONYMOUS)).body == b"[]"
     assert len(pauses) == 2
 
 
-async def test_retry_after_of_a_429_is_honoured(serve: Serve, connect: Connect) -> None:
+async def test_an_origin_at_its_limit_is_left_alone(serve: Serve, connect: Connect) -> None:
     async def busy(request: web.Request) -> web.StreamResponse:
-        if len(site.seen) == 1:
-            return web.Response(status=429, headers={"Retry-After": "6"})
-        return await whole(request)
+        return web.Response(status=429, headers={"Retry-After": "6"})
 
     site = await serve(busy)
     client, pauses = await connect(site.url)
-    await client.head(AT, BLOB.digest, BlobKind.BLOB)
-    assert pauses == [6.0]
+    for _ in range(3):
+        with pytest.raises(Limited) as caught:
+            await client.head(AT, BLOB.digest, BlobKind.BLOB, ANONYMOUS)
+        with pytest.raises(Limited):
+            await read(client)
+    assert caught.value.after == pytest.approx(6, abs=1)
+    assert (len(site.seen), pauses) == (1, [])
 
 
-async def test_an_origin_that_stays_busy_is_given_up(serve: Serve, connect: Connect) -> None:
-    async def busy(request: web.Request) -> web.StreamResponse:
-        return web.Response(status=429)
+async def test_the_clusters_word_on_a_limit_counts(serve: Serve, connect: Connect) -> None:
+    site = await serve(whole)
+    client, _ = await connect(site.url)
+    client.quieten(AT.registry, 5.0)
+    with pytest.raises(Limited):
+        await read(client)
+    assert site.seen == []
 
-    site = await serve(busy)
-    client, pauses = await connect(site.url, retries=2)
-    with pytest.raises(OriginUnavailable, match="429"):
-        await client.head(AT, BLOB.digest, BlobKind.BLOB)
-    assert (len(site.seen), len(pauses)) == (3, 2)
+
+HINTS: dict[str, Callable[[], web.StreamResponse]] = {
+    "404": lambda: web.Response(status=404),
+    "403": lambda: web.Response(status=403),
+    "405": lambda: web.Response(status=405),
+    "400": lambda: web.Response(status=400),
+    "501": lambda: web.Response(status=501),
+    "500": lambda: web.Response(status=500),
+    "no length": lambda: web.StreamResponse(),
+    "length 0": lambda: web.Response(body=b""),
+}
+
+
+@pytest.mark.parametrize("hint", HINTS)
+async def test_head_is_only_a_hint(serve: Serve, connect: Connect, hint: str) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.method == "HEAD":
+            return HINTS[hint]()
+        if "manifests" in request.path:
+            return web.Response(body=CONTENT, content_type=OCI_MANIFEST)
+        return await whole(request)
+
+    client, _ = await connect((await serve(answer)).url)
+    assert await client.head(AT, Tag("1"), BlobKind.MANIFEST, ANONYMOUS) == Descriptor(
+        BLOB.digest, len(CONTENT), OCI_MANIFEST, BlobKind.MANIFEST
+    )
+    assert (await client.head(AT, BLOB.digest, BlobKind.BLOB, ANONYMOUS)).size == len(CONTENT)
 
 
 @pytest.mark.parametrize("begins", [False, True], ids=["silent", "headers alone"])
@@ -251,9 +285,9 @@ async def test_a_hanging_origin_is_given_up_in_bounded_time(
     monkeypatch.setattr("proxy.retry.ANSWER_SECONDS", 0.1)
     client, pauses = await connect((await serve(hang)).url, retries=20)
     for question in (
-        client.head(AT, Tag("1.0"), BlobKind.MANIFEST),
-        client.head(AT, BLOB.digest, BlobKind.BLOB),
-        client.listing(AT, "tags/list", {}),
+        client.head(AT, Tag("1.0"), BlobKind.MANIFEST, ANONYMOUS),
+        client.head(AT, BLOB.digest, BlobKind.BLOB, ANONYMOUS),
+        client.listing(AT, "tags/list", "", ANONYMOUS),
     ):
         async with asyncio.timeout(2):
             with pytest.raises(OriginUnavailable, match=r"no answer within 0\.1 s"):
@@ -273,7 +307,7 @@ async def test_a_long_list_may_take_its_time(serve: Serve, connect: Connect, mon
 
     monkeypatch.setattr("proxy.retry.ANSWER_SECONDS", 0.3)
     client, _ = await connect((await serve(slow)).url)
-    assert (await client.listing(AT, "tags/list", {})).body == b"x" * 10
+    assert (await client.listing(AT, "tags/list", "", ANONYMOUS)).body == b"x" * 10
 
 
 async def test_connections_to_upstreams_are_limited(serve: Serve) -> None:
@@ -290,7 +324,8 @@ async def test_connections_to_upstreams_are_limited(serve: Serve) -> None:
     site = await serve(hold)
     upstream = UpstreamSettings(url=site.url, connect_timeout=0.05)
     settings = ProxySettings(upstreams={"registry.example:5000": upstream})
-    async with UpstreamClient(settings, connections=1) as client:
+    board = LimitBoard(ProxyMetrics(CollectorRegistry()), None)
+    async with UpstreamClient(settings, board, connections=1) as client:
         async with client.fetch(AT, BLOB):
             with pytest.raises(OriginUnavailable):
                 await read(client)
@@ -319,7 +354,7 @@ async def test_no_connection_is_unavailable(serve: Serve, connect: Connect, unus
         await read(client)
     assert pauses == []
     with pytest.raises(OriginUnavailable):
-        await client.listing(AT, "tags/list", {})
+        await client.listing(AT, "tags/list", "", ANONYMOUS)
     assert len(pauses) == 1
 
 
@@ -347,7 +382,7 @@ async def test_an_unnamed_registry_is_never_contacted(serve: Serve, connect: Con
         async with client.fetch(elsewhere, BLOB):
             pass
     with pytest.raises(OriginDenied, match="configured"):
-        await client.head(elsewhere, BLOB.digest, BlobKind.BLOB)
+        await client.head(elsewhere, BLOB.digest, BlobKind.BLOB, ANONYMOUS)
     assert site.seen == []
 
 
@@ -379,7 +414,7 @@ async def test_head_tells_digest_size_and_type(serve: Serve, connect: Connect) -
 
     site = await serve(describe)
     client, _ = await connect(site.url)
-    found = await client.head(AT, Tag("1.0"), BlobKind.MANIFEST)
+    found = await client.head(AT, Tag("1.0"), BlobKind.MANIFEST, ANONYMOUS)
     assert found == Descriptor(BLOB.digest, 123, OCI_MANIFEST, BlobKind.MANIFEST)
     assert [(request.method, request.path) for request in site.seen] == [("HEAD", "/v2/team/app/manifests/1.0")]
 
@@ -389,7 +424,7 @@ async def test_head_without_a_digest_is_made_good_by_a_get(serve: Serve, connect
         return web.Response(body=b"{}", content_type=OCI_MANIFEST)
 
     client, _ = await connect((await serve(plain)).url)
-    found = await client.head(AT, Tag("1.0"), BlobKind.MANIFEST)
+    found = await client.head(AT, Tag("1.0"), BlobKind.MANIFEST, ANONYMOUS)
     assert found == Descriptor(Digest.of(b"{}"), 2, OCI_MANIFEST, BlobKind.MANIFEST)
 
 
@@ -406,9 +441,9 @@ async def test_a_head_that_tells_no_length_is_made_good_by_a_get(
         return response
 
     client, _ = await connect((await serve(mute)).url)
-    assert (await client.head(AT, BLOB.digest, BlobKind.BLOB)).size == len(CONTENT)
-    assert (await client.head(AT, BLOB.digest, BlobKind.MANIFEST)).size == len(CONTENT)
-    found = await client.head(AT, Tag("1.0"), BlobKind.MANIFEST)
+    assert (await client.head(AT, BLOB.digest, BlobKind.BLOB, ANONYMOUS)).size == len(CONTENT)
+    assert (await client.head(AT, BLOB.digest, BlobKind.MANIFEST, ANONYMOUS)).size == len(CONTENT)
+    found = await client.head(AT, Tag("1.0"), BlobKind.MANIFEST, ANONYMOUS)
     assert (found.digest, found.size) == (BLOB.digest, len(CONTENT))
 
 
@@ -418,10 +453,10 @@ async def test_the_length_of_nothing_is_told_by_its_digest(serve: Serve, connect
 
     site = await serve(empty)
     client, _ = await connect(site.url)
-    assert (await client.head(AT, Digest.of(b""), BlobKind.BLOB)).size == 0
+    assert (await client.head(AT, Digest.of(b""), BlobKind.BLOB, ANONYMOUS)).size == 0
     assert [request.method for request in site.seen] == ["HEAD"]
     with pytest.raises(OriginUnavailable, match="does not tell the size"):
-        await client.head(AT, BLOB.digest, BlobKind.BLOB)
+        await client.head(AT, BLOB.digest, BlobKind.BLOB, ANONYMOUS)
 
 
 async def test_a_manifest_over_the_limit_is_not_read(serve: Serve, connect: Connect) -> None:
@@ -434,7 +469,7 @@ async def test_a_manifest_over_the_limit_is_not_read(serve: Serve, connect: Conn
 
     client, _ = await connect((await serve(endless)).url)
     with pytest.raises(OriginUnavailable, match="more than"):
-        await client.head(AT, Tag("1.0"), BlobKind.MANIFEST)
+        await client.head(AT, Tag("1.0"), BlobKind.MANIFEST, ANONYMOUS)
 
 
 async def test_the_size_of_a_blob_that_is_signed_for_get_alone(serve: Serve, connect: Connect) -> None:
@@ -443,7 +478,7 @@ async def test_the_size_of_a_blob_that_is_signed_for_get_alone(serve: Serve, con
 
     site = await serve(picky)
     client, _ = await connect(site.url)
-    assert (await client.head(AT, BLOB.digest, BlobKind.BLOB)).size == len(CONTENT)
+    assert (await client.head(AT, BLOB.digest, BlobKind.BLOB, ANONYMOUS)).size == len(CONTENT)
     assert site.seen[-1].headers["Range"] == "bytes=0-0"
 
 
@@ -453,8 +488,8 @@ async def test_lists_are_passed_through(serve: Serve, connect: Connect) -> None:
 
     site = await serve(tags)
     client, _ = await connect(site.url)
-    listing = await client.listing(AT, "tags/list", {"n": "1"})
+    listing = await client.listing(AT, "tags/list", "n=1", ANONYMOUS)
     assert listing.body == b'{"tags":["a"]}'
-    assert listing.headers["Link"] == "</x>; rel=next"
+    assert listing.links == ("</x>; rel=next",)
     assert "X-Other" not in listing.headers
     assert site.seen[0].path_qs == "/v2/team/app/tags/list?n=1"

@@ -171,7 +171,7 @@ async def test_the_client_connects_again_when_the_supernode_is_back() -> None:
         await asyncio.wait_for(listener.welcome.wait(), 5)
     await asyncio.wait_for(listener.lost_it.wait(), 5)
     assert not client.connected
-    assert await client.resolve(AT, Tag("latest"), BlobKind.MANIFEST) is None
+    assert await client.resolve(AT, Tag("latest"), BlobKind.MANIFEST, "anonymous", 60.0) is None
     listener.welcome.clear()
     async with SupernodeServer(SupernodeSettings(port=port), CollectorRegistry()):
         await asyncio.wait_for(listener.welcome.wait(), 10)
@@ -186,12 +186,12 @@ async def test_a_tag_is_asked_of_the_origin_by_one_and_told_to_the_other(server:
     for _, listener in clients:
         await asyncio.wait_for(listener.welcome.wait(), 5)
     (first, _), (second, _) = clients
-    asked = await first.resolve(AT, Tag("latest"), BlobKind.MANIFEST)
+    asked = await first.resolve(AT, Tag("latest"), BlobKind.MANIFEST, "anonymous", 60.0)
     assert asked is not None
     assert asked.state == "ask"
-    waiting = asyncio.create_task(second.resolve(AT, Tag("latest"), BlobKind.MANIFEST))
+    waiting = asyncio.create_task(second.resolve(AT, Tag("latest"), BlobKind.MANIFEST, "anonymous", 60.0))
     await asyncio.sleep(0)
-    first.publish(AT, Tag("latest"), BlobKind.MANIFEST, FOUND)
+    first.publish(AT, Tag("latest"), BlobKind.MANIFEST, "anonymous", FOUND, missing=False)
     answer = await waiting
     assert answer is not None
     assert (answer.state, answer.digest, answer.size) == ("fresh", FOUND.digest, 8)
@@ -219,7 +219,7 @@ async def test_a_question_without_an_answer_is_given_up_in_bounded_time(session:
     client, listener = ControlClient(f"http://127.0.0.1:{runner.addresses[0][1]}", wait=0.05), Listener("a")
     running = asyncio.create_task(client.run(listener))
     await asyncio.wait_for(listener.welcome.wait(), 5)
-    assert await client.resolve(AT, Tag("latest"), BlobKind.MANIFEST) is None
+    assert await client.resolve(AT, Tag("latest"), BlobKind.MANIFEST, "anonymous", 60.0) is None
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     await runner.cleanup()

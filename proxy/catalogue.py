@@ -1,0 +1,209 @@
+"""What outlives a restart of what origins said: tags, what manifests name, what everybody may read. One SQLite file.
+
+Losing it costs questions to the origin and nothing else. So commits are not synced, and a failure to write is logged.
+Nothing in it is a secret: of identities it holds those that serve everybody, by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import structlog
+
+from shoal.descriptor import BlobKind, Descriptor
+from shoal.digest import Digest, InvalidDigest
+from shoal.reference import InvalidReference, Location, Tag, parse_tag
+
+log = structlog.get_logger()
+
+CATALOGUE = "catalogue.sqlite"
+"""The file's name in the store's folder."""
+
+MAX_TAGS = 50_000
+MAX_GRANTS = 50_000
+MAX_NAMES = 500_000
+"""Rows of each table; the oldest go first, at a start."""
+
+_VERSION = 1
+_SETTINGS = "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; PRAGMA busy_timeout=1000;"
+_SCHEMA = f"""
+    BEGIN;
+    CREATE TABLE tags (
+        registry TEXT, repository TEXT, tag TEXT, accept TEXT, digest TEXT, size INTEGER, media_type TEXT, at REAL,
+        PRIMARY KEY (registry, repository, tag, accept)
+    ) WITHOUT ROWID;
+    CREATE TABLE names (
+        registry TEXT, repository TEXT, digest TEXT, size INTEGER, at REAL, PRIMARY KEY (registry, repository, digest)
+    ) WITHOUT ROWID;
+    CREATE TABLE grants (
+        registry TEXT, repository TEXT, identity TEXT, at REAL, PRIMARY KEY (registry, repository, identity)
+    ) WITHOUT ROWID;
+    PRAGMA user_version={_VERSION};
+    COMMIT;
+"""
+_PRUNE = "DELETE FROM {0} WHERE at < (SELECT at FROM {0} ORDER BY at DESC LIMIT 1 OFFSET {1})"
+_FLUSH_SECONDS = 0.5
+_MAX_WAITING = 100_000
+"""Changes that wait to be written; beyond, they are dropped."""
+
+_Change = tuple[str, tuple[str | int | float, ...]]
+
+
+class KnownTag(NamedTuple):
+    """What a tag stood for when the origin was last asked. `accept` is the client's where it changes the answer."""
+
+    location: Location
+    tag: Tag
+    accept: str
+    descriptor: Descriptor
+
+
+class Catalogue:
+    """An async context manager; writes are collected and done in a thread. Without a file it forgets everything."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._database: sqlite3.Connection | None = None
+        self._changes: list[_Change] = []
+        self._wake = asyncio.Event()
+        self._writer: asyncio.Task[None] | None = None
+        self.tags: Sequence[KnownTag] = ()
+        """As they were at the start."""
+        self.grants: Sequence[tuple[Location, str]] = ()
+        """Repositories at the start, and the identity as which everybody might read them."""
+
+    async def __aenter__(self) -> Self:
+        if self._path is not None:
+            await asyncio.to_thread(self._open, self._path)
+            self._writer = asyncio.create_task(self._write())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.cancel()
+            await asyncio.gather(self._writer, return_exceptions=True)
+            await asyncio.to_thread(self._flush)
+        if self._database is not None:
+            self._database.close()
+
+    def remember(self, known: KnownTag) -> None:
+        """A tag stands for this now."""
+        (registry, repository), found = (known.location.registry, known.location.repository), known.descriptor
+        row = (registry, repository, known.tag, known.accept, found.digest, found.size, found.media_type, time.time())
+        self._change("INSERT OR REPLACE INTO tags VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+    def forget(self, location: Location, tag: Tag) -> None:
+        """The origin has this tag no more."""
+        where = "registry = ? AND repository = ? AND tag = ?"
+        self._change(f"DELETE FROM tags WHERE {where}", (location.registry, location.repository, tag))
+
+    def name(self, location: Location, blobs: Iterable[Descriptor]) -> None:
+        """A manifest of this repository names these blobs, or they are its manifests."""
+        now = time.time()
+        for blob in blobs:
+            row = (location.registry, location.repository, blob.digest, blob.size, now)
+            self._change("INSERT OR REPLACE INTO names VALUES (?, ?, ?, ?, ?)", row)
+
+    def grant(self, location: Location, identity: str) -> None:
+        """Everybody may read this repository, as this identity."""
+        row = (location.registry, location.repository, identity, time.time())
+        self._change("INSERT OR REPLACE INTO grants VALUES (?, ?, ?, ?)", row)
+
+    def revoke(self, location: Location, identity: str) -> None:
+        """The origin says no to this identity."""
+        where = "registry = ? AND repository = ? AND identity = ?"
+        self._change(f"DELETE FROM grants WHERE {where}", (location.registry, location.repository, identity))
+
+    async def named(self, location: Location, digest: Digest) -> int | None:
+        """The size that a manifest of this repository gave for a blob; None where none named it."""
+        if self._database is None:
+            return None
+        return await asyncio.to_thread(self._named, location, digest)
+
+    # --- in a thread ----------------------------------------------------------------------------------------------
+
+    def _open(self, path: Path) -> None:
+        try:
+            try:
+                self._load(path)
+            except (sqlite3.Error, ValueError, TypeError) as error:
+                log.warning("catalogue.rebuilt", path=str(path), reason=str(error))
+                if self._database is not None:
+                    self._database.close()
+                for suffix in ("", "-wal", "-shm"):
+                    path.with_name(path.name + suffix).unlink(missing_ok=True)
+                self._load(path)
+        except (sqlite3.Error, OSError, ValueError, TypeError) as error:
+            log.warning("catalogue.unusable", path=str(path), error=str(error))
+            self._database = None
+
+    def _load(self, path: Path) -> None:
+        database = self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        database.executescript(_SETTINGS)
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            database.executescript(_SCHEMA)
+        elif version != _VERSION:
+            raise ValueError(f"version {version} instead of {_VERSION}")
+        for table, most in (("tags", MAX_TAGS), ("names", MAX_NAMES), ("grants", MAX_GRANTS)):
+            database.execute(_PRUNE.format(table, most))
+        self.tags = [
+            known
+            for row in database.execute("SELECT registry, repository, tag, accept, digest, size, media_type FROM tags")
+            if (known := _known_tag(row)) is not None
+        ]
+        rows = database.execute("SELECT registry, repository, identity FROM grants")
+        self.grants = [(Location.parse(registry, repository), identity) for registry, repository, identity in rows]
+
+    def _named(self, location: Location, digest: Digest) -> int | None:
+        assert self._database is not None
+        where = "registry = ? AND repository = ? AND digest = ?"
+        try:
+            found = self._database.execute(
+                f"SELECT size FROM names WHERE {where}",
+                (location.registry, location.repository, digest),
+            ).fetchone()
+        except sqlite3.Error as error:
+            log.warning("catalogue.failed", error=str(error))
+            return None
+        return found[0] if found is not None and isinstance(found[0], int) else None
+
+    def _flush(self) -> None:
+        changes, self._changes = self._changes, []
+        if self._database is None or not changes:
+            return
+        try:
+            self._database.execute("BEGIN")
+            for statement, row in changes:
+                self._database.execute(statement, row)
+            self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            log.warning("catalogue.failed", error=str(error))
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+
+    def _change(self, statement: str, row: tuple[str | int | float, ...]) -> None:
+        if self._path is not None and len(self._changes) < _MAX_WAITING:
+            self._changes.append((statement, row))
+            self._wake.set()
+
+    async def _write(self) -> None:
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(_FLUSH_SECONDS)
+            self._wake.clear()
+            await asyncio.to_thread(self._flush)
+
+
+def _known_tag(row: tuple[str, str, str, str, str, int, str]) -> KnownTag | None:
+    registry, repository, tag, accept, digest, size, media_type = row
+    try:
+        descriptor = Descriptor(Digest(digest), int(size), media_type, BlobKind.MANIFEST)
+        return KnownTag(Location.parse(registry, repository), parse_tag(tag), accept, descriptor)
+    except (InvalidDigest, InvalidReference):
+        return None

@@ -1,0 +1,67 @@
+"""How much upstreams let themselves be asked: their `RateLimit-*` headers, and silence after a 429."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from proxy.metrics import ProxyMetrics
+from shoal.reference import Registry
+
+DEFAULT_QUIET_SECONDS = 30.0
+"""How long an upstream is left alone that answered 429 and did not say for how long."""
+
+MAX_QUIET_SECONDS = 3600.0
+_MAX_REGISTRIES = 256
+_NUMBER = re.compile(r"\s*([0-9]{1,12})")
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """What an upstream said last: requests allowed in its window, and how many of them are left."""
+
+    limit: int | None
+    remaining: int | None
+
+
+class LimitBoard:
+    """What upstreams last said of their limits, for metrics and people; a 429 is told to the cluster."""
+
+    def __init__(self, metrics: ProxyMetrics, tell: Callable[[Registry, float], None] | None) -> None:
+        """`tell` the cluster that an upstream is to be left alone for so many seconds."""
+        self._metrics = metrics
+        self._tell = tell
+        self.limits: dict[Registry, RateLimit] = {}
+
+    def limit(self, registry: Registry, limit: RateLimit) -> None:
+        """What an answer said."""
+        if registry in self.limits or len(self.limits) < _MAX_REGISTRIES:
+            self.limits[registry] = limit
+            if limit.limit is not None:
+                self._metrics.rate_limit.labels(registry).set(limit.limit)
+            if limit.remaining is not None:
+                self._metrics.rate_limit_remaining.labels(registry).set(limit.remaining)
+
+    def quiet(self, registry: Registry, seconds: float) -> None:
+        """The upstream answered 429: it is left alone for so long."""
+        self._metrics.limited.labels(registry).inc()
+        if self._tell is not None:
+            self._tell(registry, seconds)
+
+
+def parse_rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
+    """`RateLimit-Limit` and `RateLimit-Remaining` as Docker Hub has them (`100;w=21600`); None where there are none."""
+    limit = _number(headers.get("RateLimit-Limit"))
+    remaining = _number(headers.get("RateLimit-Remaining"))
+    return None if limit is remaining is None else RateLimit(limit, remaining)
+
+
+def quiet_seconds(retry_after: float | None) -> float:
+    """For how long an upstream is left alone after a 429 whose `Retry-After` is this."""
+    return DEFAULT_QUIET_SECONDS if retry_after is None else min(max(retry_after, 1.0), MAX_QUIET_SECONDS)
+
+
+def _number(text: str | None) -> int | None:
+    match = _NUMBER.match(text) if text is not None else None
+    return int(match[1]) if match is not None else None

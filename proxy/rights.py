@@ -1,0 +1,68 @@
+"""Who may read which repository, as the origin last said it. No I/O; time in seconds is passed in.
+
+A yes to a client's own credentials is short, and theirs alone. What everybody may read stays so until the origin says
+otherwise: each question about a tag asks that too, and content that was once given to everybody is no secret.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TypeVar
+
+from peer.origin import OriginDenied
+from proxy.identity import Identity
+from shoal.reference import Location
+
+REFUSED_SECONDS = 5.0
+"""How long a no is given without asking again: clients ask several times in a row."""
+
+MAX_ENTRIES = 50_000
+
+_Key = tuple[Location, str]
+_V = TypeVar("_V")
+
+
+class Rights:
+    """The origin's word on each repository and identity, bounded in number."""
+
+    def __init__(self, seconds: float) -> None:
+        """`seconds`: how long a yes to a client's own credentials is good for."""
+        self._seconds = seconds
+        self._granted: OrderedDict[_Key, float] = OrderedDict()
+        self._refused: OrderedDict[_Key, tuple[OriginDenied, float]] = OrderedDict()
+
+    def are_granted(self, location: Location, identity: Identity, now: float) -> bool:
+        """Whether this identity may read there, as far as is known."""
+        return now < self._granted.get((location, identity.key), 0.0)
+
+    def refusal(self, location: Location, identity: Identity, now: float) -> OriginDenied | None:
+        """The origin's no, as long as it is fresh."""
+        error, until = self._refused.get((location, identity.key), (None, 0.0))
+        return error if now < until else None
+
+    def grant(self, location: Location, identity: Identity, now: float) -> bool:
+        """The origin lets this identity read there. True where that is news."""
+        key = location, identity.key
+        self._refused.pop(key, None)
+        is_news = key not in self._granted
+        _put(self._granted, key, now + self._seconds if identity.is_client else float("inf"))
+        return is_news
+
+    def refuse(self, location: Location, identity: Identity, error: OriginDenied, now: float) -> None:
+        """The origin does not let this identity read there, or not any more."""
+        key = location, identity.key
+        self._granted.pop(key, None)
+        _put(self._refused, key, (error, now + REFUSED_SECONDS))
+
+    def forget(self, location: Location) -> None:
+        """Ask the origin anew."""
+        for table in (self._granted, self._refused):
+            for key in [key for key in table if key[0] == location]:
+                del table[key]
+
+
+def _put(table: OrderedDict[_Key, _V], key: _Key, value: _V) -> None:
+    table[key] = value
+    table.move_to_end(key)
+    if len(table) > MAX_ENTRIES:
+        table.popitem(last=False)
