@@ -15,6 +15,7 @@ from rich.console import Console
 
 import shoal.cli.daemon
 from peer.store import StoreError
+from proxy.admission import RulesUnusable
 from proxy.certificates import AuthorityUnusable
 from proxy.settings import CredentialsUnreadable
 from shoal.cli.config import config
@@ -142,7 +143,7 @@ def _failures() -> Iterator[None]:
         yield
     except (OSError, StoreError, PullFailed, AuthorityUnusable) as error:
         raise click.ClickException(str(error)) from None
-    except CredentialsUnreadable as error:
+    except (CredentialsUnreadable, RulesUnusable) as error:
         raise BadConfiguration(str(error)) from None
 
 

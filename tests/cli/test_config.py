@@ -45,3 +45,10 @@ def test_the_authority_does_not_lie_in_the_store(tmp_path: Path) -> None:
     done = shoal("config", "ca", SHOAL_PROXY__TUNNEL__CA=f"{tmp_path}/store/ca", SHOAL_PEER__STORE=f"{tmp_path}/store")
     assert done.returncode == 2
     assert "must not lie in the store" in done.stderr
+
+
+def test_rules_that_cannot_be_read_stop_the_start(tmp_path: Path) -> None:
+    settings = {"SHOAL_PROXY__ADMISSION__FILE": f"{tmp_path}/rules.toml", "SHOAL_PEER__STORE": f"{tmp_path}/store"}
+    done = shoal("peer", **settings)
+    assert done.returncode == 2
+    assert f"{tmp_path}/rules.toml: cannot be read" in done.stderr
