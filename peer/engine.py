@@ -167,10 +167,13 @@ class Engine:
         """What a manifest that was read at this location said of a blob."""
         return self._plans.known(digest, location)
 
-    async def open(self, blob: Descriptor, location: Location, asked: Asked | None = None) -> OpenBlob:
+    async def open(
+        self, blob: Descriptor, location: Location, asked: Asked | None = None, since: float | None = None
+    ) -> OpenBlob:
         """The blob from the store, or on its way, which is begun where nobody has; `asked`: ranges of it alone.
 
-        Raises `DownloadFailed`, or the `OriginError` with which `location` has refused it already.
+        `since`: from when on its client waits, in seconds of the monotonic clock; None: from now on. Raises
+        `DownloadFailed`, or the `OriginError` with which `location` has refused it already.
         """
         stored = self._open_stored(blob.digest)
         if stored is not None:
@@ -183,13 +186,13 @@ class Engine:
         following = self._plans.following(blob.digest, location) if ahead else []
         progress = await self._shelf.open(blob, location, following, asked)
         if progress is None:
-            return await self.open(blob, location, asked)  # it was stored meanwhile
+            return await self.open(blob, location, asked, since)  # it was stored meanwhile
         if progress.readers.error is not None:
             raise progress.readers.error
         reader = progress.readers.enter(location, is_ranged=asked is not None)
         if key in self.machine.sought:
             now = time.monotonic()
-            self.machine.asks(key, reader.number, asked, now)
+            self.machine.asks(key, reader.number, asked, now, since)
             self.machine.demand(key, location, now)
             self._carry_out_soon()
             place = self.machine.sought[key].places[location]
@@ -221,6 +224,11 @@ class Engine:
         for key, have, _ in opened:
             if have:
                 self._hash_on(key)
+        self._carry_out_soon()
+
+    def crowded(self) -> None:
+        """A blob waits for room."""
+        self.machine.make_room()
         self._carry_out_soon()
 
     def reading(self, key: BlobKey, reader: int, piece: int, waits_since: float | None) -> None:

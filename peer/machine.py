@@ -121,12 +121,12 @@ class Machine:
         for sought in opened[1 if asked is not None else 0 :]:
             self._fetch_unless_helped(sought, now)
 
-    def asks(self, key: BlobKey, reader: int, asked: Asked | None, now: float) -> None:
-        """A reader comes that wants these ranges, or all; `demand` follows."""
+    def asks(self, key: BlobKey, reader: int, asked: Asked | None, now: float, since: float | None = None) -> None:
+        """A reader comes that wants these ranges, or all, and whose client waits since then; `demand` follows."""
         sought = self.sought[key]
         scope = sought.book.scope
         sought.widen(asked)
-        sought.unanswered[reader] = now
+        sought.unanswered[reader] = now if since is None else since
         if asked is not None:
             sought.book.asked[reader] = asked.pieces(sought.layout)
             sought.book.readers[reader] = sought.layout.at(asked.ranges[0].start)
@@ -222,6 +222,11 @@ class Machine:
         sought.told_at, sought.is_answered = now, False
         self.announcing.opened([sought])
         self.exchange.share_again(sought, now)
+
+    def make_room(self) -> None:
+        """Another blob is to be opened and there is no room: put away what nobody reads."""
+        for sought in list(self.sought.values()):
+            self._park_unless_used(sought)
 
     # --- what the runner did ----------------------------------------------------------------------------------------
 
@@ -393,15 +398,15 @@ class Machine:
         if self.connected and few and now - max(sought.sought_at, sought.told_at) > _SEEK_SECONDS:
             sought.sought_at = now
             self.announcing.seek(sought)
-        if not sought.book.readers and not sought.book.lacking and now - sought.idle_since > _PARK_SECONDS:
-            self._park(sought)
+        if now - sought.idle_since > _PARK_SECONDS:
+            self._park_unless_used(sought)
 
     def _hasten(self, sought: Sought, now: float) -> None:
         self.waiting.hasten(sought, now, alone=self._is_alone(sought, now))
 
-    def _park(self, sought: Sought) -> None:
-        """Nobody reads a blob, and what was asked for of it is there: it is saved as it is."""
-        if sought.pieces.missing:
+    def _park_unless_used(self, sought: Sought) -> None:
+        """Where nobody reads a blob, and what was asked for of it is there, it is saved as it is."""
+        if sought.pieces.missing and not sought.book.lacking and not sought.book.readers and not sought.unanswered:
             self._close(sought.key)
             self.exchange.sharing.withdraw(sought.key)
             self.announcing.gave_up(sought.key)

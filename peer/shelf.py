@@ -11,7 +11,7 @@ import structlog
 from peer.asked import Asked
 from peer.blob import BlobInProgress, store_failed
 from peer.budget import Budget
-from peer.errors import DigestMismatch, Stopping
+from peer.errors import DigestMismatch, DownloadFailed, Stopping
 from peer.partial import Partial
 from peer.readers import Readers
 from peer.store import Store, StoreError
@@ -23,6 +23,8 @@ log = structlog.get_logger()
 
 _MAX_AHEAD = 10_000
 """Blobs that wait to be opened ahead; beyond, the oldest is left to be asked for."""
+_ROOM_SECONDS = 4.0
+"""For which a blob that a client asks for waits until there is room for it."""
 T = TypeVar("T")
 
 
@@ -31,6 +33,9 @@ class Owner(Protocol):
 
     def opened(self, blobs: Sequence[BlobInProgress], location: Location, asked: Asked | None) -> None:
         """These blobs are open, in the order in which they are wanted; `asked`: ranges of the first one alone."""
+
+    def crowded(self) -> None:
+        """A blob waits for room."""
 
     def reading(self, key: BlobKey, reader: int, piece: int, waits_since: float | None) -> None:
         """A reader stands at a piece."""
@@ -71,8 +76,7 @@ class Shelf:
         if key in self.blobs:
             return self.blobs[key]
         if key not in self._opening:
-            async with self._room:
-                await self._room.wait_for(lambda: len(self.blobs) + len(self._opening) < self._most)
+            await self._wait_for_room(blob)
             if self._stopping:
                 raise Stopping("the daemon is shutting down")
         if key not in self._opening:
@@ -110,6 +114,19 @@ class Shelf:
     async def saved(self) -> None:
         """Wait until what there is of failed blobs is saved."""
         await asyncio.gather(*self._saving.values(), return_exceptions=True)
+
+    async def _wait_for_room(self, blob: Descriptor) -> None:
+        """Raises `DownloadFailed` where there is none for longer than clients wait."""
+        if not self._has_room():
+            self._owner.crowded()
+        try:
+            async with asyncio.timeout(_ROOM_SECONDS), self._room:
+                await self._room.wait_for(self._has_room)
+        except TimeoutError:
+            raise DownloadFailed(f"no room for {blob.digest} beside {len(self.blobs)} blobs on their way") from None
+
+    def _has_room(self) -> bool:
+        return len(self.blobs) + len(self._opening) < self._most
 
     # --- opening ------------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ _LONG_RUN = 16 * MIB
 _SHARED_RUN, _SHARED_STREAMS = 2 * MIB, 2
 """Bytes of such a stream, and their number, where neighbours fetch other parts of the same blob."""
 _RESCUE_RUN = 1 * MIB
-"""Bytes that are fetched at once for a reader to whom nobody gives them, where no supernode can give a lease."""
+"""Bytes that are fetched at once for a reader to whom nobody gives them."""
 _HASTY_RUN, _LONG_HASTY_RUN = 8 * MIB, 64 * MIB
 """Bytes of a stream that brings what the reader of a range waits for, and those where as many before it were read.
 Containerd reads a blob at several places in steps of 8 MiB."""
@@ -202,13 +202,14 @@ class Sourcing:
         return late
 
     def rescue(self, sought: Sought, piece: int, now: float, *, alone: bool) -> None:
-        """A reader waits for `piece` and nobody gives it: fetch it, and `alone` a little more, at once."""
+        """A reader waits for `piece` and nobody gives it: fetch it at once, and a little more, where this peer is
+        `alone` of anything, else of what no neighbour has."""
         place = sought.place(now)
         open_pieces = sought.book.unleased
         if place is None or not place.ranges or not open_pieces >> piece & 1:
             return
-        most = max(1, _RESCUE_RUN // sought.layout.piece_size) if alone else 1
-        run = min(leading_run(open_pieces, piece), most)
+        spare = open_pieces if alone else open_pieces & ~sought.book.available
+        run = max(1, min(leading_run(spare, piece), _RESCUE_RUN // sought.layout.piece_size))
         chosen = run_of(piece, run)
         self._begin(self._stream(sought, place, None, chosen, now), chosen)
         self._tell_coming(sought)

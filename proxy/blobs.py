@@ -66,7 +66,8 @@ class BlobFrontend:
         selection = select(request, target.digest, size, UNKNOWN_TYPE)
         headers.update(selection.headers)
         asked = self._asked(selection, size)
-        async with await self._source.open(Descriptor(target.digest, size), target.location, asked) as opened:
+        blob = Descriptor(target.digest, size)
+        async with await self._source.open(blob, target.location, asked, call.started_at) as opened:
             if opened.descriptor.size != size:
                 message = f"{target.digest} has {opened.descriptor.size} bytes here, {size} were expected"
                 raise SizeDiffers(message, opened.descriptor.size)

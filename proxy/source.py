@@ -53,8 +53,11 @@ class BlobSource(Protocol):
     def named(self, digest: Digest, location: Location) -> Descriptor | None:
         """What a manifest that was read at `location` said of a blob; None where none named it."""
 
-    async def open(self, blob: Descriptor, location: Location, asked: Asked | None = None) -> Blob:
+    async def open(
+        self, blob: Descriptor, location: Location, asked: Asked | None = None, since: float | None = None
+    ) -> Blob:
         """The blob, or the download of it that this begins or joins; returns at once. Raises `DownloadFailed`.
 
-        `asked`: the ranges that are wanted of it, and what is to be fetched behind them; None: all of it.
+        `asked`: the ranges that are wanted of it, and what is to be fetched behind them; None: all of it. `since`: from
+        when on the client waits, by the monotonic clock.
         """

@@ -52,13 +52,13 @@ async def stack() -> AsyncIterator[contextlib.AsyncExitStack]:
 def start(stack: contextlib.AsyncExitStack, origin: MemoryOrigin, tmp_path: Path) -> Start:
     """Starts an engine by name; the same name has the same store."""
 
-    async def begin(name: str, supernode: SupernodeServer | None = None) -> Engine:
+    async def begin(name: str, supernode: SupernodeServer | None = None, budget: Budget | None = None) -> Engine:
         store = Store(tmp_path / name)
         store.open()
         stack.callback(store.close)
         control = ControlClient(f"http://127.0.0.1:{supernode.port}") if supernode else None
         settings = PeerSettings(host="127.0.0.1", port=0, origin_wait=0.5)
-        engine = Engine(settings, store, origin, control, CollectorRegistry(), Budget())
+        engine = Engine(settings, store, origin, control, CollectorRegistry(), budget or Budget())
         await stack.enter_async_context(engine)
         await until(lambda: supernode is None or engine.machine.connected)
         return engine

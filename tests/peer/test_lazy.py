@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import pytest
 
 from peer.asked import Asked, Behind
+from peer.budget import Budget
 from peer.errors import DownloadFailed
 from shoal.descriptor import Descriptor
 from shoal.digest import Digest
@@ -216,3 +217,19 @@ async def test_a_wrong_blob_is_found_though_ranges_of_it_were_given(start: Start
     with pytest.raises(DownloadFailed):
         await read(engine, blob)
     assert engine.store.size(blob.digest) is None
+
+
+async def test_blobs_that_nobody_reads_make_room_and_others_do_not(
+    start: Start, origin: MemoryOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peer.shelf._ROOM_SECONDS", 0.3)
+    engine = await start("a", budget=Budget(open_blobs=2))
+    blobs = [origin.put(random_bytes(MIB, name)) for name in range(4)]
+    for blob in blobs:
+        assert await read_ranges(engine, blob, (0, 9), behind=Behind.NOTHING) == origin.contents[blob.digest][:9]
+    assert origin.sent == 4 * LAYOUT.piece_size
+    origin.gate.clear()
+    asked = Asked((ByteRange(MIB - 9, MIB),), Behind.NOTHING)
+    async with await engine.open(blobs[0], AT, asked), await engine.open(blobs[1], AT, asked):
+        with pytest.raises(DownloadFailed, match="no room"):
+            await engine.open(blobs[2], AT, asked)

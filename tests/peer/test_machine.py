@@ -722,6 +722,18 @@ def test_a_partial_blob_that_nobody_reads_is_put_away() -> None:
     assert KEY not in world.machine.sought
 
 
+def test_where_another_blob_needs_the_room_what_nobody_reads_is_put_away_at_once() -> None:
+    world = World(supernode=False)
+    world.open_for((12, 13), behind=Behind.NOTHING)
+    (fetch,) = world.look(Fetch)
+    world.bring(fetch.stream, 12)
+    world.machine.make_room()
+    assert world.look(Park) == []
+    world.machine.left(KEY, 1, world.now)
+    world.machine.make_room()
+    assert world.look(Park) == [Park(KEY)]
+
+
 def test_a_reader_that_leaves_cancels_nothing() -> None:
     world = World(supernode=False)
     world.open_for((4, COUNT), behind=Behind.NOTHING)
@@ -748,6 +760,15 @@ def test_a_client_without_a_byte_is_answered_with_the_origins_error_in_time(supe
     (answer,) = world.look(Answer)
     assert (answer.blob, answer.reader) == (KEY, 1)
     assert "docker.io sent nothing for 3 s" in str(answer.error)
+
+
+def test_what_a_client_has_waited_before_it_reads_counts() -> None:
+    world = World(supernode=False)
+    world.now = 3.0
+    world.open()
+    world.machine.asks(KEY, 1, None, world.now, since=0.0)
+    world.wait(1.75)
+    assert len(world.look(Answer)) == 1
 
 
 def test_a_client_whose_blob_moves_begins_without_its_first_byte() -> None:

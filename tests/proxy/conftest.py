@@ -160,7 +160,9 @@ class MemoryEngine:
             return Descriptor(digest, size)
         return self.plans.known(digest, location) or self.sizes.get(digest)
 
-    async def open(self, blob: Descriptor, location: Location, asked: Asked | None = None) -> MemoryBlob:
+    async def open(
+        self, blob: Descriptor, location: Location, asked: Asked | None = None, since: float | None = None
+    ) -> MemoryBlob:
         self.opened.append(blob)
         self.asked.append(asked)
         if self.open_error is not None:
