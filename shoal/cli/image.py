@@ -83,9 +83,15 @@ def own_platform() -> Platform:
     return Platform("linux", _ARCHITECTURES.get(machine.machine(), machine.machine()))
 
 
-async def pull(registry_url: str, reference: Reference, platform: Platform, progress: Progress) -> PulledImage:
-    """Read an image through the mirror at `registry_url` (`http://host:port`); raises `PullFailed`."""
-    async with aiohttp.ClientSession(timeout=_TIMEOUT, auto_decompress=False) as session:
+async def pull(
+    registry_url: str, reference: Reference, platform: Platform, progress: Progress, authorization: str | None = None
+) -> PulledImage:
+    """Read an image through the mirror at `registry_url` (`http://host:port`); raises `PullFailed`.
+
+    `authorization`: what the mirror is sent in the header of that name, for the registry to judge.
+    """
+    headers = {"Authorization": authorization} if authorization is not None else {}
+    async with aiohttp.ClientSession(timeout=_TIMEOUT, auto_decompress=False, headers=headers) as session:
         return await _Pull(session, registry_url, reference, progress).run(platform)
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from shoal.cli.configuration import Configuration
+from shoal.fields import check_proxy_url
 from shoal.logs import set_up
 from shoal.settings import Override, SettingsError, load
 from shoal.toml import KeyPath, dump
@@ -39,7 +40,8 @@ class Invocation:
         `defaults` are values that this command has where nobody says otherwise. Raises `BadConfiguration`.
         """
         try:
-            configuration = load(Configuration, self.file, os.environ, self.overrides, defaults)
+            ways_out = {"proxy": environment_proxies(os.environ)}
+            configuration = load(Configuration, self.file, os.environ, self.overrides, {**ways_out, **defaults})
         except SettingsError as error:
             raise BadConfiguration(str(error)) from None
         if self.print_config:
@@ -47,6 +49,29 @@ class Invocation:
             click.get_current_context().exit()
         set_up(configuration.log)
         return configuration
+
+
+def environment_proxies(environ: Mapping[str, str]) -> dict[str, object]:
+    """What `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` say, in either case, as keys of the table `proxy`.
+
+    Raises `BadConfiguration` for a proxy that is not spoken to over HTTP.
+    """
+    found: dict[str, object] = {}
+    for key in ("http_proxy", "https_proxy"):
+        variable = key if environ.get(key) else key.upper()
+        text = environ.get(variable, "")
+        if not text:
+            continue
+        url = text if "://" in text else f"http://{text}"
+        try:
+            check_proxy_url(variable, url)
+        except ValueError as error:
+            raise BadConfiguration(f"environment variable {error}") from None
+        found[key] = url
+    excluded = environ.get("no_proxy") or environ.get("NO_PROXY", "")
+    if excluded:
+        found["no_proxy"] = [entry for entry in (part.strip() for part in excluded.split(",")) if entry]
+    return found
 
 
 def _invocation(context: click.Context) -> Invocation:

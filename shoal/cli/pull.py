@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import AsyncIterator
 
 import msgspec
 import structlog
 
 from peer.store import StoreBusy
+from proxy.credentials import NodeCredentials
 from shoal.cli.configuration import Configuration
 from shoal.cli.image import Progress, PulledImage, PullFailed, pull
 from shoal.cli.node import Node
@@ -24,20 +26,24 @@ _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 async def pull_into_store(
     configuration: Configuration, reference: Reference, platform: Platform, progress: Progress
 ) -> PulledImage:
-    """Pull an image; raises `PullFailed`, `StoreError` and `OSError`."""
+    """Pull an image; raises `PullFailed`, `StoreError`, `CredentialsUnreadable` and `OSError`."""
     registry = reference.registry
-    if configuration.proxy.upstream(registry) is None:
+    upstream = configuration.proxy.upstream(registry)
+    if upstream is None and not configuration.proxy.any_upstream:
         known = ", ".join(sorted(configuration.proxy.upstreams))
         raise PullFailed(f"no upstream {registry!r} is configured (there is: {known}; add one with --upstream)")
+    # who may read the configuration may pull as the node
+    identity = await NodeCredentials(registry, upstream, time.monotonic).get() if upstream is not None else None
+    authorization = identity.authorization if identity is not None else None
     try:
         async with _short_lived(configuration) as node:
-            return await pull(_url("127.0.0.1", node.proxy.port), reference, platform, progress)
+            return await pull(_url("127.0.0.1", node.proxy.port), reference, platform, progress, authorization)
     except StoreBusy as busy:
         proxy = configuration.proxy
         url = _url(_LOOPBACK.get(proxy.host, proxy.host), proxy.port)
         log.info("pull.through_daemon", url=url)
         try:
-            return await pull(url, reference, platform, progress)
+            return await pull(url, reference, platform, progress, authorization)
         except PullFailed as error:
             raise PullFailed(f"{busy}; through its proxy at {url}: {error}") from None
 
