@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BENCH ?= all
 
-.PHONY: demo test lint format lock bench bench-report clean
+.PHONY: demo test compatibility lint format lock bench bench-report clean
 
 # JSON=1 prints the outcome as one JSON object
 demo: $(VENV)/.installed
@@ -12,6 +12,11 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest $(ARGS)
+
+# All clients and origins; builds those that Debian lacks by Go, and writes docs/compatibility.md
+compatibility: $(VENV)/.installed
+	$(BIN)/python -m tests.world.tools
+	SHOAL_COMPATIBILITY=1 SHOAL_COMPATIBILITY_PAGE=docs/compatibility.md $(BIN)/python -m pytest tests/compatibility $(ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check

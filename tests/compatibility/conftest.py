@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ import pytest
 
 from bench.images import BenchImage, write_image
 from bench.origin import PROGRAM
+from tests.compatibility.page import Outcome, page
 from tests.world.built_clients import BUILT
 from tests.world.certificates import Authority
 from tests.world.clients import DEBIAN, Client
@@ -25,6 +26,9 @@ from tests.world.tokens import TokenServer
 
 ALL = os.environ.get("SHOAL_COMPATIBILITY") == "1"
 """Whether the clients that have to be built take part (`make compatibility`), or those of Debian alone."""
+
+PAGE = os.environ.get("SHOAL_COMPATIBILITY_PAGE", "")
+"""Where to write what was found; empty: nowhere."""
 
 CLIENTS: tuple[type[Client], ...] = (*DEBIAN, *BUILT) if ALL else DEBIAN
 LAYERS = [1_500_000, 300_000, 3_000_000]
@@ -116,3 +120,32 @@ def node(client: Client, origins: Origins, tmp_path_factory: pytest.TempPathFact
 def lone_node(folder: Path, upstream: str) -> Node:
     """A node without a supernode whose default upstream is asked for a tag each time."""
     return Node(folder, {"docker.io": upstream}, settings={"SHOAL_PROXY__TAG_FRESHNESS": "0s"})
+
+
+_found: list[Outcome] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keep what becomes of tests that the page tells of."""
+    report = yield
+    callspec = getattr(item, "callspec", None)
+    is_over = report.when == "call" or (report.when == "setup" and not report.passed)
+    if is_over and callspec is not None and isinstance(item, pytest.Function):
+        parameters = dict(callspec.params)
+        subject = parameters.pop("client", None)
+        rest = [str(value) for value in parameters.values()]
+        name = subject.name if subject is not None else (rest.pop(0) if rest else "")
+        situation = item.originalname + (f"[{rest[0]}]" if rest else "")
+        reason = report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else ""
+        properties = tuple((str(key), str(value)) for key, value in report.user_properties)
+        _found.append(Outcome(name, situation, report.outcome, reason, properties))
+    return report
+
+
+def pytest_sessionfinish() -> None:
+    """Write the page."""
+    if PAGE:
+        order = [client.name for client in CLIENTS]
+        found = sorted(_found, key=lambda each: order.index(each.subject) if each.subject in order else len(order))
+        Path(PAGE).write_text(page(found))

@@ -4,6 +4,7 @@ The suite pulls what it has just pushed: pushes go to the origin, all reads to t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,12 +14,19 @@ from tests.compatibility.conformance import judge
 from tests.compatibility.conftest import ALL, Origins, lone_node
 from tests.world.front import Front
 from tests.world.registries import Olareg, Registry
-from tests.world.tools import require_tool
+from tests.world.tools import TOOLS, require_tool
+
+VERSIONS = {
+    "olareg": TOOLS["olareg"].version,
+    "docker-registry": "2.8, Debian's",
+    "distribution 3": TOOLS["registry"].version,
+}
 
 
-@pytest.fixture(params=["olareg", "docker-registry", "distribution 3"] if ALL else ["olareg"])
+@pytest.fixture(params=VERSIONS if ALL else ["olareg"])
 def url(request: pytest.FixtureRequest, origins: Origins, tmp_path: Path, stack: ExitStack) -> str:
     """The address of an origin; one that passes most of the suite itself is judged always."""
+    request.node.user_properties.append(("version", VERSIONS[request.param]))
     match request.param:
         case "docker-registry":
             return origins.storage.url
@@ -27,7 +35,9 @@ def url(request: pytest.FixtureRequest, origins: Origins, tmp_path: Path, stack:
     return Olareg(tmp_path / "olareg", require_tool("olareg")).start(stack).url
 
 
-def test_a_node_conforms_as_its_origin_does(url: str, tmp_path: Path, stack: ExitStack) -> None:
+def test_a_node_conforms_as_its_origin_does(
+    url: str, tmp_path: Path, stack: ExitStack, record_property: Callable[[str, object], None]
+) -> None:
     node = lone_node(tmp_path / "daemon", url)
     node.start(stack)
     front = Front(url, reads=node.url).start(stack)
@@ -35,7 +45,10 @@ def test_a_node_conforms_as_its_origin_does(url: str, tmp_path: Path, stack: Exi
     for name, address in (("origin", url), ("node", front.url)):
         folder = tmp_path / name
         folder.mkdir()
-        verdicts.append(judge(address.partition("://")[2], f"library/{name}", folder))
+        verdict = judge(address.partition("://")[2], f"library/{name}", folder)
+        record_property(f"{name} passed", verdict.passed.total())
+        record_property(f"{name} failed", verdict.failed.total())
+        verdicts.append(verdict)
     origin, through = verdicts
     assert origin.passed
     assert sorted(through.failed - origin.failed) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -46,7 +47,14 @@ RECORDED = {
 }
 
 
-def test_a_client_asks_as_it_was_recorded(client: Client, node: Node, origins: Origins, stack: ExitStack) -> None:
+def test_a_client_asks_as_it_was_recorded(
+    client: Client,
+    node: Node,
+    origins: Origins,
+    stack: ExitStack,
+    record_property: Callable[[str, object], None],
+) -> None:
+    record_property("version", client.version())
     name = named(client, "manners")
     pushed = origins.image(name)
     front = Front(node.url).start(stack)

@@ -79,17 +79,18 @@ def test_private(client: Client, login: str, origins: Origins, tmp_path: Path, s
     def refused() -> None:
         """By the mirror, and then by the origin."""
         for other in wrong:
-            client.configure(Mirror(node.url, origin=front.url, login=other))
+            client.configure(Mirror(node.url, origin=front.url, login=other, names_registry=False))
             with pytest.raises(ProgramFailed):
                 client.pull(image(name))
 
+    allowed = Mirror(node.url, login=("alice", USERS["alice"]), names_registry=False)
     refused()
-    client.configure(Mirror(node.url, login=("alice", USERS["alice"])))
+    client.configure(allowed)
     assert client.pull(image(name)) == pushed.digest
     assert pushed.digest in node.stored()
     client.forget()
     refused()
-    client.configure(Mirror(node.url, login=("alice", USERS["alice"])))
+    client.configure(allowed)
     before = front.sent["blobs"]
     assert client.pull(image(name)) == pushed.digest
     assert front.sent["blobs"] == before

@@ -39,6 +39,9 @@ class Mirror:
     """Where it goes on to when the mirror fails; empty: to the real registry of that name, which no test reaches."""
     login: tuple[str, str] | None = None
     """The client's own name and password."""
+    names_registry: bool = True
+    """Whether a client that can say the registry in the path does so. The tokens that it asks for are then for a
+    repository of that whole name, which no token server knows."""
 
     @property
     def host(self) -> str:
@@ -132,7 +135,8 @@ class ContainersTool(Client):
 
     def configure(self, mirror: Mirror) -> None:
         """See `Client`."""
-        places = [f"{mirror.host}/{REGISTRY}", *([mirror.origin_host] if mirror.origin else [])]
+        own = f"{mirror.host}/{REGISTRY}" if mirror.names_registry else mirror.host
+        places = [own, *([mirror.origin_host] if mirror.origin else [])]
         mirrors = "".join(f'[[registry.mirror]]\nlocation = "{place}"\ninsecure = true\n' for place in places)
         (self._folder / "registries.conf").write_text(f'[[registry]]\nlocation = "{REGISTRY}"\n{mirrors}')
         self._logins.write_text(docker_config({mirror.host: mirror.login} if mirror.login else {}))

@@ -42,17 +42,20 @@ class TokenServer:
     """By user as the request names him, whether or not his password was right."""
     service: str = "registry.test"
     issuer: str = "tokens.test"
+    address: str = ""
+    """Where clients find it; on loopback without TLS unless told."""
     port: int = 0
     _refresh: dict[str, str] = field(default_factory=dict)
     _signer: Certificate | None = None
 
     def __post_init__(self) -> None:
         (self.port,) = free_ports(1)
+        self.address = self.address or f"http://127.0.0.1:{self.port}"
         self._signer = self.authority.issue(self.issuer)
 
     @property
     def realm(self) -> str:
-        return f"http://127.0.0.1:{self.port}/token"
+        return f"{self.address}/token"
 
     def start(self, stack: ExitStack) -> None:
         """Serve from a thread until `stack` ends."""
