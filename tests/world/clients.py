@@ -135,10 +135,12 @@ class ContainersTool(Client):
 
     def configure(self, mirror: Mirror) -> None:
         """See `Client`."""
-        own = f"{mirror.host}/{REGISTRY}" if mirror.names_registry else mirror.host
-        places = [own, *([mirror.origin_host] if mirror.origin else [])]
-        mirrors = "".join(f'[[registry.mirror]]\nlocation = "{place}"\ninsecure = true\n' for place in places)
-        (self._folder / "registries.conf").write_text(f'[[registry]]\nlocation = "{REGISTRY}"\n{mirrors}')
+        place = f"{mirror.host}/{REGISTRY}" if mirror.names_registry else mirror.host
+        origin = f'"{mirror.origin_host}"\ninsecure = true' if mirror.origin else f'"{REGISTRY}"'
+        (self._folder / "registries.conf").write_text(
+            f'[[registry]]\nprefix = "{REGISTRY}"\nlocation = {origin}\n'
+            f'[[registry.mirror]]\nlocation = "{place}"\ninsecure = true\n'
+        )
         self._logins.write_text(docker_config({mirror.host: mirror.login} if mirror.login else {}))
 
 
