@@ -143,6 +143,19 @@ def test_a_revoked_token_is_replaced(digest: str, origins: Origins, tmp_path: Pa
     assert client.pull(f"library/{NAME}:later") == other.digest
 
 
+def test_who_asks_for_tokens_of_the_whole_path_goes_on_to_the_origin(
+    digest: str, origins: Origins, tmp_path: Path, stack: ExitStack
+) -> None:
+    """podman and skopeo want tokens for `docker.io/library/NAME` where the path says that, and get none."""
+    front = Front(origins.token_front.target).start(stack)
+    node = Node(tmp_path / "node", {"docker.io": front.url})
+    node.start(stack)
+    client = Skopeo(stack)
+    client.configure(Mirror(node.url, origin=front.url, login=("alice", USERS["alice"])))
+    assert client.pull(f"library/{NAME}:latest") == digest
+    assert node.stored() == set()
+
+
 @pytest.mark.parametrize("login", [None, ("alice", "wrong"), ("bob", USERS["bob"]), ("alice", USERS["alice"])])
 def test_the_registry_of_tokens_judges_without_a_node_as_it_should(
     login: tuple[str, str] | None, digest: str, origins: Origins

@@ -141,7 +141,8 @@ class ContainersTool(Client):
             f'[[registry]]\nprefix = "{REGISTRY}"\nlocation = {origin}\n'
             f'[[registry.mirror]]\nlocation = "{place}"\ninsecure = true\n'
         )
-        self._logins.write_text(docker_config({mirror.host: mirror.login} if mirror.login else {}))
+        hosts = [host for host in (mirror.host, mirror.origin_host) if host]
+        self._logins.write_text(docker_config(dict.fromkeys(hosts, mirror.login) if mirror.login else {}))
 
 
 class Skopeo(ContainersTool):
