@@ -384,7 +384,10 @@ class Machine:
             self._look_after(sought, now)
 
     def _look_after(self, sought: Sought, now: float) -> None:
-        self.waiting.answer(sought, now)
+        hopeless = self.waiting.answer(sought, now)
+        if hopeless is not None:
+            self.fail(sought.key, hopeless)
+            return
         self._hasten(sought, now)
         self._fetch_unless_helped(sought, now)
         self.waiting.look_after(sought, now)

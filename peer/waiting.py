@@ -47,13 +47,24 @@ class Waiting:
         self._rng = rng
         self._rescue_patience = _RESCUE_SECONDS + _RESCUE_SPREAD * rng.random()
 
-    def answer(self, sought: Sought, now: float) -> None:
-        """Answer clients that have waited for their first byte for as long as clients may."""
-        for reader, since in list(sought.unanswered.items()):
-            if now - since > _ANSWER_SECONDS:
-                del sought.unanswered[reader]
-                moves = sought.moved_at > max(since, now - _MOVES_SECONDS)
-                self._out.append(Answer(sought.key, reader, None if moves else sought.error() or _nothing(sought)))
+    def answer(self, sought: Sought, now: float) -> Exception | None:
+        """Answer clients that have waited for their first byte for as long as clients may.
+
+        Returns the error where that is all the blob's clients: the next one is to begin anew and not to inherit what
+        hangs.
+        """
+        late = [reader for reader, since in sought.unanswered.items() if now - since > _ANSWER_SECONDS]
+        if not late:
+            return None
+        moves = sought.moved_at > max(now - _MOVES_SECONDS, *(sought.unanswered[reader] for reader in late))
+        is_verified_soon = not sought.book.lacking
+        error = None if moves or is_verified_soon else sought.error() or _nothing(sought)
+        if error is not None and (sought.book.readers.keys() | sought.unanswered.keys()) <= set(late):
+            return error
+        for reader in late:
+            del sought.unanswered[reader]
+            self._out.append(Answer(sought.key, reader, error))
+        return None
 
     def hasten(self, sought: Sought, now: float, *, alone: bool) -> None:
         """Readers of ranges that wait have theirs before all else."""

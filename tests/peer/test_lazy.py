@@ -76,7 +76,7 @@ async def test_a_far_range_does_not_wait_for_the_pull_of_the_whole(
 async def test_hundreds_of_small_ranges_cost_the_origin_their_pieces_once(
     start: Start, origin: MemoryOrigin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("peer.machine._PARK_SECONDS", 0.0)
+    monkeypatch.setattr("peer.machine._PARK_SECONDS", 0.5)
     rng = random.Random(7)
     ranges = [(first, first + rng.randrange(1, 9000)) for first in rng.sample(range(12 * MIB), 80)]
     ranges += [(first + 12 * MIB, end + 12 * MIB) for first, end in ranges[:20]]
