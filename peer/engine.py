@@ -163,6 +163,14 @@ class Engine:
         """A manifest was read at `location` that names these blobs, in this order."""
         self._plans.expect(blobs, location)
 
+    async def remove(self, digest: Digest) -> int:
+        """Take a blob out of the store; returns its size in bytes, 0 where it was not there. Raises `StoreError`."""
+        size = await self._workers.run_long(lambda: self.store.remove(digest))
+        if size:
+            self.machine.forgotten(BlobKey(digest, size))
+            self._carry_out_soon()
+        return size
+
     def named(self, digest: Digest, location: Location) -> Descriptor | None:
         """What a manifest that was read at this location said of a blob."""
         return self._plans.known(digest, location)

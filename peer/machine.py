@@ -324,7 +324,9 @@ class Machine:
             case protocol.Revoke():
                 self.sourcing.revoked(message.lease, now)
                 return
-        if isinstance(message, protocol.Welcome | protocol.Refused | protocol.Resolved | protocol.Quiet):
+        if isinstance(
+            message, protocol.Welcome | protocol.Refused | protocol.Resolved | protocol.Quiet | protocol.Refresh
+        ):
             raise InvalidMessage("not expected")
         key = key_of(message)
         sought = self.sought.get(key)

@@ -160,6 +160,19 @@ class Store:
         self._drop(digest, known, "it is not the file that was verified")
         return None
 
+    def remove(self, digest: Digest) -> int:
+        """Have a finished blob no longer; returns its size in bytes, 0 where it was not here. Raises `StoreError`.
+
+        Whoever reads it goes on to its end.
+        """
+        known = self._blobs.get(digest)
+        if known is None:
+            return 0
+        self._forget(digest)
+        with failing_to(f"remove {digest}"):
+            self.path(digest).unlink(missing_ok=True)
+        return known.size
+
     def partial(self, key: BlobKey) -> Partial:
         """A blob to be filled: where a valid checkpoint was left, with its pieces, else empty.
 

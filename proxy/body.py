@@ -34,8 +34,8 @@ def size_differs(blob: Descriptor, size: int) -> OriginUnavailable:
 def answered_range(status: int, headers: Mapping[str, str], blob: Descriptor, wanted: ByteRange) -> ByteRange:
     """The bytes that an answer of status 200, 206 or 416 announces.
 
-    Raises `SizeDiffers` where it is an answer about a blob of another size, `OriginUnavailable` where it is senseless. A
-    `Content-Encoding` is no reason to refuse: some origins say it of blobs that are compressed files, and the digest
+    Raises `SizeDiffers` where it is an answer about a blob of another size, `OriginUnavailable` where it is senseless.
+    A `Content-Encoding` is no reason to refuse: some origins say it of blobs that are compressed files, and the digest
     decides.
     """
     if status == 416:

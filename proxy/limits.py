@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -33,6 +34,8 @@ class LimitBoard:
         self._metrics = metrics
         self._tell = tell
         self.limits: dict[Registry, RateLimit] = {}
+        self.quiet_until: dict[Registry, float] = {}
+        """Upstreams that are left alone, by a monotonic clock."""
 
     def limit(self, registry: Registry, limit: RateLimit) -> None:
         """What an answer said."""
@@ -46,8 +49,15 @@ class LimitBoard:
     def quiet(self, registry: Registry, seconds: float) -> None:
         """The upstream answered 429: it is left alone for so long."""
         self._metrics.limited.labels(registry).inc()
+        self.quieten(registry, seconds)
         if self._tell is not None:
             self._tell(registry, seconds)
+
+    def quieten(self, registry: Registry, seconds: float) -> None:
+        """An upstream is left alone, by its own word or that of the cluster."""
+        if registry in self.quiet_until or len(self.quiet_until) < _MAX_REGISTRIES:
+            until = time.monotonic() + min(seconds, MAX_QUIET_SECONDS)
+            self.quiet_until[registry] = max(until, self.quiet_until.get(registry, 0.0))
 
 
 def parse_rate_limit(headers: Mapping[str, str]) -> RateLimit | None:

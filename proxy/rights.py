@@ -17,6 +17,7 @@ REFUSED_SECONDS = 5.0
 """How long a no is given without asking again: clients ask several times in a row."""
 
 MAX_ENTRIES = 50_000
+_ALWAYS = float("inf")
 
 _Key = tuple[Location, str]
 _V = TypeVar("_V")
@@ -45,7 +46,7 @@ class Rights:
         key = location, identity.key
         self._refused.pop(key, None)
         is_news = key not in self._granted
-        _put(self._granted, key, now + self._seconds if identity.is_client else float("inf"))
+        _put(self._granted, key, now + self._seconds if identity.is_client else _ALWAYS)
         return is_news
 
     def refuse(self, location: Location, identity: Identity, error: OriginDenied, now: float) -> None:
@@ -54,11 +55,12 @@ class Rights:
         self._granted.pop(key, None)
         _put(self._refused, key, (error, now + REFUSED_SECONDS))
 
-    def forget(self, location: Location) -> None:
-        """Ask the origin anew."""
-        for table in (self._granted, self._refused):
-            for key in [key for key in table if key[0] == location]:
-                del table[key]
+    def forget_clients(self, location: Location) -> None:
+        """The origin is asked anew about clients' own credentials, and about everybody whom it refused."""
+        for key in [key for key, until in self._granted.items() if key[0] == location and until != _ALWAYS]:
+            del self._granted[key]
+        for key in [key for key in self._refused if key[0] == location]:
+            del self._refused[key]
 
 
 def _put(table: OrderedDict[_Key, _V], key: _Key, value: _V) -> None:

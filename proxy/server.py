@@ -78,10 +78,10 @@ class ProxyServer:
         self._namer = Namer(
             settings.upstreams, Registry(settings.default_upstream), settings.aliases(), settings.any_upstream
         )
-        self._tags = TagResolver(settings, resolver, upstreams, catalogue, metrics)
+        self.tags = TagResolver(settings, resolver, upstreams, catalogue, metrics)
         self._base = BaseFrontend(upstreams, resolver, settings.rights_freshness)
-        self._blobs = BlobFrontend(source, self._tags, settings.lazy)
-        self._manifests = ManifestFrontend(source, self._tags)
+        self._blobs = BlobFrontend(source, self.tags, settings.lazy)
+        self._manifests = ManifestFrontend(source, self.tags)
         self._listings = ListingFrontend(upstreams)
         self._parts = contextlib.AsyncExitStack()
         self._runner: web.AppRunner | None = None
@@ -94,7 +94,7 @@ class ProxyServer:
         self._audit = Audit(Path(settings.audit)) if settings.audit else None
         self._forward: ForwardProxy | None = None
         if settings.tunnel.enabled:
-            self._forward = ForwardProxy.of(settings, self._handle, metrics, self._audit, self._tags.refresh)
+            self._forward = ForwardProxy.of(settings, self._handle, metrics, self._audit, self.tags.refresh)
             self.app.router.add_route("*", "/{path:.*}", self._handle)
 
     @property
@@ -104,7 +104,7 @@ class ProxyServer:
 
     async def __aenter__(self) -> Self:
         """Begin to listen; raises `OSError` where the address is not to be had."""
-        self._tags.restore()
+        self.tags.restore()
         self._runner = web.AppRunner(
             self.app,
             access_log=None,
@@ -147,7 +147,7 @@ class ProxyServer:
             await self._end()
         finally:
             await self._base.close()
-            await self._tags.close()
+            await self.tags.close()
 
     async def _end(self) -> None:
         """Let running responses finish for a time, inside opened hosts too, and then what they are noted by."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -64,6 +64,9 @@ class Resolver(Protocol):
     ) -> None:
         """Tell what the origin said to this identity; None where it told nothing, or that there is nothing."""
 
+    def refresh(self, location: Location) -> None:
+        """Have the cluster ask the origin anew."""
+
 
 class OriginHead(Protocol):
     """The origin's own word (`proxy.upstream.UpstreamClient` implements it)."""
@@ -98,6 +101,9 @@ class FreshnessTable:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._entries)
 
     def fresh(self, key: Key, now: float) -> Resolution | None:
         """The answer that may be given without asking anybody."""
@@ -138,10 +144,11 @@ class FreshnessTable:
         """The origin has it no more."""
         self._entries.pop(key, None)
 
-    def forget_all(self, location: Location) -> None:
-        """Ask anew for all of a repository."""
-        for key in [key for key in self._entries if key.location == location]:
-            del self._entries[key]
+    def age(self, location: Location) -> None:
+        """Nothing of a repository is fresh any more."""
+        for key, (descriptor, _, _) in self._entries.items():
+            if key.location == location and not isinstance(key.reference, Digest):
+                self._entries[key] = descriptor, float("-inf"), float("-inf")
 
 
 class TagResolver:
@@ -213,10 +220,30 @@ class TagResolver:
         for name in {reference, wrong.digest}:
             self._table.correct(Key(location, name, wrong.kind), wrong, size)
 
+    def last_known(self, location: Location, reference: Tag | Digest) -> Digest | None:
+        """The digest of what was last known of a reference, for the node's own use."""
+        if isinstance(reference, Digest):
+            return reference
+        last = self._table.last(Key(location, reference, BlobKind.MANIFEST))
+        return last.descriptor.digest if last is not None else None
+
     def refresh(self, location: Location) -> None:
-        """Whatever is asked of this repository next is asked of the origin."""
-        self._table.forget_all(location)
-        self._rights.forget(location)
+        """Whatever is asked of this repository next is asked of the origin, on all nodes of the cluster."""
+        self.refreshed(location)
+        if self._resolver is not None:
+            self._resolver.refresh(location)
+
+    def forget(self, location: Location, reference: Tag | Digest) -> None:
+        """This node does not know any more what a reference stands for."""
+        for key in [key for key in self._table if key[:2] == (location, reference)]:
+            self._table.forget(key)
+        if not isinstance(reference, Digest):
+            self._catalogue.forget(location, reference)
+
+    def refreshed(self, location: Location) -> None:
+        """What is known of this repository is not fresh any more; it serves while the origin cannot be asked."""
+        self._table.age(location)
+        self._rights.forget_clients(location)
         for key in [key for key in self._missing if key[0].location == location]:
             del self._missing[key]
         self._silent.pop(location.registry, None)
@@ -266,16 +293,19 @@ class TagResolver:
 
     def _outlived(self, key: Key, last: Resolution | None, error: OriginError) -> Resolution:
         """The last known answer after all; raises `error` where there is none."""
-        now = self._clock()
-        if isinstance(error, Unreachable | Limited):
-            after = error.after if isinstance(error, Limited) and error.after is not None else REST_SECONDS
-            self._silent[key.location.registry] = now + min(after, REST_SECONDS)
+        self._leave_alone(key.location.registry, error)
         self._metrics.tags.labels("stale" if last is not None else "failed").inc()
         if last is None:
             raise error
-        self._table.outlive(key, now + REST_SECONDS)
+        self._table.outlive(key, self._clock() + REST_SECONDS)
         log.warning("tag.stale", location=str(key.location), reference=key.reference, error=str(error))
         return last
+
+    def _leave_alone(self, registry: Registry, error: Exception) -> None:
+        """A registry that gave no answer at all, or wants to be left alone, is not asked while stale answers serve."""
+        if isinstance(error, TimeoutError | Unreachable | Limited):
+            after = error.after if isinstance(error, Limited) and error.after is not None else REST_SECONDS
+            self._silent[registry] = self._clock() + min(after, REST_SECONDS)
 
     async def _ask(self, key: Key, identity: Identity) -> Resolution:
         """Ask the cluster where the answer is everybody's, else the origin."""
@@ -294,7 +324,19 @@ class TagResolver:
             )
         # "failed" means that whoever was to ask the origin could not: this node's answer is for itself alone
         publishing = answer is None or answer.state == "ask"
-        return await self._ask_origin(key, identity, self._resolver if publishing else None)
+        last = _descriptor(answer, key) if answer is not None and answer.digest else None
+        if last is None or self._table.last(key) is not None:
+            return await self._ask_origin(key, identity, self._resolver if publishing else None)
+        try:
+            async with asyncio.timeout(STALE_WAIT_SECONDS):
+                return await self._ask_origin(key, identity, self._resolver if publishing else None)
+        except (TimeoutError, OriginUnavailable) as error:
+            log.warning("tag.stale", location=str(location), reference=reference, error=str(error) or "no answer")
+            self._leave_alone(location.registry, error)
+            self._granted(key, identity, last)
+            self._table.age(location)
+            self._table.outlive(key, self._clock() + REST_SECONDS)
+            return Resolution(last, stale=True)
 
     async def _ask_origin(self, key: Key, identity: Identity, resolver: Resolver | None) -> Resolution:
         location, reference, kind, accept = key

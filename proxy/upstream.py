@@ -115,6 +115,7 @@ class UpstreamClient:
         found = self._named.get(registry) or self._others.get(registry)
         if found is not None:
             found.quiet_until = max(found.quiet_until, self._clock() + seconds)
+            self._board.quieten(registry, seconds)
 
     # --- questions ------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 import msgspec
@@ -14,6 +14,8 @@ from prometheus_client.exposition import choose_encoder
 from shoal.fields import Host, Port
 
 log = structlog.get_logger()
+
+_MAX_BODY_SIZE = 64 << 10
 
 Readiness = Mapping[str, Callable[[], bool]]
 """Named conditions under which a daemon serves well."""
@@ -57,10 +59,17 @@ def operations_routes(registry: CollectorRegistry, readiness: Readiness) -> list
 class OperationsServer:
     """The operations endpoints on a port of their own, as an async context manager; `port` is known inside."""
 
-    def __init__(self, settings: OperationsSettings, registry: CollectorRegistry, readiness: Readiness) -> None:
+    def __init__(
+        self,
+        settings: OperationsSettings,
+        registry: CollectorRegistry,
+        readiness: Readiness,
+        routes: Sequence[web.RouteDef] = (),
+    ) -> None:
+        """`routes`: what else is asked of the daemon there."""
         self._settings = settings
-        app = web.Application()
-        app.add_routes(operations_routes(registry, readiness))
+        app = web.Application(client_max_size=_MAX_BODY_SIZE)
+        app.add_routes([*operations_routes(registry, readiness), *routes])
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         self.port = settings.port
 

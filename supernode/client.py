@@ -14,7 +14,7 @@ import tenacity
 from shoal.descriptor import Descriptor
 from shoal.digest import Digest
 from shoal.messages import InvalidMessage
-from shoal.reference import Location, Registry, Tag
+from shoal.reference import Location, Registry, Repository, Tag
 from supernode import protocol
 
 log = structlog.get_logger()
@@ -57,6 +57,8 @@ class ControlClient:
         self.connected = False
         self.quietened: Callable[[Registry, float], None] = lambda _, __: None
         """Called when the cluster says that an upstream is to be left alone for so many seconds."""
+        self.refreshed: Callable[[Location], None] = lambda _: None
+        """Called when somebody in the cluster wants a repository to be asked for anew."""
 
     async def run(self, listener: Listener) -> None:
         """Keep the connection until cancelled. A fault of the listener's ends a connection, and another one is made."""
@@ -126,6 +128,10 @@ class ControlClient:
         """Tell that an upstream has answered 429."""
         self.send(protocol.Quiet(registry, seconds))
 
+    def refresh(self, location: Location) -> None:
+        """Have the cluster ask the origin anew for a repository."""
+        self.send(protocol.Refresh(location.registry, location.repository))
+
     async def _connect(self, session: aiohttp.ClientSession, listener: Listener) -> aiohttp.ClientWebSocketResponse:
         hello = protocol.from_peer.encode(listener.hello())
         async with asyncio.timeout(_CONNECT_SECONDS):
@@ -190,6 +196,8 @@ class ControlClient:
                         answer.set_result(message)
                 case protocol.Quiet():
                     self.quietened(Registry(message.registry), message.seconds)
+                case protocol.Refresh():
+                    self.refreshed(Location(Registry(message.registry), Repository(message.repository)))
                 case _:
                     listener.receive(message)
 

@@ -296,9 +296,16 @@ class Quiet(Message, frozen=True):
     seconds: _Seconds
 
 
+class Refresh(Message, frozen=True):
+    """Somebody wants the origin to be asked anew for all of a repository. Told by a peer, and then to all."""
+
+    registry: _Text
+    repository: _Text
+
+
 class Resolved(Message, frozen=True):
     """`state` is `fresh` (the answer is here), `missing` (the origin has nothing), `ask` (ask the origin and publish)
-    or `failed` (ask it for yourself)."""
+    or `failed` (ask it for yourself). The last two bring what was known last, for when the origin is silent."""
 
     query: _Number
     state: _Text
@@ -322,9 +329,22 @@ FromPeer = (
     | Resolve
     | Publish
     | Quiet
+    | Refresh
 )
 FromSupernode = (
-    Welcome | Refused | BlobRefused | Handout | TableNews | Grant | Trim | Revoke | NeedTable | Void | Resolved | Quiet
+    Welcome
+    | Refused
+    | BlobRefused
+    | Handout
+    | TableNews
+    | Grant
+    | Trim
+    | Revoke
+    | NeedTable
+    | Void
+    | Resolved
+    | Quiet
+    | Refresh
 )
 
 from_peer: Codec[FromPeer] = Codec(FromPeer, MAX_MESSAGE_SIZE)

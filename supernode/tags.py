@@ -49,14 +49,14 @@ class TagTable:
         question = self._questions.get(key)
         if question is None:
             if len(self._questions) >= _MAX_QUESTIONS:
-                return [(peer, _failed(message.query))]
+                return [(peer, self._without(message.query, "failed", key))]
             self._questions[key] = _Question(peer, now + _ASK_SECONDS)
         elif question.asker != peer:
             if len(question.waiting) >= _MAX_WAITING:
-                return [(peer, _failed(message.query))]
+                return [(peer, self._without(message.query, "failed", key))]
             question.waiting.append((peer, message.query))
             return []
-        return [(peer, Resolved(message.query, "ask"))]
+        return [(peer, self._without(message.query, "ask", key))]
 
     def publish(self, peer: PeerId, message: Publish, now: float) -> list[Reply]:
         """The peer that was told to ask publishes the origin's answer; what others publish is ignored."""
@@ -66,7 +66,7 @@ class TagTable:
             return []
         del self._questions[key]
         if not message.digest and not message.missing:
-            return [(waiter, _failed(query)) for waiter, query in question.waiting]
+            return [(waiter, self._without(query, "failed", key)) for waiter, query in question.waiting]
         self._entries[key] = message, now
         self._entries.move_to_end(key)
         if len(self._entries) > _MAX_ENTRIES:
@@ -84,7 +84,7 @@ class TagTable:
             if question.waiting:
                 (heir, query), *rest = question.waiting
                 self._questions[key] = _Question(heir, now + _ASK_SECONDS, rest)
-                replies.append((heir, Resolved(query, "ask")))
+                replies.append((heir, self._without(query, "ask", key)))
         return replies
 
     def expire(self, now: float) -> list[Reply]:
@@ -95,8 +95,21 @@ class TagTable:
             if question.deadline > now:
                 break
             del self._questions[key]
-            replies += [(waiter, _failed(query)) for waiter, query in question.waiting]
+            replies += [(waiter, self._without(query, "failed", key)) for waiter, query in question.waiting]
         return replies
+
+    def refresh(self, registry: str, repository: str) -> None:
+        """Nothing that is known of this repository is fresh any more."""
+        for key, (told, _) in self._entries.items():
+            if key[:2] == (registry, repository):
+                self._entries[key] = told, float("-inf")
+
+    def _without(self, query: int, state: str, key: Key) -> Resolved:
+        """A reply that is no answer, with what was known last."""
+        told, _ = self._entries.get(key, (None, 0.0))
+        if told is None or told.missing:
+            return Resolved(query, state)
+        return Resolved(query, state, told.digest, told.size, told.media_type)
 
 
 def _key(message: Resolve | Publish) -> Key:
@@ -107,7 +120,3 @@ def _told(query: int, found: Publish) -> Resolved:
     if found.missing:
         return Resolved(query, "missing")
     return Resolved(query, "fresh", found.digest, found.size, found.media_type)
-
-
-def _failed(query: int) -> Resolved:
-    return Resolved(query, "failed")

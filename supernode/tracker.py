@@ -141,6 +141,9 @@ class Tracker:
                 self._reply(self._tags.publish(peer, message, now))
             case protocol.Quiet():
                 self._quieten(peer, message, now)
+            case protocol.Refresh():
+                self._tags.refresh(message.registry, message.repository)
+                self._send([other for other in self._peers if other != peer], message)
             case protocol.Close():
                 for blob in message.blobs:
                     swarm = self._swarm_of(state, blob)

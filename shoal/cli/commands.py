@@ -31,6 +31,7 @@ from shoal.cli.options import (
     supernode_option,
     upstream_option,
 )
+from shoal.cli.orders import refresh, rm, status
 from shoal.cli.progress import PullBars
 from shoal.cli.pull import pull_into_store
 from shoal.descriptor import Platform
@@ -114,7 +115,8 @@ def pull(invocation: Invocation, image: str, platform: str | None, as_json: bool
     click.echo(_outcome(reference, wanted, pulled, time.monotonic() - started, as_json))
 
 
-main.add_command(config)
+for command in (config, status, refresh, rm):
+    main.add_command(command)
 
 
 @contextlib.asynccontextmanager

@@ -13,6 +13,7 @@ from peer.budget import Budget
 from peer.engine import Engine
 from peer.settings import PeerSettings
 from peer.store import Store
+from proxy.administration import Administration
 from proxy.catalogue import CATALOGUE, Catalogue
 from proxy.limits import LimitBoard
 from proxy.metrics import ProxyMetrics
@@ -48,7 +49,13 @@ class Node:
             proxy_metrics,
             connections=budget.client_connections,
         )
-        self.operations = OperationsServer(peer.operations, metrics, {"proxy": lambda: self._serving})
+        if control is not None:
+            control.refreshed = self.proxy.tags.refreshed
+        connected = (lambda: control.connected) if control is not None else (lambda: False)
+        administration = Administration(proxy, self.proxy.tags, self.engine, board, connected)
+        self.operations = OperationsServer(
+            peer.operations, metrics, {"proxy": lambda: self._serving}, administration.routes()
+        )
         self._serving = False
         self._stack = contextlib.AsyncExitStack()
 

@@ -240,6 +240,10 @@ class MemoryCluster:
     def __init__(self) -> None:
         self.answer: Resolved | None = Resolved(1, "ask")
         self.published: list[Descriptor | str | None] = []
+        self.refreshed: list[Location] = []
+
+    def refresh(self, location: Location) -> None:
+        self.refreshed.append(location)
 
     async def resolve(
         self, location: Location, reference: Tag | Digest, kind: str, identity: str, max_age: float

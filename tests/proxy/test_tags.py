@@ -383,7 +383,27 @@ async def test_a_refresh_asks_anew(world: World) -> None:
     await world.resolve()
     world.origin.known[TAG] = NEW
     world.tags.refresh(AT)
+    assert world.cluster is not None
+    assert world.cluster.refreshed == [AT]
     assert await world.resolve() == Resolution(NEW)
+    world.origin.error = Unreachable("down")
+    world.tags.refreshed(AT)
+    assert await world.resolve() == Resolution(NEW, stale=True)
+
+
+@pytest.mark.parametrize("state", ["ask", "failed"])
+async def test_a_node_that_never_asked_gives_what_the_cluster_knew_last(
+    world: World, cluster: MemoryCluster, state: str
+) -> None:
+    cluster.answer = Resolved(1, state, OLD.digest, OLD.size, OLD.media_type)
+    assert (await world.resolve()).stale is False
+    other = World(world.origin, cluster)
+    other.origin.answers.clear()
+    for _ in range(2):
+        async with asyncio.timeout(3):
+            assert await other.resolve() == Resolution(OLD, stale=True)
+    assert len(other.origin.asked) == 2
+    other.origin.answers.set()
 
 
 async def test_a_blobs_size_is_no_business_of_the_cluster(world: World, cluster: MemoryCluster) -> None:

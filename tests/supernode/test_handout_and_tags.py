@@ -120,7 +120,44 @@ def test_after_the_freshness_the_origin_is_asked_again() -> None:
     table = TagTable(60.0)
     table.resolve(A, ask(1), 0.0)
     table.publish(A, say(), 0.0)
-    assert table.resolve(B, ask(2), 60.0) == [(B, Resolved(2, "ask"))]
+    assert table.resolve(B, ask(2), 60.0) == [(B, Resolved(2, "ask", DIGEST, 10, "x/y"))]
+    assert table.resolve(C, ask(3), 60.0) == []
+    assert table.publish(B, say(""), 60.1) == [(C, Resolved(3, "failed", DIGEST, 10, "x/y"))]
+
+
+def test_what_is_missing_is_told_for_as_long_as_what_is_there() -> None:
+    table = TagTable(60.0)
+    table.resolve(A, ask(1), 0.0)
+    table.resolve(B, ask(2), 0.0)
+    assert table.publish(A, Publish(*TAG, missing=True), 0.0) == [(B, Resolved(2, "missing"))]
+    assert table.resolve(C, ask(3), 59.0) == [(C, Resolved(3, "missing"))]
+    assert table.resolve(C, ask(4), 60.0) == [(C, Resolved(4, "ask"))]
+
+
+def test_what_one_identity_is_told_is_not_told_to_others() -> None:
+    table = TagTable(60.0)
+    table.resolve(A, ask(1), 0.0)
+    table.publish(A, say(), 0.0)
+    other = Resolve(2, *TAG, "node:robot")
+    assert table.resolve(B, other, 1.0) == [(B, Resolved(2, "ask"))]
+
+
+def test_who_wants_a_younger_answer_asks_the_origin() -> None:
+    table = TagTable(60.0)
+    table.resolve(A, ask(1), 0.0)
+    table.publish(A, say(), 0.0)
+    assert table.resolve(B, Resolve(2, *TAG, "", 5.0), 4.9) == [(B, Resolved(2, "fresh", DIGEST, 10, "x/y"))]
+    assert table.resolve(B, Resolve(3, *TAG, "", 5.0), 5.0) == [(B, Resolved(3, "ask", DIGEST, 10, "x/y"))]
+
+
+def test_a_refreshed_repository_is_asked_for_again() -> None:
+    table = TagTable(60.0)
+    table.resolve(A, ask(1), 0.0)
+    table.publish(A, say(), 0.0)
+    table.refresh("docker.io", "library/other")
+    assert table.resolve(B, ask(2), 1.0) == [(B, Resolved(2, "fresh", DIGEST, 10, "x/y"))]
+    table.refresh(TAG[0], TAG[1])
+    assert table.resolve(B, ask(3), 1.0) == [(B, Resolved(3, "ask", DIGEST, 10, "x/y"))]
 
 
 def test_when_the_asker_is_gone_the_next_one_asks() -> None:

@@ -20,7 +20,7 @@ def test_the_size_of_a_digest_is_asked_for_again_after_the_freshness() -> None:
     table.resolve(A, ask(1, DIGEST), 0.0)
     table.publish(A, Publish("docker.io", "library/busybox", DIGEST, "manifest", DIGEST, 10, "x/y"), 0.0)
     assert table.resolve(B, ask(2, DIGEST), 59.0) == [(B, Resolved(2, "fresh", DIGEST, 10, "x/y"))]
-    assert table.resolve(B, ask(3, DIGEST), 61.0) == [(B, Resolved(3, "ask"))]
+    assert table.resolve(B, ask(3, DIGEST), 61.0) == [(B, Resolved(3, "ask", DIGEST, 10, "x/y"))]
 
 
 def test_an_asker_that_asks_again_does_not_make_the_others_wait_longer() -> None:

@@ -1,0 +1,162 @@
+"""What an operator asks of a running node: its state, and to forget what it holds. JSON over the operations port.
+
+Who changes something must be on this machine: there are no other credentials yet.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from peer.errors import DownloadFailed
+from peer.origin import OriginError
+from proxy.limits import LimitBoard
+from proxy.settings import ProxySettings
+from proxy.tags import TagResolver
+from shoal.descriptor import MAX_MANIFEST_SIZE, BlobKind, Descriptor, InvalidManifest, Manifest
+from shoal.digest import Digest
+from shoal.reference import InvalidReference, Location, Reference, Registry
+
+log = structlog.get_logger()
+
+STATUS_PATH, REFRESH_PATH, REMOVE_PATH = "/v1/status", "/v1/refresh", "/v1/rm"
+_MAX_DEPTH = 4
+"""Of indexes in indexes."""
+
+
+class Library(Protocol):
+    """The blobs of this node (`peer.engine` implements it)."""
+
+    def stored(self, digest: Digest) -> int | None:
+        """Bytes of a blob that is in the store."""
+
+    async def open(self, blob: Descriptor, location: Location) -> _Readable:
+        """A blob to read."""
+
+    async def remove(self, digest: Digest) -> int:
+        """Take a blob out of the store; returns its size in bytes."""
+
+
+class _Readable(Protocol):
+    async def __aenter__(self) -> _Readable: ...
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    async def content(self) -> bytes:
+        """All of it."""
+
+
+class _Order(msgspec.Struct):
+    image: str
+
+
+class Administration:
+    """One node's administration; `routes` belong to its operations server."""
+
+    def __init__(
+        self,
+        settings: ProxySettings,
+        tags: TagResolver,
+        library: Library,
+        board: LimitBoard,
+        connected: Callable[[], bool],
+    ) -> None:
+        """`connected`: whether the supernode is there."""
+        self._settings = settings
+        self._tags = tags
+        self._library = library
+        self._board = board
+        self._connected = connected
+
+    def routes(self) -> list[web.RouteDef]:
+        """State for everybody who reaches the port; changes from this machine alone."""
+
+        async def status(_: web.Request) -> web.Response:
+            return web.json_response(self.status())
+
+        return [
+            web.get(STATUS_PATH, status),
+            web.post(REFRESH_PATH, lambda request: self._carry_out(request, self.refresh)),
+            web.post(REMOVE_PATH, lambda request: self._carry_out(request, self.remove)),
+        ]
+
+    def status(self) -> dict[str, object]:
+        """The supernode, and each upstream with its rate limit as it was last said."""
+        now = time.monotonic()
+        upstreams = []
+        for name in sorted({*map(Registry, self._settings.upstreams), *self._board.limits, *self._board.quiet_until}):
+            limit = self._board.limits.get(name)
+            upstreams.append(
+                {
+                    "registry": name,
+                    "limit": limit.limit if limit is not None else None,
+                    "remaining": limit.remaining if limit is not None else None,
+                    "quiet_seconds": round(max(0.0, self._board.quiet_until.get(name, 0.0) - now), 1),
+                }
+            )
+        return {"supernode_connected": self._connected(), "upstreams": upstreams}
+
+    async def refresh(self, image: Reference) -> dict[str, object]:
+        """The next request for any tag of this repository asks the origin, on each node of the cluster."""
+        location = Location(image.registry, image.repository)
+        self._tags.refresh(location)
+        log.info("tag.refreshed", location=str(location))
+        return {"refreshed": f"{location.registry}/{location.repository}"}
+
+    async def remove(self, image: Reference) -> dict[str, object]:
+        """Forget an image, and remove its blobs from the store; those that others share come again when asked for."""
+        location = Location(image.registry, image.repository)
+        digest = self._tags.last_known(location, image.target)
+        self._tags.forget(location, image.target)
+        removed = {} if digest is None else await self._remove(digest, location, _MAX_DEPTH)
+        log.info("image.removed", image=str(image), blobs=len(removed), size=sum(removed.values()))
+        return {"removed": sorted(removed), "bytes": sum(removed.values())}
+
+    async def _remove(self, digest: Digest, location: Location, depth: int) -> dict[str, int]:
+        """Remove a manifest and what it names; the sizes in bytes of what was there."""
+        size = self._library.stored(digest)
+        if size is None:
+            return {}
+        removed: dict[str, int] = {}
+        if depth and size <= MAX_MANIFEST_SIZE:
+            try:
+                async with await self._library.open(
+                    Descriptor(digest, size, kind=BlobKind.MANIFEST), location
+                ) as opened:
+                    manifest = Manifest.parse(await opened.content())
+            except (InvalidManifest, OriginError, DownloadFailed) as error:
+                log.info("image.not_read", digest=digest, error=str(error))
+            else:
+                for child, _ in manifest.children:
+                    self._tags.forget(location, child.digest)
+                    removed |= await self._remove(child.digest, location, depth - 1)
+                for blob in manifest.blobs:
+                    removed |= {blob.digest: freed} if (freed := await self._library.remove(blob.digest)) else {}
+        return removed | {digest: await self._library.remove(digest)}
+
+    async def _carry_out(
+        self, request: web.Request, action: Callable[[Reference], Awaitable[dict[str, object]]]
+    ) -> web.Response:
+        if not _is_here(request.remote):
+            return web.json_response({"error": "changes are made from the node itself"}, status=403)
+        try:
+            order = msgspec.json.decode(await request.read(), type=_Order)
+            image = Reference.parse(order.image)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidReference) as error:
+            return web.json_response({"error": str(error)}, status=400)
+        return web.json_response(await action(image))
+
+
+def _is_here(remote: str | None) -> bool:
+    try:
+        address = ipaddress.ip_address((remote or "").partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback

@@ -1,0 +1,90 @@
+"""Commands for a daemon that runs: they ask its operations endpoints."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import aiohttp
+import click
+from rich.console import Console
+from rich.table import Table
+
+from proxy.administration import REFRESH_PATH, REMOVE_PATH, STATUS_PATH
+from shoal.cli.options import Invocation, general_options
+from shoal.reference import InvalidReference, Reference
+from shoal.units import format_size
+
+_TIMEOUT = aiohttp.ClientTimeout(total=30)
+_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+
+
+@click.command()
+@general_options
+@json_option
+@click.pass_obj
+def status(invocation: Invocation, as_json: bool) -> None:
+    """Show this node's supernode, and its upstreams with their rate limits."""
+    answer = _ask(invocation, "GET", STATUS_PATH)
+    if as_json:
+        click.echo(json.dumps(answer))
+        return
+    click.echo(f"supernode: {'connected' if answer['supernode_connected'] else 'none'}")
+    table = Table("upstream", "requests left", "of", "left alone for")
+    for upstream in answer["upstreams"]:
+        cells = [upstream["remaining"], upstream["limit"]]
+        quiet = f"{upstream['quiet_seconds']:.0f} s" if upstream["quiet_seconds"] else ""
+        table.add_row(upstream["registry"], *("" if cell is None else str(cell) for cell in cells), quiet)
+    Console().print(table)
+
+
+@click.command()
+@general_options
+@json_option
+@click.argument("image")
+@click.pass_obj
+def refresh(invocation: Invocation, image: str, as_json: bool) -> None:
+    """Have the origin asked anew for all tags of IMAGE's repository, on all nodes."""
+    answer = _ask(invocation, "POST", REFRESH_PATH, image)
+    click.echo(json.dumps(answer) if as_json else f"{answer['refreshed']}: the origin is asked anew")
+
+
+@click.command()
+@general_options
+@json_option
+@click.argument("image")
+@click.pass_obj
+def rm(invocation: Invocation, image: str, as_json: bool) -> None:
+    """Remove IMAGE from this node's store; layers that other images share come again when they are asked for."""
+    answer = _ask(invocation, "POST", REMOVE_PATH, image)
+    size = format_size(answer["bytes"])
+    click.echo(json.dumps(answer) if as_json else f"{image}: {len(answer['removed'])} blobs removed, {size}")
+
+
+def _ask(invocation: Invocation, method: str, path: str, image: str | None = None) -> dict[str, Any]:
+    """The running daemon's answer; raises `click.ClickException` where there is none."""
+    operations = invocation.configuration({"log": {"level": "warning"}}).peer.operations
+    host = _ANYWHERE.get(operations.host, operations.host)
+    url = f"http://{f'[{host}]' if ':' in host else host}:{operations.port}{path}"
+    if image is not None:
+        try:
+            Reference.parse(image)
+        except InvalidReference as error:
+            raise click.BadParameter(str(error), param_hint="IMAGE") from None
+
+    async def ask() -> tuple[int, dict[str, Any]]:
+        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+            body = None if image is None else {"image": image}
+            async with session.request(method, url, json=body) as response:
+                return response.status, await response.json()
+
+    try:
+        code, answer = asyncio.run(ask())
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        raise click.ClickException(f"no daemon answers at {url}: {error}") from None
+    if code != 200:
+        raise click.ClickException(str(answer.get("error", f"status {code}")))
+    return answer
