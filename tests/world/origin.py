@@ -42,11 +42,17 @@ class ScriptedOrigin:
     """Blobs whose responses stop at that byte without an end; at 0 they do not begin."""
     empty_heads: int = 0
     """So many HEADs of blobs are answered with a length of 0."""
+    status_of_all: int = 0
+    """Answers every request."""
+    hangs: bool = False
+    """It takes requests and never answers."""
     contents: dict[str, bytes] = field(default_factory=dict)
     tags: dict[tuple[str, str], str] = field(default_factory=dict)
     """By repository and tag."""
     requests: Counter[str] = field(default_factory=Counter)
     """By method and last part of the path."""
+    ranges: int = 0
+    """How many of the requests were for a part of a blob."""
     sent: Counter[str] = field(default_factory=Counter)
     """Bytes of bodies by digest."""
     _free_at: float = 0.0
@@ -94,15 +100,21 @@ class ScriptedOrigin:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         reference = request.match_info["reference"]
+        while self.hangs:
+            await self._say_nothing()
+        if self.status_of_all:
+            self.requests["refused"] += 1
+            return web.Response(status=self.status_of_all)
         digest = self.tags.get((request.match_info["repository"], reference), reference)
         content = self.contents.get(digest)
+        self.requests[f"{request.method} {reference}"] += 1
         if content is None:
             raise web.HTTPNotFound
-        self.requests[f"{request.method} {reference}"] += 1
         manifest = request.match_info["kind"] == "manifests"
         if self.status and not manifest:
             return web.Response(status=self.status)
         part = parse_range(request.headers.get("Range"), len(content))
+        self.ranges += part is not None
         start, end = (part.start, part.end) if part is not None else (0, len(content))
         headers = {
             "Content-Type": OCI_MANIFEST if manifest else "application/octet-stream",
