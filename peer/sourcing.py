@@ -138,7 +138,7 @@ class Sourcing:
         limit = _SHARED_STREAMS if sharing else 1
         if not sought.demanded and len(self.streams) >= _AHEAD_STREAMS:
             return
-        while sum(stream.sought is sought and not stream.is_hasty for stream in self.streams.values()) < limit:
+        while sum(not stream.is_hasty for stream in self._bringing() if stream.sought is sought) < limit:
             place = sought.place(now)
             pieces = sought.pieces
             needed = sought.book.unleased & ~self._exchange.obtainable(sought, now)
@@ -176,7 +176,7 @@ class Sourcing:
         most = max(1, min(max(read, _HASTY_RUN), _LONG_HASTY_RUN) // layout.piece_size)
         late &= first_of(asked & sought.pieces.missing & -1 << reached, most)
         for _ in range(_HASTY_EACH):
-            if not late or sum(stream.is_hasty for stream in self.streams.values()) >= _HASTY_STREAMS:
+            if not late or sum(stream.is_hasty for stream in self._bringing()) >= _HASTY_STREAMS:
                 break
             first = lowest(late)
             chosen = run_of(first, leading_run(late, first))
@@ -190,7 +190,7 @@ class Sourcing:
 
     def _hasty(self, sought: Sought) -> bool:
         """Whether something is fetched that the reader of a range waits for."""
-        return any(stream.is_hasty and stream.sought is sought for stream in self.streams.values())
+        return any(stream.is_hasty and stream.sought is sought for stream in self._bringing())
 
     def _late(self, sought: Sought, now: float) -> PieceSet:
         """Pieces that a running stream of this peer is to bring, but not soon."""
@@ -342,6 +342,10 @@ class Sourcing:
                 if sought is not None:
                     judged.append(sought)
         return judged
+
+    def _bringing(self) -> list[Stream]:
+        """Streams that are to bring something yet: the last pieces of others are being written."""
+        return [stream for stream in self.streams.values() if stream.rest]
 
     # --- streams --------------------------------------------------------------------------------------------------
 
