@@ -175,6 +175,10 @@ class Engine:
         """What a manifest that was read at this location said of a blob."""
         return self._plans.known(digest, location)
 
+    def names(self, digest: Digest, size: int, location: Location) -> bool:
+        """Whether any manifest that was read at this location gave a blob this size."""
+        return self._plans.names(digest, size, location)
+
     async def open(
         self, blob: Descriptor, location: Location, asked: Asked | None = None, since: float | None = None
     ) -> OpenBlob:

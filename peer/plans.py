@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shoal.descriptor import BlobKind, Descriptor
+from shoal.descriptor import BlobKey, BlobKind, Descriptor
 from shoal.digest import Digest
 from shoal.pieces import MAX_BLOB_SIZE
 from shoal.reference import Location
@@ -63,6 +63,11 @@ class ImagePlans:
         """What the last manifest at `location` that names a blob said of it."""
         found = self._find(digest, location)
         return found[0].blobs[found[1]] if found is not None else None
+
+    def names(self, digest: Digest, size: int, location: Location) -> bool:
+        """Whether any manifest at `location` that is remembered gives a blob this size; goes through all of them."""
+        key = BlobKey(digest, size)
+        return any(blob.key == key for plan in self._plans.values() if plan.location == location for blob in plan.blobs)
 
     def following(self, digest: Digest, location: Location) -> list[Descriptor]:
         """The blobs that stand behind `digest` in the image at `location`; what is before it the client has.

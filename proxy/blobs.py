@@ -43,10 +43,12 @@ class BlobFrontend:
             blob = (await self._tags.resolve(location, digest, BlobKind.BLOB, identity)).descriptor
         try:
             await self._give(call, target, blob.size)
-        except SizeDiffers as error:  # what the origin answered to HEAD, or a manifest says, was only a hint
-            if named is not None and stored is None:
-                raise
-            self._tags.correct(location, digest, blob, error.size)
+        except SizeDiffers as error:
+            if stored is None and named is not None:
+                if not self._source.names(digest, error.size, location):
+                    raise  # whoever asks for it has read a manifest that is wrong
+            else:  # what the origin answered to HEAD was only a hint
+                self._tags.correct(location, digest, blob, error.size)
             await self._give(call, target, error.size)
 
     async def _give(self, call: Call, target: BlobTarget, size: int) -> None:

@@ -11,6 +11,7 @@ from peer.errors import DownloadFailed
 from peer.origin import OriginError, OriginNotFound, SizeDiffers
 from proxy.identity import Identity
 from proxy.naming import ManifestTarget
+from proxy.parts import select
 from proxy.responses import UNKNOWN_TYPE, Call, content_headers, not_modified
 from proxy.source import BlobSource
 from proxy.tags import Resolution, TagResolver
@@ -53,10 +54,15 @@ class ManifestFrontend:
             headers = {**content_headers(found.digest, media_type, found.size), **marks}
             await call.send(web.Response(headers=headers))
             return
-        source, content = await self._read(resolution, target)
+        source, content = await self._read(resolution, target, call.started_at)
         media_type = await self._learn(content, found, location, identity)
         headers = {**content_headers(found.digest, media_type, len(content)), **marks}
-        if await call.send(web.Response(body=content, headers=headers)):
+        status = 200
+        selection = select(request, found.digest, len(content), media_type)
+        if selection.length < len(content):  # registries give the whole to who asks for all of it by a range
+            status, content = selection.status, selection.body(content)
+            headers.update(selection.headers)
+        if await call.send(web.Response(status=status, body=content, headers=headers)):
             call.count(source, len(content))
 
     async def _resolve(self, target: ManifestTarget, identity: Identity, accept: str) -> Resolution:
@@ -78,20 +84,21 @@ class ManifestFrontend:
         _check_size(reference, resolution.descriptor.size)
         return resolution
 
-    async def _read(self, resolution: Resolution, target: ManifestTarget) -> tuple[str, bytes]:
-        """Where a manifest came from, and its bytes."""
+    async def _read(self, resolution: Resolution, target: ManifestTarget, since: float) -> tuple[str, bytes]:
+        """Where a manifest came from, and its bytes; a client waits for them since then."""
         found = resolution.descriptor
         try:
-            return await self._content(found, target.location)
+            return await self._content(found, target.location, since)
         except SizeDiffers as error:
             if resolution.named:
                 raise
             _check_size(target.reference, error.size)
             self._tags.correct(target.location, target.reference, found, error.size)
-            return await self._content(replace(found, size=error.size), target.location)
+            return await self._content(replace(found, size=error.size), target.location, since)
 
-    async def _content(self, found: Descriptor, location: Location) -> tuple[str, bytes]:
-        async with await self._source.open(found, location) as opened:
+    async def _content(self, found: Descriptor, location: Location, since: float | None = None) -> tuple[str, bytes]:
+        async with await self._source.open(found, location, None, since) as opened:
+            await opened.ready(0)
             return opened.source, await opened.content()
 
     async def _media_type(self, found: Descriptor, location: Location, identity: Identity) -> str:

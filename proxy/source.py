@@ -53,6 +53,9 @@ class BlobSource(Protocol):
     def named(self, digest: Digest, location: Location) -> Descriptor | None:
         """What a manifest that was read at `location` said of a blob; None where none named it."""
 
+    def names(self, digest: Digest, size: int, location: Location) -> bool:
+        """Whether any manifest that was read at `location` gave a blob this size: of several the last one counts."""
+
     async def open(
         self, blob: Descriptor, location: Location, asked: Asked | None = None, since: float | None = None
     ) -> Blob:

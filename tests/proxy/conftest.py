@@ -160,6 +160,9 @@ class MemoryEngine:
             return Descriptor(digest, size)
         return self.plans.known(digest, location) or self.sizes.get(digest)
 
+    def names(self, digest: Digest, size: int, location: Location) -> bool:
+        return self.plans.names(digest, size, location)
+
     async def open(
         self, blob: Descriptor, location: Location, asked: Asked | None = None, since: float | None = None
     ) -> MemoryBlob:

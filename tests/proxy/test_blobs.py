@@ -327,6 +327,17 @@ async def test_a_manifests_wrong_size_fails_for_its_own_layer_alone(front: Front
     assert front.origin.asked == []
 
 
+@pytest.mark.parametrize("sizes", [(SIZE, SIZE + 5), (SIZE + 5, SIZE)])
+async def test_of_two_manifests_of_one_repository_the_right_one_is_served(
+    front: Front, engine: MemoryEngine, sizes: tuple[int, int]
+) -> None:
+    digest, engine.checks_sizes = engine.coming(CONTENT, known=False), True
+    for place, size in enumerate(sizes):
+        config = Descriptor(Digest.of(bytes([place])), 1)
+        engine.expect([config, Descriptor(digest, size)], Location.parse("docker.io", "library/busybox"))
+    assert (await front.ask(path(digest))).body == CONTENT
+
+
 async def test_a_blob_that_was_stored_with_another_size_meanwhile(front: Front, engine: MemoryEngine) -> None:
     digest = engine.store.put(CONTENT)
     engine.unnamed.add(digest)

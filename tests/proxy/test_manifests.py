@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from peer.origin import OriginUnavailable
-from shoal.descriptor import MAX_MANIFEST_SIZE, OCI_INDEX, OCI_MANIFEST, BlobKind, Descriptor, Manifest
+from proxy.manifests import accepted
+from shoal.descriptor import (
+    MANIFEST_TYPES,
+    MAX_MANIFEST_SIZE,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    SCHEMA1_TYPES,
+    BlobKind,
+    Descriptor,
+    Manifest,
+)
 from shoal.digest import Digest
 from shoal.reference import Location
 from supernode.protocol import Resolved
@@ -183,3 +193,68 @@ async def test_a_media_type_that_is_no_header_is_not_sent(front: Front, engine: 
     content = json.dumps({"schemaVersion": 2, "mediaType": "x/y\r\nEvil: 1", "manifests": []}).encode()
     answer = await front.ask(f"/v2/library/busybox/manifests/{engine.coming(content)}")
     assert (answer.status, answer.headers["Content-Type"]) == (200, "application/octet-stream")
+
+
+@pytest.mark.parametrize(
+    ("header", "status", "part"),
+    [
+        ("bytes=0-", 200, slice(None)),
+        ("bytes=0-9", 206, slice(0, 10)),
+        ("bytes=-5", 206, slice(-5, None)),
+        ("bytes=99999-", 416, None),
+        ("lines=1-2", 200, slice(None)),
+    ],
+)
+async def test_ranges_of_a_manifest(
+    front: Front, digest: Digest, manifest: bytes, header: str, status: int, part: slice | None
+) -> None:
+    front.origin.known["latest"] = described(manifest)
+    answer = await front.ask(TAGGED, Range=header)
+    assert answer.status == status
+    if part is not None:
+        assert answer.body == manifest[part]
+        assert int(answer.headers["Content-Length"]) == len(answer.body)
+
+
+@pytest.mark.parametrize("media_type", sorted(SCHEMA1_TYPES))
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+async def test_schema_1_is_refused_alike_by_both_methods(front: Front, method: str, media_type: str) -> None:
+    front.origin.known["latest"] = Descriptor(Digest.of(b"payload"), 300, media_type, BlobKind.MANIFEST)
+    answer = await front.ask(TAGGED, method)
+    assert answer.status == 404
+    assert method == "HEAD" or "schema 1" in answer.body.decode()
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ([], ""),
+        (["*/*"], ""),
+        ([", ".join(MANIFEST_TYPES)], ""),
+        ([*MANIFEST_TYPES, "application/vnd.docker.distribution.manifest.v1+prettyjws;q=0.5"], ""),
+        ([OCI_MANIFEST], OCI_MANIFEST),
+        ([f"{OCI_MANIFEST};q=0.9 , A/B"], f"a/b, {OCI_MANIFEST}"),
+        (["a\x7fb"], ""),
+    ],
+)
+def test_what_a_client_takes(headers: list[str], expected: str) -> None:
+    assert accepted(headers) == expected
+
+
+async def test_a_client_that_takes_less_has_an_answer_of_its_own(front: Front, digest: Digest, manifest: bytes) -> None:
+    front.origin.known["latest"] = described(manifest)
+    await front.ask(TAGGED)
+    await front.ask(TAGGED, Accept=OCI_MANIFEST)
+    assert [accept for _, accept in front.origin.identities] == ["", OCI_MANIFEST]
+
+
+async def test_a_manifest_that_is_stored_is_the_origins_to_give_in_other_repositories(
+    front: Front, engine: MemoryEngine, manifest: bytes
+) -> None:
+    digest = engine.store.put(manifest)
+    engine.unnamed.add(digest)
+    answer = await front.ask(f"/v2/library/busybox/manifests/{digest}")
+    assert (answer.status, answer.code) == (404, "MANIFEST_UNKNOWN")
+    front.origin.known[digest] = described(manifest)
+    answer = await front.ask(f"/v2/library/a/manifests/{digest}")
+    assert (answer.status, answer.body) == (200, manifest)
