@@ -5,25 +5,40 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
+import os
 import re
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
 import structlog
 
+from proxy.flight import SingleFlight
 from proxy.identity import Identity, node_identity, node_token_identity
 from proxy.settings import CredentialsUnreadable, EndpointSettings
 from shoal.reference import DOCKER_HUB, InvalidReference, Registry, parse_registry
 
 log = structlog.get_logger()
 
-_KEPT_SECONDS = 300.0
+KEPT_SECONDS = 300.0
 """How long credentials that a helper gave are used before it is asked again; those of clouds last for hours."""
 
-_HELPER_SECONDS = 4.0
+AGAIN_SECONDS = 5.0
+"""When they are read again at the earliest, after they were refused or could not be read."""
+
+_HELPER_SECONDS = 10.0
+_FIRST_WAIT_SECONDS = 2.5
+"""How long a question waits for a slow helper as long as nothing is known; it goes on, and the next one has them."""
+
+_LATER_WAIT_SECONDS = 0.5
+_NOTHING_FOUND = b"credentials not found"
+"""What every helper says on its output, by its protocol, where it knows nothing about a server."""
+
 _MAX_FILE_SIZE = 4 << 20
 _MAX_ANSWER_SIZE = 1 << 20
+_MAX_SAID = 200
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TOKEN_USER = "<token>"
 _HUB_KEY = "https://index.docker.io/v1/"
@@ -48,7 +63,10 @@ class _Helped(msgspec.Struct, rename="pascal"):
 
 
 class NodeCredentials:
-    """Who this node is at one address of a registry. What a file or a helper says is asked for anew at times."""
+    """Who this node is at one address of a registry. What a file or a helper says is read anew at times.
+
+    What was read last serves while it is being read, and while it cannot be.
+    """
 
     def __init__(self, registry: Registry, settings: EndpointSettings, clock: Callable[[], float]) -> None:
         """Raises `CredentialsUnreadable` for a password file that cannot be read."""
@@ -57,26 +75,38 @@ class NodeCredentials:
         self._clock = clock
         named = settings.credentials()
         self._identity = node_identity(*named) if named is not None else None
-        self._until = 0.0
-        self._turn = asyncio.Lock()
+        self._until = float("-inf")
+        self._again_at = float("-inf")
+        self._wait = _FIRST_WAIT_SECONDS
+        self._reading: SingleFlight[None, None] = SingleFlight()
 
     async def get(self) -> Identity | None:
-        """The node's credentials, or None where it has none. What cannot be read is logged, and is none."""
-        if self._file is None:
-            return self._identity
-        async with self._turn:
-            if self._clock() >= self._until:
-                try:
-                    self._identity = await self._read(self._file)
-                except CredentialsUnreadable as error:
-                    log.warning("credentials.unreadable", registry=self._registry, error=str(error))
-                    self._identity = None
-                self._until = self._clock() + _KEPT_SECONDS
-            return self._identity
+        """The node's credentials, or None where it has none. That they cannot be read is logged."""
+        if self._file is not None and self._clock() >= self._until:
+            file, wait = self._file, self._wait
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._reading.run(None, lambda: self._renew(file))
+            self._wait = _LATER_WAIT_SECONDS
+        return self._identity
 
     def refused(self) -> None:
-        """The upstream did not take them: they are read again for the next request."""
-        self._until = 0.0
+        """The upstream did not take them: they are read again, but not with each request of somebody who is refused."""
+        self._until = min(self._until, self._again_at)
+
+    async def close(self) -> None:
+        """Give up what is being read."""
+        await self._reading.close()
+
+    async def _renew(self, file: Path) -> None:
+        try:
+            self._identity = await self._read(file)
+            kept = KEPT_SECONDS
+        except CredentialsUnreadable as error:
+            log.warning("credentials.unreadable", registry=self._registry, error=str(error))
+            kept = AGAIN_SECONDS
+        now = self._clock()
+        self._until, self._again_at = now + kept, now + AGAIN_SECONDS
 
     async def _read(self, file: Path) -> Identity | None:
         try:
@@ -84,16 +114,18 @@ class NodeCredentials:
             config = msgspec.json.decode(content, type=_DockerConfig)
         except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise CredentialsUnreadable(f"`docker_config` {str(file)!r}: {error}") from None
-        for key, helper in config.cred_helpers.items():
-            if _names(key, self._registry):
-                return await _ask_helper(helper, key)
+        for key in self._keys(config.cred_helpers):
+            return await _ask_helper(config.cred_helpers[key], key)
         if config.creds_store:
             key = _HUB_KEY if self._registry == DOCKER_HUB else self._registry
             return await _ask_helper(config.creds_store, key)
-        for key, entry in config.auths.items():
-            if _names(key, self._registry):
-                return _identity(entry)
+        for key in self._keys(config.auths):
+            return _identity(config.auths[key])
         return None
+
+    def _keys(self, names: Iterable[str]) -> list[str]:
+        """Those that mean this registry; first its plain name, since podman also keeps logins of parts of a registry."""
+        return sorted((name for name in names if _names(name, self._registry)), key=lambda name: name != self._registry)
 
 
 def _content(file: Path) -> bytes:
@@ -138,22 +170,28 @@ async def _ask_helper(helper: str, key: str) -> Identity | None:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
         )
     except OSError as error:
         raise CredentialsUnreadable(f"{program}: {error.strerror or error}") from None
     try:
         async with asyncio.timeout(_HELPER_SECONDS):
-            answer, _ = await process.communicate(key.encode())
+            answer = await _answer(process, key)
+            status = await process.wait()
     except TimeoutError:
         raise CredentialsUnreadable(f"{program} gave no answer within {_HELPER_SECONDS:g} s") from None
     finally:
         if process.returncode is None:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # with the programs that it has started
             await process.wait()
-    if process.returncode:
-        return None
+    if status:
+        if _NOTHING_FOUND in answer:
+            return None
+        said = answer[:_MAX_SAID].decode("ascii", "backslashreplace").strip()
+        raise CredentialsUnreadable(f"{program} failed with status {status}: {said}")
     try:
-        helped = msgspec.json.decode(answer[:_MAX_ANSWER_SIZE], type=_Helped)
+        helped = msgspec.json.decode(answer, type=_Helped)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CredentialsUnreadable(f"{program}: {error}") from None
     if not helped.secret:
@@ -161,3 +199,17 @@ async def _ask_helper(helper: str, key: str) -> Identity | None:
     if helped.username == _TOKEN_USER:
         return node_token_identity(helped.secret)
     return node_identity(helped.username, helped.secret)
+
+
+async def _answer(process: asyncio.subprocess.Process, key: str) -> bytes:
+    """What a helper writes for a server's name; of an endless answer only the beginning."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(key.encode())
+    process.stdin.close()
+    answer = bytearray()
+    while len(answer) <= _MAX_ANSWER_SIZE and (chunk := await process.stdout.read(_MAX_ANSWER_SIZE)):
+        answer += chunk
+    if len(answer) > _MAX_ANSWER_SIZE:
+        raise CredentialsUnreadable(f"a credential helper's answer of more than {_MAX_ANSWER_SIZE} bytes")
+    return bytes(answer)

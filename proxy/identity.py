@@ -58,8 +58,12 @@ def node_identity(username: str, password: str) -> Identity:
 
 
 def node_token_identity(token: str) -> Identity:
-    """An identity token of this node's configuration."""
-    return Identity(f"{_NODE}{_digest(token)}", identity_token=token)
+    """An identity token of this node's configuration.
+
+    Its name outlives the process and is the same on all nodes, so that what the cluster knows serves them; such tokens
+    are too long to be found from their hash.
+    """
+    return Identity(f"{_NODE}{hashlib.sha256(token.encode()).hexdigest()[:32]}", identity_token=token)
 
 
 def basic(username: str, password: str) -> str:

@@ -40,8 +40,9 @@ class Invocation:
         `defaults` are values that this command has where nobody says otherwise. Raises `BadConfiguration`.
         """
         try:
-            ways_out = {"proxy": environment_proxies(os.environ)}
-            configuration = load(Configuration, self.file, os.environ, self.overrides, {**ways_out, **defaults})
+            found = environment_proxies(os.environ)
+            all_defaults = {"proxy": found, **defaults} if found else defaults
+            configuration = load(Configuration, self.file, os.environ, self.overrides, all_defaults)
         except SettingsError as error:
             raise BadConfiguration(str(error)) from None
         if self.print_config:

@@ -106,6 +106,21 @@ def test_up_needs_no_configuration_and_mirrors_docker_io() -> None:
     assert settings["proxy"]["upstreams"]["docker.io"]["url"] == "https://registry-1.docker.io"
 
 
+def test_the_environments_proxies_are_taken_where_the_configuration_names_none(tmp_path: Path) -> None:
+    environment = {"HTTPS_PROXY": "proxy.example:3128", "no_proxy": "10.0.0.0/8, .corp.example"}
+    settings = tomllib.loads(shoal("up", "--print-config", **environment).stdout)["proxy"]
+    assert (settings["https_proxy"], settings["no_proxy"]) == (
+        "http://proxy.example:3128",
+        ["10.0.0.0/8", ".corp.example"],
+    )
+    file = tmp_path / "shoal.toml"
+    file.write_text('[proxy]\nhttps_proxy = "http://me:secret@other.example:1"')
+    printed = shoal("up", "--print-config", "--config", file, **environment).stdout
+    assert tomllib.loads(printed)["proxy"]["https_proxy"] == "http://***@other.example:1"
+    done = shoal("up", "--print-config", HTTP_PROXY="socks5://x:1")
+    assert (done.returncode, "HTTP_PROXY" in done.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_daemon_ends_cleanly_when_told(tmp_path: Path, how: signal.Signals) -> None:
     with ExitStack() as stack:
