@@ -62,10 +62,14 @@ class _Helped(msgspec.Struct, rename="pascal"):
     secret: str = ""
 
 
+class _Gone(CredentialsUnreadable):
+    """There is no file any more: whoever removed it took the credentials from this node."""
+
+
 class NodeCredentials:
     """Who this node is at one address of a registry. What a file or a helper says is read anew at times.
 
-    What was read last serves while it is being read, and while it cannot be.
+    What was read last serves while it is being read, and while a helper or a file is out of order.
     """
 
     def __init__(self, registry: Registry, settings: EndpointSettings, clock: Callable[[], float]) -> None:
@@ -104,6 +108,8 @@ class NodeCredentials:
             kept = KEPT_SECONDS
         except CredentialsUnreadable as error:
             log.warning("credentials.unreadable", registry=self._registry, error=str(error))
+            if isinstance(error, _Gone):
+                self._identity = None
             kept = AGAIN_SECONDS
         now = self._clock()
         self._until, self._again_at = now + kept, now + AGAIN_SECONDS
@@ -112,6 +118,8 @@ class NodeCredentials:
         try:
             content = await asyncio.to_thread(_content, file)
             config = msgspec.json.decode(content, type=_DockerConfig)
+        except FileNotFoundError:
+            raise _Gone(f"`docker_config` {str(file)!r} is not there") from None
         except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise CredentialsUnreadable(f"`docker_config` {str(file)!r}: {error}") from None
         for key in self._keys(config.cred_helpers):
@@ -124,8 +132,9 @@ class NodeCredentials:
         return None
 
     def _keys(self, names: Iterable[str]) -> list[str]:
-        """Those that mean this registry; first its plain name, since podman also keeps logins of parts of a registry."""
-        return sorted((name for name in names if _names(name, self._registry)), key=lambda name: name != self._registry)
+        """Those that mean this registry; its plain name first, since podman keeps logins of parts of registries too."""
+        found = [name for name in names if _names(name, self._registry)]
+        return sorted(found, key=lambda name: name != self._registry)
 
 
 def _content(file: Path) -> bytes:
