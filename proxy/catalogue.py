@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import NamedTuple, Self
 
 import structlog
 
-from shoal.descriptor import BlobKind, Descriptor
+from shoal.descriptor import MAX_MANIFEST_SIZE, BlobKind, Descriptor
 from shoal.digest import Digest, InvalidDigest
 from shoal.reference import InvalidReference, Location, Tag, parse_tag
 
@@ -27,7 +28,9 @@ CATALOGUE = "catalogue.sqlite"
 MAX_TAGS = 50_000
 MAX_GRANTS = 50_000
 MAX_NAMES = 500_000
-"""Rows of each table; the oldest go first, at a start."""
+"""Rows of each table; the oldest go first, at a start and after each `PRUNE_EVERY` changes."""
+
+PRUNE_EVERY = 50_000
 
 _VERSION = 1
 _SETTINGS = "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; PRAGMA busy_timeout=1000;"
@@ -72,6 +75,8 @@ class Catalogue:
         self._changes: list[_Change] = []
         self._wake = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
+        self._writing = threading.Lock()
+        self._since_prune = 0
         self.tags: Sequence[KnownTag] = ()
         """As they were at the start."""
         self.grants: Sequence[tuple[Location, str]] = ()
@@ -87,7 +92,7 @@ class Catalogue:
         if self._writer is not None:
             self._writer.cancel()
             await asyncio.gather(self._writer, return_exceptions=True)
-            await asyncio.to_thread(self._flush)
+            await asyncio.to_thread(self._flush, self._taken())
         if self._database is not None:
             self._database.close()
 
@@ -150,15 +155,14 @@ class Catalogue:
             database.executescript(_SCHEMA)
         elif version != _VERSION:
             raise ValueError(f"version {version} instead of {_VERSION}")
-        for table, most in (("tags", MAX_TAGS), ("names", MAX_NAMES), ("grants", MAX_GRANTS)):
-            database.execute(_PRUNE.format(table, most))
+        _prune(database)
         self.tags = [
             known
             for row in database.execute("SELECT registry, repository, tag, accept, digest, size, media_type FROM tags")
             if (known := _known_tag(row)) is not None
         ]
         rows = database.execute("SELECT registry, repository, identity FROM grants")
-        self.grants = [(Location.parse(registry, repository), identity) for registry, repository, identity in rows]
+        self.grants = [known for row in rows if (known := _known_grant(row)) is not None]
 
     def _named(self, location: Location, digest: Digest) -> int | None:
         assert self._database is not None
@@ -173,19 +177,25 @@ class Catalogue:
             return None
         return found[0] if found is not None and isinstance(found[0], int) else None
 
-    def _flush(self) -> None:
-        changes, self._changes = self._changes, []
-        if self._database is None or not changes:
+    def _flush(self, changes: list[_Change]) -> None:
+        """Write changes; at the end another thread may still be writing those before them."""
+        database = self._database
+        if database is None or not changes:
             return
-        try:
-            self._database.execute("BEGIN")
-            for statement, row in changes:
-                self._database.execute(statement, row)
-            self._database.execute("COMMIT")
-        except sqlite3.Error as error:
-            log.warning("catalogue.failed", error=str(error))
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
+        with self._writing:
+            try:
+                database.execute("BEGIN")
+                for statement, row in changes:
+                    database.execute(statement, row)
+                database.execute("COMMIT")
+                self._since_prune += len(changes)
+                if self._since_prune >= PRUNE_EVERY:
+                    self._since_prune = 0
+                    _prune(database)
+            except sqlite3.Error as error:
+                log.warning("catalogue.failed", error=str(error))
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
 
     def _change(self, statement: str, row: tuple[str | int | float, ...]) -> None:
         if self._path is not None and len(self._changes) < _MAX_WAITING:
@@ -197,13 +207,38 @@ class Catalogue:
             await self._wake.wait()
             await asyncio.sleep(_FLUSH_SECONDS)
             self._wake.clear()
-            await asyncio.to_thread(self._flush)
+            await asyncio.to_thread(self._flush, self._taken())
+
+    def _taken(self) -> list[_Change]:
+        changes, self._changes = self._changes, []
+        return changes
 
 
-def _known_tag(row: tuple[str, str, str, str, str, int, str]) -> KnownTag | None:
-    registry, repository, tag, accept, digest, size, media_type = row
+def _prune(database: sqlite3.Connection) -> None:
+    for table, most in (("tags", MAX_TAGS), ("names", MAX_NAMES), ("grants", MAX_GRANTS)):
+        database.execute(_PRUNE.format(table, most - 1))
+
+
+def _known_grant(row: tuple[object, ...]) -> tuple[Location, str] | None:
+    """A row of `grants`, if this class can have written it."""
     try:
-        descriptor = Descriptor(Digest(digest), int(size), media_type, BlobKind.MANIFEST)
-        return KnownTag(Location.parse(registry, repository), parse_tag(tag), accept, descriptor)
+        match row:
+            case (str(registry), str(repository), str(identity)):
+                return Location.parse(registry, repository), identity
+    except InvalidReference:
+        pass
+    return None
+
+
+def _known_tag(row: tuple[object, ...]) -> KnownTag | None:
+    """A row of `tags`, if this class can have written it."""
+    try:
+        match row:
+            case (str(registry), str(repository), str(tag), str(accept), str(digest), int(size), str(media_type)):
+                location, found = Location.parse(registry, repository), Digest(digest)
+                if 0 <= size <= MAX_MANIFEST_SIZE:
+                    descriptor = Descriptor(found, size, media_type, BlobKind.MANIFEST)
+                    return KnownTag(location, parse_tag(tag), accept, descriptor)
     except (InvalidDigest, InvalidReference):
-        return None
+        pass
+    return None
