@@ -59,7 +59,7 @@ def _matches(entry: str, host: str, address: _Address | None, port: int) -> bool
     if address is not None:
         return _address(entry) == address
     domain = entry.removeprefix("*").removeprefix(".")
-    return bool(domain) and ((host == domain and not entry.startswith(".")) or host.endswith(f".{domain}"))
+    return bool(domain) and ((host == domain and entry == domain) or host.endswith(f".{domain}"))
 
 
 def _address(text: str) -> _Address | None:
