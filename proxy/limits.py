@@ -15,6 +15,8 @@ DEFAULT_QUIET_SECONDS = 30.0
 
 MAX_QUIET_SECONDS = 3600.0
 _MAX_REGISTRIES = 256
+"""Registries of which metrics tell: those that `any_upstream` adds are named by clients."""
+
 _NUMBER = re.compile(r"\s*([0-9]{1,12})")
 
 
@@ -33,6 +35,7 @@ class LimitBoard:
         """`tell` the cluster that an upstream is to be left alone for so many seconds."""
         self._metrics = metrics
         self._tell = tell
+        self._limited: set[Registry] = set()
         self.limits: dict[Registry, RateLimit] = {}
         self.quiet_until: dict[Registry, float] = {}
         """Upstreams that are left alone, by a monotonic clock."""
@@ -48,7 +51,9 @@ class LimitBoard:
 
     def quiet(self, registry: Registry, seconds: float) -> None:
         """The upstream answered 429: it is left alone for so long."""
-        self._metrics.limited.labels(registry).inc()
+        if registry in self._limited or len(self._limited) < _MAX_REGISTRIES:
+            self._limited.add(registry)
+            self._metrics.limited.labels(registry).inc()
         self.quieten(registry, seconds)
         if self._tell is not None:
             self._tell(registry, seconds)
