@@ -60,6 +60,11 @@ class Lending:
         if identity.key in place.clients:
             place.clients[identity.key] = identity, self._clock() + LENT_SECONDS
 
+    def was_served(self, location: Location, identity: Identity) -> bool:
+        """Whether he is whom the origin served last: what it does not have for him, it does not have."""
+        place = self._places.get(location)
+        return place is not None and place.served == identity.key
+
     def refused(self, location: Location, identity: Identity) -> None:
         """The origin does not let him read there, or not any more."""
         place = self._places.get(location)
