@@ -162,7 +162,7 @@ class Catalogue:
             if (known := _known_tag(row)) is not None
         ]
         rows = database.execute("SELECT registry, repository, identity FROM grants")
-        self.grants = [known for row in rows if (known := _known_grant(row)) is not None]
+        self.grants = [granted for row in rows if (granted := _known_grant(row)) is not None]
 
     def _named(self, location: Location, digest: Digest) -> int | None:
         assert self._database is not None
