@@ -39,7 +39,9 @@ class Rights:
     def refusal(self, location: Location, identity: Identity, now: float) -> OriginDenied | None:
         """The origin's no, as long as it is fresh."""
         error, until = self._refused.get((location, identity.key), (None, 0.0))
-        return error if now < until else None
+        if error is None or now >= until:
+            return None
+        return error.with_traceback(None)  # which would grow with each time that it is raised
 
     def grant(self, location: Location, identity: Identity, now: float) -> bool:
         """The origin lets this identity read there. True where that is news."""
