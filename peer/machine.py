@@ -107,7 +107,7 @@ class Machine:
         for key, have, table in blobs:
             layout = PieceLayout.of(key.size)
             pieces = PieceMap(layout, self.exchange.requests, have)
-            sought = Sought(key, pieces, BlobBook(pieces), moved_at=now, told_at=now)
+            sought = Sought(key, pieces, BlobBook(pieces), moved_at=now, told_at=now, opened_at=now)
             sought.table.update(table)
             sought.places[location] = Place(location)
             sought.idle_since = now

@@ -95,6 +95,7 @@ class Sought:
     is_refused: bool = False
     """Whether the supernode has no place for it."""
     has_begun_again: bool = False
+    opened_at: float = 0.0
     told_at: float = 0.0
     """When the supernode was told of it last, as a blob that this peer opens."""
     starved_at: float = 0.0

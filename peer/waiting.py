@@ -56,7 +56,8 @@ class Waiting:
         late = [reader for reader, since in sought.unanswered.items() if now - since > _ANSWER_SECONDS]
         if not late:
             return None
-        moves = sought.moved_at > max(now - _MOVES_SECONDS, *(sought.unanswered[reader] for reader in late))
+        begun = max(sought.opened_at, *(sought.unanswered[reader] for reader in late))
+        moves = sought.moved_at > max(now - _MOVES_SECONDS, begun)
         is_verified_soon = not sought.book.lacking
         error = None if moves or is_verified_soon else sought.error() or _nothing(sought)
         if error is not None and (sought.book.readers.keys() | sought.unanswered.keys()) <= set(late):

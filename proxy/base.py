@@ -38,6 +38,8 @@ class BaseFrontend:
     """Answers `/v2/`, for clients without credentials from the cluster's common knowledge where there is some.
 
     A registry that cannot be asked lets in who says nothing, so that what is cached can be pulled, and nobody else.
+    What it wants to be signed in with is asked of it by each node: a member of the cluster that told another address
+    would be sent the clients' passwords.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class BaseFrontend:
         try:
             await (self._check(registry, identity) if identity.is_client else self._check_together(registry, identity))
         except OriginDenied as error:
-            self._remember(registry, identity, error, _SHORT_SECONDS)
+            self._remember(registry, identity, error, _SHORT_SECONDS if identity.is_client else self._rights_freshness)
             raise
         except OriginError as error:
             if identity.is_client and isinstance(error, OriginUnavailable):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections import OrderedDict
 from collections.abc import Mapping
 
 from aiohttp import hdrs, web
 
 from peer.asked import Asked, Behind
-from peer.origin import OriginNotFound, SizeDiffers
+from peer.origin import OriginNotFound, OriginUnavailable, SizeDiffers
 from proxy.identity import Identity
 from proxy.naming import BlobTarget
 from proxy.parts import Selection, select
@@ -16,9 +18,17 @@ from proxy.settings import Lazy
 from proxy.source import BlobSource
 from proxy.tags import TagResolver
 from shoal.descriptor import BlobKind, Descriptor
+from shoal.digest import Digest
 from shoal.pieces import MAX_BLOB_SIZE
 from shoal.ranges import ByteRange
+from shoal.reference import Location
 
+_FAILED_SECONDS = 10.0
+_HURRY_SECONDS = 3.4
+"""By so much less a client is let wait for a blob that nobody could give a short while ago: docker asks five times for
+it before it goes on to the registry."""
+
+_MAX_FAILURES = 4096
 _BEHIND: Mapping[Lazy, Behind] = {"range": Behind.NOTHING, "background": Behind.REST, "whole": Behind.IMAGE}
 
 
@@ -30,6 +40,8 @@ class BlobFrontend:
         self._source = source
         self._tags = tags
         self._behind = _BEHIND[lazy]
+        self._failed: OrderedDict[tuple[Digest, Location], float] = OrderedDict()
+        """Blobs that nobody could give, and until when that is remembered."""
 
     async def answer(self, call: Call, target: BlobTarget, identity: Identity) -> None:
         """GET and HEAD; HEAD begins no download. Raises `RequestError`, `OriginError` or `DownloadFailed`."""
@@ -41,18 +53,29 @@ class BlobFrontend:
             await self._tags.admit(location, blob, identity, named=named is not None)
         else:
             blob = (await self._tags.resolve(location, digest, BlobKind.BLOB, identity)).descriptor
+        since = call.started_at
+        if since < self._failed.get((digest, location), 0.0):
+            since -= _HURRY_SECONDS
         try:
-            await self._give(call, target, blob.size)
+            await self._give(call, target, blob.size, since)
         except SizeDiffers as error:
             if stored is None and named is not None:
                 if not self._source.names(digest, error.size, location):
                     raise  # whoever asks for it has read a manifest that is wrong
             else:  # what the origin answered to HEAD was only a hint
                 self._tags.correct(location, digest, blob, error.size)
-            await self._give(call, target, error.size)
+            await self._give(call, target, error.size, since)
+        except OriginUnavailable:
+            self._failed[digest, location] = time.monotonic() + _FAILED_SECONDS
+            if len(self._failed) > _MAX_FAILURES:
+                self._failed.popitem(last=False)
+            raise
 
-    async def _give(self, call: Call, target: BlobTarget, size: int) -> None:
-        """Answer for a blob of `size` bytes; raises `SizeDiffers` as long as no answer has begun."""
+    async def _give(self, call: Call, target: BlobTarget, size: int, since: float) -> None:
+        """Answer for a blob of `size` bytes, for which the client waits since then by the monotonic clock.
+
+        Raises `SizeDiffers` as long as no answer has begun.
+        """
         request = call.request
         if size > MAX_BLOB_SIZE:
             raise OriginNotFound(f"{target.digest} has {size} bytes, over the limit of {MAX_BLOB_SIZE}")
@@ -69,7 +92,7 @@ class BlobFrontend:
         headers.update(selection.headers)
         asked = self._asked(selection, size)
         blob = Descriptor(target.digest, size)
-        async with await self._source.open(blob, target.location, asked, call.started_at) as opened:
+        async with await self._source.open(blob, target.location, asked, since) as opened:
             if opened.descriptor.size != size:
                 message = f"{target.digest} has {opened.descriptor.size} bytes here, {size} were expected"
                 raise SizeDiffers(message, opened.descriptor.size)

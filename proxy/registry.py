@@ -106,7 +106,7 @@ class UpstreamRegistry:
 
         Mirrors are asked for what everybody may read; a client's credentials are for the registry itself.
         """
-        if not identity.is_client:
+        if not identity.is_client and question.signed:
             for place in self._mirrors:
                 if place.rests_until <= self._clock():
                     response = await self._try(place, question)

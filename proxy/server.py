@@ -89,7 +89,7 @@ class ProxyServer:
         self._port = settings.port
         self.app = web.Application()
         self.app.router.add_route("*", "/v2", self._handle)
-        self.app.router.add_route("*", "/v2/{path:.*}", self._handle)
+        self.app.router.add_route("*", "/v2/{path:(?s:.*)}", self._handle)
         self._admission = Admission(settings.admission, metrics)
         self._audit = Audit(Path(settings.audit)) if settings.audit else None
         self._forward: ForwardProxy | None = None

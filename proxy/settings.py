@@ -101,6 +101,11 @@ class UpstreamSettings(EndpointSettings, frozen=True, kw_only=True, forbid_unkno
     aliases: list[str] = []
     """Other names of the registry as a path's first segment, for clients that cannot write its own one there."""
 
+    sign_in: bool = True
+    """Whether `/v2/` answers as the registry itself does, with its challenge: docker, podman and skopeo take none from
+    any other answer, and so have private images through the mirror; they then ask the token server for public ones
+    too. Without, they are let in, and get what everybody may read without a token of their own."""
+
     catalog: bool = False
     """Whether `/v2/_catalog` is passed through."""
 

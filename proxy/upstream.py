@@ -18,7 +18,7 @@ from proxy.authorization import CATALOG
 from proxy.body import UpstreamBody, answered_range, content_length, parse_content_range, size_differs
 from proxy.egress import Egress
 from proxy.endpoint import Question, open_session
-from proxy.identity import Identity
+from proxy.identity import ANONYMOUS, Identity
 from proxy.lending import Lending
 from proxy.limits import LimitBoard
 from proxy.naming import is_public_name
@@ -166,9 +166,13 @@ class UpstreamClient:
             return await self._head(location, reference, kind, identity, headers, limit)
 
     async def check(self, registry: Registry, identity: Identity) -> None:
-        """Whether the registry as such lets somebody in (`GET /v2/`); raises `OriginError`."""
+        """Whether the registry as such lets somebody in (`GET /v2/`); raises `OriginError`.
+
+        Nobody is who has no token either: clients that have none yet are to hear the registry's own challenge.
+        """
         found = self._registry(registry)
-        question = Question("GET", "", "", {"Accept": "application/json, */*"})
+        signed = identity != ANONYMOUS or not found.settings.sign_in
+        question = Question("GET", "", "", {"Accept": "application/json, */*"}, signed=signed)
         async with answering(registry), found.opened(question, identity):
             pass
 

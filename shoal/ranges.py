@@ -39,8 +39,9 @@ def parse_ranges(header: str | None, size: int) -> tuple[ByteRange, ...] | None:
 
     In the order in which they were asked for; those that overlap are one, at the place of the first of them. Such as
     only touch stay apart: podman counts the parts of the answer and takes no other number than it has asked for. What
-    lies outside is left out. Ignored, as the RFC allows, is a header that is absent, malformed, of another unit, of
-    more than `MAX_RANGES` ranges, or about a content of no bytes: containerd asks for `bytes=0-` of everything.
+    lies outside is left out, and what ends before it begins, which the RFC lets be refused and registries refuse.
+    Ignored, as the RFC allows, is a header that is absent, malformed, of another unit, of more than `MAX_RANGES`
+    ranges, or about a content of no bytes: containerd asks for `bytes=0-` of everything.
     Raises `RangeNotSatisfiable` where nothing is left.
     """
     specs = _specs(header) if header is not None and size else None
@@ -70,10 +71,7 @@ def _specs(header: str) -> list[tuple[int | None, int | None]] | None:
         match = _SPEC.fullmatch(text.strip(_SPACE))
         if match is None or match[1] == match[2] == "":
             return None
-        first, last = _position(match[1]), _position(match[2])
-        if first is not None and last is not None and last < first:
-            return None
-        specs.append((first, last))
+        specs.append((_position(match[1]), _position(match[2])))
     return specs or None
 
 
@@ -90,7 +88,7 @@ def _range(first: int | None, last: int | None, size: int) -> ByteRange | None:
     if first is None:
         return ByteRange(max(0, size - last), size) if last else None
     end = size if last is None else min(last + 1, size)
-    return ByteRange(first, end) if first < size else None
+    return ByteRange(first, end) if first < end else None
 
 
 def _without_overlaps(ranges: list[ByteRange]) -> list[ByteRange]:

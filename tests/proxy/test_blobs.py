@@ -5,6 +5,7 @@ import email.message
 import email.policy
 import hashlib
 import re
+import time
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -122,13 +123,13 @@ async def test_ranges_of_which_one_is_left_are_one(front: Front, digest: Digest)
         assert answer.headers["Content-Range"] == f"bytes 0-9/{SIZE}"
 
 
-@pytest.mark.parametrize("header", ["lines=1-2", "bytes=9-5", "bytes=0-1,9-5", "nonsense"])
+@pytest.mark.parametrize("header", ["lines=1-2", "bytes=a-5", "bytes=0-1,x", "nonsense"])
 async def test_a_range_that_is_none_gives_the_whole_blob(front: Front, digest: Digest, header: str) -> None:
     answer = await front.ask(path(digest), Range=header)
     assert (answer.status, answer.body) == (200, CONTENT)
 
 
-@pytest.mark.parametrize("header", [f"bytes={SIZE}-", "bytes=-0", f"bytes={SIZE}-{SIZE + 5},-0"])
+@pytest.mark.parametrize("header", [f"bytes={SIZE}-", "bytes=-0", "bytes=9-5", f"bytes={SIZE}-{SIZE + 5},-0"])
 async def test_a_range_outside_the_blob(front: Front, digest: Digest, engine: MemoryEngine, header: str) -> None:
     answer = await front.ask(path(digest), Range=header)
     assert (answer.status, answer.code, answer.headers["Content-Range"]) == (416, "RANGE_INVALID", f"bytes */{SIZE}")
@@ -352,3 +353,24 @@ async def test_an_impossible_blob_fails_with_its_size(front: Front, engine: Memo
     answer = await front.ask(path(digest))
     assert (answer.status, answer.code, engine.opened) == (404, "BLOB_UNKNOWN", [])
     assert str(MAX_BLOB_SIZE + 1).encode() in answer.body
+
+
+async def test_a_client_that_asks_again_for_what_nobody_could_give_waits_less(
+    front: Front, engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = engine.coming(CONTENT)
+    engine.error = OriginUnavailable("nobody has it")
+    waits: list[float] = []
+    opened = engine.open
+
+    async def open_blob(blob: Descriptor, location: Location, asked: Asked | None, since: float | None) -> object:
+        assert since is not None
+        waits.append(time.monotonic() - since)
+        return await opened(blob, location, asked, since)
+
+    monkeypatch.setattr(engine, "open", open_blob)
+    for _ in range(2):
+        assert (await front.ask(path(digest))).status == 502
+    engine.error = None
+    assert (await front.ask(path(digest))).status == 200
+    assert waits[0] < 1 < 3 < waits[1]
