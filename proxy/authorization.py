@@ -15,7 +15,7 @@ from proxy.tokens import Token, TokenCache, TokenScope
 
 _MAX_SCOPES = 10_000
 _MAX_CHALLENGES, _MAX_CHALLENGE = 8, 4096
-"""Headers of one answer that are kept, and characters of each: they are passed on to clients."""
+"""Headers of one answer that are kept, and characters of each: they are passed on to clients, whole or not at all."""
 
 _V = TypeVar("_V")
 FetchToken = Callable[[URL, TokenScope, Identity], Awaitable[Token]]
@@ -48,10 +48,13 @@ class Authorizer:
         try:
             return f"Bearer {await self._tokens.get(identity, scope)}"
         except OriginDenied as error:
-            raise OriginDenied(str(error), self.challenges(name)) from None
+            challenges = self.challenges(name)
+            if not challenges:  # the scope was a guess: the upstream itself says what it wants of whom
+                return None
+            raise OriginDenied(str(error), challenges) from None
 
     def challenges(self, name: str) -> tuple[str, ...]:
-        """The upstream's last `WWW-Authenticate` headers about `name`, as they came."""
+        """The upstream's last `WWW-Authenticate` headers about `name`, as they came if they are UTF-8."""
         return self._challenges.get(name, ())
 
     def learn(self, headers: Sequence[str], name: str, identity: Identity, sent: str | None) -> bool:
@@ -59,7 +62,8 @@ class Authorizer:
 
         True where another try has a chance. Raises `OriginDenied` for a challenge that must not be answered.
         """
-        _put(self._challenges, name, tuple(header[:_MAX_CHALLENGE] for header in headers[:_MAX_CHALLENGES]))
+        short = [header for header in headers if len(header) <= _MAX_CHALLENGE]
+        _put(self._challenges, name, tuple(_sendable(header) for header in short[:_MAX_CHALLENGES]))
         self._drop(name, identity, sent)
         if identity.is_token:
             return False
@@ -133,6 +137,11 @@ def token_scope(challenge: Challenge, default: str, base: URL) -> TokenScope:
     if base.scheme == "https" and url.scheme != "https":
         raise OriginDenied(f"{base.host} names a token server without TLS: {realm[:200]!r}")
     return TokenScope(realm, service, challenge.parameters.get("scope") or default)
+
+
+def _sendable(header: str) -> str:
+    """A header as it can be sent on: what came in another encoding than UTF-8 cannot."""
+    return header.encode("utf-8", "replace").decode()
 
 
 def _pull_scope(name: str) -> str:

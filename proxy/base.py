@@ -9,7 +9,7 @@ from typing import Protocol
 
 from aiohttp import web
 
-from peer.origin import OriginDenied, OriginError, OriginUnavailable
+from peer.origin import OriginDenied, OriginError
 from proxy.flight import SingleFlight
 from proxy.identity import Identity
 from proxy.responses import API_HEADERS, Call
@@ -64,7 +64,7 @@ class BaseFrontend:
         if self._clock() >= until:
             await self._flights.run(key, lambda: self._judge(registry, identity))
         elif error is not None:
-            raise error
+            raise error.with_traceback(None)  # which would grow with each time that it is raised
         await call.send(web.Response(body=BODY, content_type="application/json", headers=API_HEADERS))
 
     async def close(self) -> None:
@@ -77,8 +77,8 @@ class BaseFrontend:
         except OriginDenied as error:
             self._remember(registry, identity, error, _SHORT_SECONDS if identity.is_client else self._rights_freshness)
             raise
-        except OriginError as error:
-            if identity.is_client and isinstance(error, OriginUnavailable):
+        except OriginError:
+            if identity.is_client:
                 raise
             self._remember(registry, identity, None, _SHORT_SECONDS)
             return

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import string
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
@@ -19,7 +21,7 @@ from proxy.challenge import parse_challenges
 from proxy.credentials import NodeCredentials
 from proxy.egress import Egress
 from proxy.identity import ANONYMOUS, Identity
-from proxy.retry import ANSWER_SECONDS, Unreachable, failure, read_whole
+from proxy.retry import ANSWER_SECONDS, Silent, Unreachable, failure, read_whole
 from proxy.settings import CredentialsUnreadable, EndpointSettings
 from proxy.tokens import MAX_ANSWER_SIZE, InvalidTokenAnswer, Token, TokenCache, TokenScope, parse_token
 from shoal.reference import Registry
@@ -29,12 +31,20 @@ MAX_REDIRECTS = 5
 _MAX_SIGN_INS = 2
 """Answers of 401 that are met with new credentials: one for a challenge, one for a token that has expired meanwhile."""
 
+TOKEN_SECONDS = ANSWER_SECONDS - 0.5
+"""How long a token server has: less than the whole answer, so that the client is told who was silent."""
+
+_MAX_SHOWN = 200
+"""Characters of a server's own words in an error."""
+
 _READ_SIZE = 1 << 20
 _MAX_HEADER_SIZE = 64 << 10
 """Signed addresses of storage services are long."""
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _CLIENT_ID = "shoal"
+_ADDRESS = string.punctuation
+"""What stands in a redirect's address as it came, besides letters and digits: its signature may hold any of it."""
 
 
 def open_session(connections: int, resolver: aiohttp.abc.AbstractResolver | None = None) -> aiohttp.ClientSession:
@@ -98,7 +108,8 @@ class Endpoint:
         self._elsewhere = TokenCache(self._ask_elsewhere, clock)
 
     async def close(self) -> None:
-        """Give up tokens that are being fetched."""
+        """Give up tokens and credentials that are being fetched."""
+        await self.credentials.close()
         await self._authorizer.close()
         await self._elsewhere.close()
 
@@ -111,10 +122,15 @@ class Endpoint:
         url = self._url(question)
         authorizer, name = self._authorizer, question.name
         for last in (False,) * (_MAX_SIGN_INS * question.signed) + (True,):
-            sent = await authorizer.header(identity, name) if question.signed else None
+            try:
+                sent = await authorizer.header(identity, name) if question.signed else None
+            except OriginDenied:
+                self._refused(identity)
+                raise
             response = await self._follow(question.method, url, question.headers, sent)
             try:
-                if response.url.origin() != self._base.origin():
+                if not self.is_own(response.url):
+                    authorizer.accepted(name, identity, sent)  # who sends him on has let him in
                     return response
                 if response.status == 401:
                     hopeful = authorizer.learn(response.headers.getall("WWW-Authenticate", []), name, identity, sent)
@@ -128,13 +144,21 @@ class Endpoint:
             response.close()
         if response.status < 400:
             authorizer.accepted(name, identity, sent)
-        elif response.status in {401, 403} and not identity.is_client and identity is not ANONYMOUS:
-            self.credentials.refused()
+        elif response.status in {401, 403}:
+            self._refused(identity)
         return response
+
+    def is_own(self, url: URL) -> bool:
+        """Whether an address is at this endpoint, not behind a redirect."""
+        return url.origin() == self._base.origin()
 
     def challenges(self, name: str) -> tuple[str, ...]:
         """The last `WWW-Authenticate` headers about a repository."""
         return self._authorizer.challenges(name)
+
+    def _refused(self, identity: Identity) -> None:
+        if not identity.is_client and identity is not ANONYMOUS:
+            self.credentials.refused()
 
     def _url(self, question: Question) -> URL:
         name = "" if question.name == CATALOG else question.name
@@ -148,12 +172,14 @@ class Endpoint:
         """The answer behind redirects. No host but the endpoint's own is shown its credentials."""
         elsewhere: str | None = None
         for _ in range(MAX_REDIRECTS + 1):
-            own = url.origin() == self._base.origin()
+            own = self.is_own(url)
             response = await self._request(method, url, headers, authorization if own else elsewhere)
-            if response.status == 401 and not own and elsewhere is None:
+            for _ in range(0 if own else _MAX_SIGN_INS):
+                if response.status != 401:
+                    break
                 challenges = response.headers.getall("WWW-Authenticate", [])
                 response.close()
-                elsewhere = await self._sign_in_elsewhere(url, challenges)
+                elsewhere = await self._sign_in_elsewhere(url, challenges, elsewhere)
                 response = await self._request(method, url, headers, elsewhere)
             target = response.headers.get("Location")
             if response.status not in _REDIRECTS or target is None:
@@ -177,31 +203,37 @@ class Endpoint:
             raise OriginDenied(f"{self.host} leads to {url.scheme}://{url.host}, which is not for everybody")
         return await self._session().request(
             method,
-            url,
+            url.with_user(None),
             timeout=self._timeout,
             allow_redirects=False,
             proxy=self._egress.proxy_for(url, self.settings.http_proxy),
-            ssl=self._own_tls if url.origin() == self._base.origin() else self._other_tls,
+            ssl=self._own_tls if self.is_own(url) else self._other_tls,
             **options,
         )
 
     def _target(self, url: URL, location: str) -> URL:
         """Where a redirect leads. It is not shown in errors: it may be signed."""
         try:
-            target = url.join(URL(location, encoded=True))
+            target = url.join(URL(quote(location, safe=_ADDRESS, errors="surrogateescape"), encoded=True))
+            is_address = target.scheme in {"http", "https"} and target.host and target.port
         except ValueError:
-            target = URL()
-        if target.scheme not in {"http", "https"} or not target.host:
+            is_address = False
+        if not is_address:
             raise OriginUnavailable(f"{url.host} redirects to what is no address")
         if url.scheme == "https" and target.scheme != "https":
             raise OriginUnavailable(f"{url.host} redirects to {target.host} without TLS")
         return target
 
-    async def _sign_in_elsewhere(self, url: URL, challenges: list[str]) -> str:
-        """What another registry wants of who was redirected there: a token for nobody. Raises `OriginError`."""
+    async def _sign_in_elsewhere(self, url: URL, challenges: list[str], refused: str | None) -> str:
+        """What another registry wants of who was redirected there: a token for nobody, another one than `refused`.
+
+        Raises `OriginError`.
+        """
         for challenge in parse_challenges(challenges):
             if challenge.scheme == "bearer" and "realm" in challenge.parameters:
                 scope = token_scope(challenge, "", url)
+                if refused is not None:
+                    self._elsewhere.drop(ANONYMOUS, scope, refused.removeprefix("Bearer "))
                 return f"Bearer {await self._elsewhere.get(ANONYMOUS, scope)}"
         raise OriginDenied(f"{self.host} redirects to {url.host}, which wants to be signed in to")
 
@@ -211,10 +243,10 @@ class Endpoint:
     async def _fetch_token(self, url: URL, scope: TokenScope, identity: Identity) -> Token:
         """A token from a token server, bounded in time as a whole."""
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(TOKEN_SECONDS):
                 return await self._ask_token_server(url, scope, identity)
         except TimeoutError:
-            raise Unreachable(f"the token server {url.host} gave no answer within {ANSWER_SECONDS:g} s") from None
+            raise Silent(f"the token server {url.host} gave no answer within {TOKEN_SECONDS:g} s") from None
 
     async def _ask_token_server(self, url: URL, scope: TokenScope, identity: Identity) -> Token:
         wanted = {name: text for name, text in (("service", scope.service), ("scope", scope.scope)) if text}
@@ -257,7 +289,7 @@ def tls_contexts(settings: EndpointSettings) -> tuple[ssl.SSLContext | bool, ssl
             for context in (own, other):
                 context.load_verify_locations(settings.ca_file)
         if settings.cert_file:
-            own.load_cert_chain(settings.cert_file, settings.key_file)
+            own.load_cert_chain(settings.cert_file, settings.key_file, password="")  # not asked for at a terminal
     except (OSError, ssl.SSLError) as error:
         files = ", ".join(filter(None, (settings.ca_file, settings.cert_file, settings.key_file)))
         raise CredentialsUnreadable(f"`ca_file`, `cert_file` or `key_file` ({files}) cannot be used: {error}") from None
@@ -283,14 +315,21 @@ def translated(host: str) -> Iterator[None]:
             f"{host}: the HTTP proxy {error.host}:{error.port} is not reached: {error.os_error}"
         ) from None
     except aiohttp.ClientHttpProxyError as error:
-        raise Unreachable(f"{host}: the HTTP proxy refuses: {error.status} {error.message}") from None
+        raise Unreachable(f"{host}: the HTTP proxy refuses: {error.status} {_shown(error.message)}") from None
+    except aiohttp.ClientResponseError as error:  # in its own text stands the address, which may be signed
+        raise Unreachable(f"{host} answers what is no HTTP: {_shown(error.message)}") from None
     except aiohttp.ClientConnectorError as error:
         raise Unreachable(f"{host}: cannot connect to {error.host}:{error.port}: {error.os_error}") from None
     except NotPermitted as error:
         raise OriginDenied(f"{host}: {error}") from None
-    except aiohttp.InvalidURL:
+    except (aiohttp.InvalidURL, UnicodeError):
         raise OriginUnavailable(f"{host}: not an address") from None
     except TimeoutError:
         raise Unreachable(f"{host} did not answer in time") from None
     except (aiohttp.ClientError, OSError) as error:
-        raise Unreachable(f"{host}: {error}") from None
+        raise Unreachable(f"{host}: {_shown(str(error)) or type(error).__name__}") from None
+
+
+def _shown(text: str) -> str:
+    """What a server or the HTTP client says, as it may stand in an error."""
+    return text.encode("ascii", "backslashreplace").decode()[:_MAX_SHOWN]

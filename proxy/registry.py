@@ -23,12 +23,15 @@ from shoal.reference import Registry
 log = structlog.get_logger()
 
 REST_SECONDS = 60.0
-"""How long a mirror that failed is not asked while another place answers."""
+"""How long a mirror that failed is asked only where the registry itself gives no answer."""
 
 _MIRROR_SECONDS = 1.5
 """How long a mirror has for the headers of its answer; behind it there is somebody else to ask."""
 
 _MAX_ERROR_SIZE = 64 << 10
+_ERROR_SECONDS = 1.0
+"""How long the body of an error is waited for; it only tells the code."""
+
 _CODES = {"NAME_UNKNOWN", "MANIFEST_UNKNOWN", "BLOB_UNKNOWN", "UNSUPPORTED", "NAME_INVALID"}
 
 
@@ -92,27 +95,44 @@ class UpstreamRegistry:
         return node if node is not None else ANONYMOUS
 
     @contextlib.asynccontextmanager
-    async def opened(self, question: Question, identity: Identity) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def opened(
+        self, question: Question, identity: Identity, *, patience: float | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         """`open`, and close in the end; what breaks meanwhile is an `OriginError`."""
-        response = await self.open(question, identity)
+        response = await self.open(question, identity, patience=patience)
         try:
             with translated(self.name):
                 yield response
         finally:
             response.close()
 
-    async def open(self, question: Question, identity: Identity) -> aiohttp.ClientResponse:
+    async def open(
+        self, question: Question, identity: Identity, *, is_judged: bool = False, patience: float | None = None
+    ) -> aiohttp.ClientResponse:
         """A response of status 200 or 206, or 416 to a range; raises `OriginError`.
 
-        Mirrors are asked for what everybody may read; a client's credentials are for the registry itself.
+        Mirrors are asked for what everybody may read; a client's credentials are for the registry itself. `is_judged`:
+        who may have the answer is known already. `patience`: seconds that the registry itself has for its headers;
+        raises `TimeoutError` behind them.
         """
-        if not identity.is_client and question.signed:
-            for place in self._mirrors:
-                if place.rests_until <= self._clock():
-                    response = await self._try(place, question)
-                    if response is not None:
-                        return response
-        return await self._open_own(question, identity)
+        is_theirs = question.signed and not identity.is_client
+        places = [place for place in self._mirrors if is_theirs and (is_judged or self._is_open(place))]
+        resting = [place for place in places if place.rests_until > self._clock()]
+        for place in places:
+            if place not in resting and (response := await self._try(place, question)) is not None:
+                return response
+        try:
+            async with asyncio.timeout(patience):
+                return await self._open_own(question, identity)
+        except OriginUnavailable:
+            for place in resting:
+                if (response := await self._try(place, question)) is not None:
+                    return response
+            raise
+
+    def _is_open(self, place: _Place) -> bool:
+        """Whether everybody may have what a mirror gives this node."""
+        return self.settings.share_credentials or not place.endpoint.credentials.are_set
 
     async def _try(self, place: _Place, question: Question) -> aiohttp.ClientResponse | None:
         """A mirror's answer; None where it has none."""
@@ -125,6 +145,7 @@ class UpstreamRegistry:
             self._rest(place, str(error) or f"no answer within {_MIRROR_SECONDS:g} s")
             return None
         if _is_success(response, question):
+            place.rests_until = 0.0
             return response
         response.close()
         if response.status == 429 or response.status >= 500:
@@ -155,12 +176,14 @@ class UpstreamRegistry:
     ) -> OriginUnavailable | OriginDenied | OriginNotFound:
         """The error for a status that is no success."""
         status, host = response.status, response.url.host
-        behind = f" (behind a redirect to {host})" if host != self._own.host else ""
+        behind = "" if self._own.is_own(response.url) else f" (behind a redirect to {host})"
         message = f"{self.name}{behind} answered {status} to {question.method} /v2/{question.name}/{question.path}"
         if status in {404, 410}:
             return OriginNotFound(message, await _error_code(response))
         if status in {401, 403}:
-            challenges = self._own.challenges(question.name) if status == 401 or identity is ANONYMOUS else ()
+            # nobody with a token for nobody may be refused by 403; to HEAD it is no refusal before GET has met it too
+            is_asked = status == 401 or (identity is ANONYMOUS and question.method == "GET")
+            challenges = self._own.challenges(question.name) if is_asked else ()
             return OriginDenied(message, challenges if not behind else ())
         error = failure(response, message)
         if isinstance(error, Limited) and not behind:
@@ -179,7 +202,8 @@ async def _error_code(response: aiohttp.ClientResponse) -> str:
     """The API's code in an error's body, where there is one."""
     try:
         with translated("the origin"):
-            content = await read_whole(response, _MAX_ERROR_SIZE)
+            async with asyncio.timeout(_ERROR_SECONDS):
+                content = await read_whole(response, _MAX_ERROR_SIZE)
         codes = [entry.code for entry in msgspec.json.decode(content, type=_Errors).errors]
     except (OriginUnavailable, Transient, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""

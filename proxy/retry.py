@@ -39,6 +39,10 @@ class Unreachable(Transient):
     """No answer at all: whatever else is asked of the same host has to wait as long in vain."""
 
 
+class Silent(Unreachable):
+    """A host that was waited for as long as there was time: another try would not come to its end."""
+
+
 class Limited(OriginUnavailable):
     """The origin wants to be left alone for a time (429)."""
 
@@ -105,7 +109,9 @@ async def persist(work: Callable[[], Awaitable[T]], upstream: UpstreamSettings, 
 
 
 def _is_worth_it(error: BaseException) -> bool:
-    return isinstance(error, Transient) and (error.after is None or error.after <= MAX_RETRY_AFTER)
+    if not isinstance(error, Transient) or isinstance(error, Silent):
+        return False
+    return error.after is None or error.after <= MAX_RETRY_AFTER
 
 
 def _pause(state: tenacity.RetryCallState) -> float:

@@ -96,7 +96,11 @@ class UpstreamSettings(EndpointSettings, frozen=True, kw_only=True, forbid_unkno
     """The node's own credentials serve every client. Without, each is judged by what he sends himself."""
 
     mirrors: list[EndpointSettings] = []
-    """Asked before the registry itself, in this order, for what everybody may read."""
+    """Asked before the registry itself, in this order, for what everybody may read.
+
+    One that this node signs in to is asked for content alone, and the registry itself for who may have it, unless
+    `share_credentials` says that everybody may have what this node may.
+    """
 
     aliases: list[str] = []
     """Other names of the registry as a path's first segment, for clients that cannot write its own one there."""

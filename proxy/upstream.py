@@ -12,7 +12,7 @@ from typing import Self
 
 import aiohttp
 
-from peer.origin import OriginDenied, OriginError, OriginUnavailable
+from peer.origin import OriginDenied, OriginError, OriginNotFound, OriginUnavailable
 from proxy.addresses import PublicResolver
 from proxy.authorization import CATALOG
 from proxy.body import UpstreamBody, answered_range, content_length, parse_content_range, size_differs
@@ -37,7 +37,7 @@ MANIFEST_ACCEPT = ", ".join((*MANIFEST_TYPES, "*/*"))
 """What an upstream is told that this mirror takes, unless a client takes less."""
 
 _HINT_SECONDS = 1.5
-"""How long an upstream has for its answer to HEAD, which is only a hint; then GET has the rest of the time."""
+"""How long a registry has for its answer to HEAD, which is only a hint; then GET has the rest of the time."""
 
 _MAX_OTHERS = 256
 """Registries that the configuration does not name and that are remembered."""
@@ -215,7 +215,7 @@ class UpstreamClient:
         registry = self._registry(location.registry)
         question = Question("HEAD", location.repository, _path(reference, kind), headers)
         try:
-            async with asyncio.timeout(_HINT_SECONDS), registry.opened(question, identity) as response:
+            async with registry.opened(question, identity, patience=_HINT_SECONDS) as response:
                 found = _described(response.headers, reference, kind)
         except Limited:
             raise
@@ -282,13 +282,18 @@ class UpstreamClient:
     ) -> aiohttp.ClientResponse:
         """An answer to any of those as whom this node may fetch there: itself, its clients, nobody."""
         node = await registry.node()
-        refused: OriginDenied | None = None
+        refused: OriginDenied | OriginNotFound | None = None
         for identity in self._lending.order(location, node):
             try:
-                response = await registry.open(question, identity)
+                response = await registry.open(question, identity, is_judged=True)
             except OriginDenied as error:
                 self._lending.refused(location, identity)
                 refused = error if refused is None else refused
+                continue
+            except OriginNotFound as error:
+                if self._lending.was_served(location, identity):
+                    raise
+                refused = error  # some registries say so to whom they hide a repository
                 continue
             self._lending.served(location, identity)
             return response
