@@ -1,25 +1,44 @@
-"""Signing in and redirects, against real servers."""
+"""Signing in, redirects, mirrors and limits, against real servers."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
+from aiohttp.abc import ResolveResult
+from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 from yarl import URL
 
-from peer.origin import OriginDenied, OriginUnavailable
+from peer.origin import OriginDenied, OriginNotFound, OriginUnavailable
+from proxy.addresses import PublicResolver
 from proxy.authorization import Authorizer
-from proxy.identity import ANONYMOUS, Identity
+from proxy.egress import Egress
+from proxy.endpoint import Endpoint, Question, open_session
+from proxy.identity import ANONYMOUS, Identity, basic, client_identity
+from proxy.limits import LimitBoard
+from proxy.metrics import ProxyMetrics
+from proxy.registry import _MIRROR_SECONDS, REST_SECONDS
+from proxy.retry import Limited
+from proxy.settings import EndpointSettings, ProxySettings, UpstreamSettings
 from proxy.tokens import Token, TokenScope
 from proxy.upstream import UpstreamClient
-from shoal.descriptor import Descriptor
+from shoal.descriptor import BlobKind, Descriptor
 from shoal.digest import Digest
-from shoal.reference import Location
+from shoal.reference import Location, Registry, Repository, Tag
+from tests.world.certificates import Authority
 
 if TYPE_CHECKING:
     from tests.proxy.conftest import Handler, Site
@@ -219,3 +238,450 @@ async def test_redirects_that_lead_nowhere(serve: Serve, connect: Connect, targe
     with pytest.raises(OriginUnavailable, match="redirects"):
         await read(client)
     assert len(site.seen) <= 6
+
+
+# --- mirrors, and limits ------------------------------------------------------------------------------------------
+
+
+class World:
+    """Upstream clients with a clock that is set by hand; notes what the cluster is told."""
+
+    def __init__(self, stack: contextlib.AsyncExitStack) -> None:
+        self.now = 1000.0
+        self.samples = CollectorRegistry()
+        self.told: list[tuple[str, float]] = []
+        self._stack = stack
+
+    async def client(self, url: str, **options: Any) -> UpstreamClient:
+        settings = ProxySettings(upstreams={AT.registry: UpstreamSettings(url=url, **options)})
+        board = LimitBoard(ProxyMetrics(self.samples), lambda registry, seconds: self.told.append((registry, seconds)))
+        client = UpstreamClient(settings, board, sleep=_no_pause, clock=lambda: self.now)
+        return await self._stack.enter_async_context(client)
+
+    def sample(self, name: str) -> float | None:
+        return self.samples.get_sample_value(name, {"registry": AT.registry})
+
+
+async def _no_pause(seconds: float) -> None:
+    """What would be a pause between tries."""
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with contextlib.AsyncExitStack() as stack:
+        yield World(stack)
+
+
+class Place:
+    """A registry or a mirror that can be told how to answer."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.status = 200
+        self.headers: dict[str, str] = {}
+        self.login = ""
+        """The `Authorization` without which it answers 401."""
+        self.site: Site | None = None
+
+    @property
+    def seen(self) -> list[web.Request]:
+        assert self.site is not None
+        return self.site.seen
+
+    @property
+    def url(self) -> str:
+        assert self.site is not None
+        return self.site.url
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        if self.login and request.headers.get("Authorization") != self.login:
+            return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+        if self.status != 200:
+            return web.Response(status=self.status, headers=self.headers)
+        headers = {"X-From": self.name, "Docker-Content-Digest": BLOB.digest, **self.headers}
+        return web.Response(body=CONTENT if request.path.rpartition("/")[2] != "list" else self.name, headers=headers)
+
+
+Places = Callable[..., Awaitable[list[Place]]]
+
+
+@pytest.fixture
+async def places(serve: Serve) -> Places:
+    async def start(*names: str) -> list[Place]:
+        made = [Place(name) for name in names]
+        for place in made:
+            place.site = await serve(place.handle)
+        return made
+
+    return start
+
+
+def mirror(place: Place, **options: Any) -> EndpointSettings:
+    return EndpointSettings(url=place.url, **options)
+
+
+async def who_lists(client: UpstreamClient, identity: Identity = ANONYMOUS) -> str:
+    return (await client.listing(AT, "tags/list", "", identity)).body.decode()
+
+
+async def test_mirrors_are_asked_in_order_and_before_the_registry(places: Places, world: World) -> None:
+    first, second, own = await places("first", "second", "own")
+    client = await world.client(own.url, mirrors=[mirror(first), mirror(second)])
+    assert await who_lists(client) == "first"
+    assert await read(client) == CONTENT
+    assert (await client.head(AT, BLOB.digest, BlobKind.BLOB, ANONYMOUS)).size == len(CONTENT)
+    assert (len(first.seen), second.seen, own.seen) == (3, [], [])
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 405, 410])
+async def test_a_mirror_that_lacks_something_is_asked_again_for_other_things(
+    places: Places, world: World, status: int
+) -> None:
+    first, own = await places("first", "own")
+    first.status = status
+    client = await world.client(own.url, mirrors=[mirror(first)])
+    assert await who_lists(client) == "own"
+    first.status = 200
+    assert await who_lists(client) == "first"
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_a_mirror_that_fails_rests_for_a_minute(places: Places, world: World, status: int) -> None:
+    first, second, own = await places("first", "second", "own")
+    first.status = status
+    client = await world.client(own.url, mirrors=[mirror(first), mirror(second)])
+    assert await who_lists(client) == "second"
+    first.status = 200
+    world.now += REST_SECONDS - 1
+    assert await who_lists(client) == "second"
+    assert len(first.seen) == 1
+    world.now += 1
+    assert await who_lists(client) == "first"
+    assert world.told == []
+
+
+async def test_a_mirror_that_is_not_reached_rests(places: Places, world: World, unused_tcp_port: int) -> None:
+    (own,) = await places("own")
+    gone = EndpointSettings(url=f"http://127.0.0.1:{unused_tcp_port}")
+    client = await world.client(own.url, mirrors=[gone])
+    with capture_logs() as logs:
+        assert [await who_lists(client) for _ in range(3)] == ["own"] * 3
+    assert [entry["event"] for entry in logs] == ["mirror.rests"]
+
+
+@pytest.mark.parametrize("question", ["list", "head", "read"])
+async def test_a_hanging_mirror_costs_a_second_and_a_half_once(
+    serve: Serve, places: Places, world: World, question: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = asyncio.Event()
+
+    async def hang(request: web.Request) -> web.StreamResponse:
+        await gate.wait()
+        return web.Response()
+
+    assert _MIRROR_SECONDS == 1.5
+    monkeypatch.setattr("proxy.registry._MIRROR_SECONDS", 0.15)
+    monkeypatch.setattr("proxy.upstream._HINT_SECONDS", 0.15)
+    site, (own,) = await serve(hang), await places("own")
+    client = await world.client(own.url, mirrors=[EndpointSettings(url=site.url)])
+    begun = time.monotonic()
+    for _ in range(3):
+        match question:
+            case "list":
+                await who_lists(client)
+            case "head":
+                await client.head(AT, Tag("1"), BlobKind.MANIFEST, ANONYMOUS)
+            case _:
+                await read(client)
+    assert time.monotonic() - begun < 0.3
+    assert (len(site.seen), [request.method for request in own.seen]) == (
+        1,
+        ["HEAD" if question == "head" else "GET"] * 3,
+    )
+    gate.set()
+
+
+@pytest.mark.parametrize("status", [500, 429])
+async def test_a_resting_mirror_is_asked_where_the_registry_gives_no_answer(
+    places: Places, world: World, status: int
+) -> None:
+    first, own = await places("first", "own")
+    client = await world.client(own.url, mirrors=[mirror(first)], retries=0)
+    first.status = 500
+    assert await who_lists(client) == "own"
+    first.status, own.status = 200, status
+    assert await who_lists(client) == "first"
+
+
+async def test_mirrors_are_not_asked_as_a_client(places: Places, world: World) -> None:
+    alice = client_identity([BASIC])
+    assert alice is not None
+    first, own = await places("first", "own")
+    own.login = BASIC
+    client = await world.client(own.url, mirrors=[mirror(first)])
+    assert await who_lists(client, alice) == "own"
+    client.lend(AT, alice)
+    assert await read(client) == CONTENT
+    assert first.seen == []
+
+
+async def test_a_mirror_is_signed_in_to_by_its_own_credentials(places: Places, world: World) -> None:
+    first, own = await places("first", "own")
+    first.login = basic("mirror", "m")
+    client = await world.client(
+        own.url,
+        username="node",
+        password="n",
+        share_credentials=True,
+        mirrors=[mirror(first, username="mirror", password="m")],
+    )
+    assert await who_lists(client, await client.public(AT.registry)) == "first"
+    assert {request.headers.get("Authorization") for request in first.seen} == {None, basic("mirror", "m")}
+    assert own.seen == []
+
+
+async def test_what_a_mirror_gives_this_node_is_not_thereby_everybodys(places: Places, world: World) -> None:
+    first, own = await places("first", "own")
+    first.login, own.login = basic("mirror", "m"), BASIC
+    client = await world.client(own.url, mirrors=[mirror(first, username="mirror", password="m")])
+    with pytest.raises(OriginDenied) as caught:
+        await client.head(AT, BLOB.digest, BlobKind.BLOB, await client.public(AT.registry))
+    assert caught.value.challenges == ('Basic realm="x"',)
+    with pytest.raises(OriginDenied):
+        await who_lists(client)
+    assert first.seen == []
+    assert await read(client) == CONTENT  # who may have it is known by then
+    assert len(first.seen) == 2
+
+
+async def test_limits_and_a_429_are_metrics_and_the_clusters_business(places: Places, world: World) -> None:
+    (own,) = await places("own")
+    own.headers = {"RateLimit-Limit": "100;w=21600", "RateLimit-Remaining": "1;w=21600"}
+    client = await world.client(own.url)
+    await who_lists(client)
+    assert world.sample("shoal_upstream_rate_limit") == 100
+    own.status, own.headers = 429, {"Retry-After": "7", "RateLimit-Remaining": "0;w=21600"}
+    with pytest.raises(Limited, match="429"):
+        await who_lists(client)
+    assert world.sample("shoal_upstream_rate_limit_remaining") == 0
+    assert world.sample("shoal_upstream_limited_total") == 1
+    assert world.told == [(AT.registry, 7.0)]
+    own.status = 200
+    with pytest.raises(Limited, match="for 7 s more"):
+        await who_lists(client)
+    assert len(own.seen) == 2
+    world.now += 7
+    assert await who_lists(client) == "own"
+
+
+@pytest.mark.parametrize(
+    ("after", "seconds"),
+    [
+        (None, 30.0),
+        ("0", 1.0),
+        ("nonsense", 30.0),
+        ("999999999", 3600.0),
+        (lambda: format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True), 90.0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 1.0),
+    ],
+)
+async def test_forms_of_retry_after(
+    places: Places, world: World, after: str | Callable[[], str] | None, seconds: float
+) -> None:
+    (own,) = await places("own")
+    own.status = 429
+    text = after() if callable(after) else after
+    own.headers = {} if text is None else {"Retry-After": text}
+    client = await world.client(own.url)
+    with pytest.raises(Limited):
+        await who_lists(client)
+    assert [told for _, told in world.told] == [pytest.approx(seconds, abs=2)]
+
+
+async def test_a_stores_429_is_not_the_registrys(serve: Serve, places: Places, world: World) -> None:
+    (store,) = await places("store")
+    store.status = 429
+
+    async def send_on(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=307, headers={"Location": store.url})
+
+    client = await world.client((await serve(send_on)).url)
+    for _ in range(2):
+        with pytest.raises(Limited):
+            await read(client)
+    assert (len(store.seen), world.told) == (2, [])
+
+
+async def test_an_errors_body_that_does_not_come_is_not_waited_for(
+    serve: Serve, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = asyncio.Event()
+
+    async def half(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=404)
+        await response.prepare(request)
+        await response.write(b'{"errors":')
+        await gate.wait()
+        return response
+
+    monkeypatch.setattr("proxy.registry._ERROR_SECONDS", 0.05)
+    client = await world.client((await serve(half)).url)
+    async with asyncio.timeout(2):
+        with pytest.raises(OriginNotFound) as caught:
+            await read(client)
+    assert caught.value.code == ""
+    gate.set()
+
+
+# --- as whom the engine fetches ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hidden", [403, 404])
+async def test_a_repository_that_is_hidden_from_this_node_is_fetched_as_a_client(
+    serve: Serve, world: World, hidden: int
+) -> None:
+    alice = client_identity([basic("alice", "a")])
+    assert alice is not None
+
+    async def guarded(request: web.Request) -> web.StreamResponse:
+        sent = request.headers.get("Authorization")
+        if sent is None:
+            return web.Response(status=401, headers={"WWW-Authenticate": "Basic"})
+        return web.Response(body=CONTENT) if sent == alice.authorization else web.Response(status=hidden)
+
+    site = await serve(guarded)
+    client = await world.client(site.url, username="node", password="n")
+    client.lend(AT, alice)
+    assert await read(client) == CONTENT
+    site.seen.clear()
+    assert await read(client) == CONTENT
+    assert [request.headers.get("Authorization") for request in site.seen] == [alice.authorization]
+
+
+async def test_what_is_missing_for_who_was_served_before_is_missing(places: Places, world: World) -> None:
+    (own,) = await places("own")
+    client = await world.client(own.url, username="node", password="n")
+    await read(client)
+    own.status = 404
+    own.seen.clear()
+    with pytest.raises(OriginNotFound):
+        await read(client)
+    assert len(own.seen) == 1
+
+
+# --- any registry of the open Internet -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def anywhere() -> AsyncIterator[UpstreamClient]:
+    settings = ProxySettings(any_upstream=True)
+    board = LimitBoard(ProxyMetrics(CollectorRegistry()), None)
+    async with UpstreamClient(settings, board, sleep=_no_pause) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "localhost",
+        "registry",
+        "127.0.0.1",
+        "169.254.169.254",
+        "8.8.8.8",
+        "[::1]",
+        "[2001:4860:4860::8888]",
+        "registry.local",
+        "registry.internal",
+        "a.b.svc.cluster.local",
+        "1.0.168.192.in-addr.arpa",
+        "registry.example.com:5000",
+        "2130706433",
+        "127.1",
+        "0x7f.1",
+        "a..com",
+    ],
+)
+async def test_names_that_are_none_of_the_open_internet_are_not_stood_for(anywhere: UpstreamClient, name: str) -> None:
+    place = Location(Registry(name), Repository("team/app"))
+    with pytest.raises(OriginDenied, match="configured"):
+        await anywhere.head(place, BLOB.digest, BlobKind.BLOB, ANONYMOUS)
+    with pytest.raises(OriginDenied, match="configured"):
+        await anywhere.public(place.registry)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1", "10.1.2.3", "169.254.169.254", "192.168.0.1", "::1", "fe80::1", "::ffff:127.0.0.1", "fd00::1"],
+)
+async def test_public_names_of_private_addresses_are_refused(
+    anywhere: UpstreamClient, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+
+    def found(host: str, port: int, *_: object, **__: object) -> list[tuple[object, ...]]:
+        return [(family, socket.SOCK_STREAM, 6, "", (address, port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+    place = Location(Registry("rebound.example.com"), Repository("team/app"))
+    with pytest.raises(OriginDenied, match=r"rebound\.example\.com has no public address"):
+        await anywhere.listing(place, "tags/list", "", ANONYMOUS)
+
+
+class _OneHost(PublicResolver):
+    """Takes `registry.test`, which is at this machine, for a public host."""
+
+    async def resolve(self, host: str, port: int = 0, family: Any = socket.AF_INET) -> list[ResolveResult]:
+        if host != "registry.test":
+            return await super().resolve(host, port, family)
+        return [ResolveResult(hostname=host, host="127.0.0.1", port=port, family=socket.AF_INET, proto=0, flags=0)]
+
+
+@pytest.mark.parametrize("way", ["redirect", "realm"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "https://127.0.0.1:{port}/",
+        "https://127.1:{port}/",
+        "https://2130706433:{port}/",
+        "https://0x7f000001:{port}/",
+        "https://localhost:{port}/",
+        "https://[::1]:{port}/",
+        "https://[::ffff:127.0.0.1]:{port}/",
+        "https://0.0.0.0:{port}/",
+        "https://10.0.0.1/",
+        "https://169.254.169.254/latest/meta-data/",
+        "http://registry.test:{port}/",
+    ],
+)
+async def test_no_redirect_of_a_public_registry_leads_inside(tmp_path: Path, way: str, target: str) -> None:
+    authority = Authority(tmp_path)
+    connections: list[bytes] = []
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    certificate = authority.issue("registry.test")
+    context.load_cert_chain(certificate.certificate_file, certificate.key_file)
+
+    async def inside(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(await reader.read(1))
+        writer.close()
+
+    async def send_there(request: web.BaseRequest) -> web.StreamResponse:
+        if way == "redirect":
+            return web.Response(status=307, headers={"Location": there})
+        return web.Response(status=401, headers={"WWW-Authenticate": f'Bearer realm="{there}"'})
+
+    async with contextlib.AsyncExitStack() as stack:
+        private = await stack.enter_async_context(await asyncio.start_server(inside, "127.0.0.1", 0))
+        there = target.replace("{port}", str(private.sockets[0].getsockname()[1]))
+        runner = web.ServerRunner(web.Server(send_there, access_log=None), shutdown_timeout=0.1)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        listener = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
+        await listener.start()
+        session = await stack.enter_async_context(open_session(10, _OneHost()))
+        settings = EndpointSettings(url=f"https://registry.test:{listener.port}", ca_file=str(authority.file))
+        endpoint = Endpoint(AT.registry, settings, Egress(), lambda: session, time.monotonic, public_only=True)
+        question = Question("GET", "team/app", "tags/list")
+        with pytest.raises((OriginDenied, OriginUnavailable)):
+            await endpoint.ask(question, ANONYMOUS)
+        await endpoint.close()
+    assert connections == []
