@@ -357,12 +357,13 @@ async def test_a_right_that_the_registry_takes_away_ends(mirrors: Mirrors, schem
 @BOTH
 async def test_a_stored_blob_is_served_where_the_registry_has_it(mirrors: Mirrors, scheme: Scheme) -> None:
     registry, mirror = await mirrors(scheme)
+    bob, own = basic("bob", "bob-secret"), b"a layer of bob's"
+    registry.contents["team/other"][Digest.of(own)] = own
     assert await mirror.pull(basic("alice", "alice-secret")) == [200] * 4
-    bob, path = basic("bob", "bob-secret"), ASKED["blob"][0]
-    assert (await mirror.ask(path, bob, "team/other")).status == 404
-    assert (await mirror.ask(ASKED["digest"][0], bob, "team/other")).status == 404
-    registry.contents["team/public"].clear()
-    assert (await mirror.ask(path, None, "team/public")).status == 404
+    for who, repository in ((bob, "team/other"), (None, "team/public")):
+        registry.contents["team/public"] = {Digest.of(own): own}
+        assert (await mirror.ask(f"blobs/{Digest.of(own)}", who, repository)).status == 200  # so he may read there
+        assert [(await mirror.ask(ASKED[kind][0], who, repository)).status for kind in ("blob", "digest")] == [404, 404]
     registry.contents["team/other"].update(WHOLE)
     assert (await mirror.ask(f"blobs/{Digest.of(CONFIG)}", bob, "team/other")).status == 200
 
