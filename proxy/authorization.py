@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
 
 from yarl import URL
 
@@ -12,12 +10,14 @@ from peer.origin import OriginDenied, OriginUnavailable
 from proxy.challenge import Challenge, parse_challenges
 from proxy.identity import Identity
 from proxy.tokens import Token, TokenCache, TokenScope
+from shoal.recent import Recent
 
-_MAX_SCOPES = 10_000
+_MAX_SCOPES = 1000
+"""Repositories of which it is known what the upstream wants: for another one it says so again."""
+
 _MAX_CHALLENGES, _MAX_CHALLENGE = 8, 4096
 """Headers of one answer that are kept, and characters of each: they are passed on to clients, whole or not at all."""
 
-_V = TypeVar("_V")
 FetchToken = Callable[[URL, TokenScope, Identity], Awaitable[Token]]
 """Asks a token server at this address (without parameters), as somebody."""
 
@@ -33,8 +33,8 @@ class Authorizer:
         self._base = base
         self._basic_wanted = False
         self._issuer: tuple[str, str] | None = None
-        self._scopes: OrderedDict[str, TokenScope] = OrderedDict()
-        self._challenges: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+        self._scopes: Recent[str, TokenScope] = Recent(_MAX_SCOPES)
+        self._challenges: Recent[str, tuple[str, ...]] = Recent(_MAX_SCOPES)
         self._fetch = fetch
         self._tokens = TokenCache(self._ask, clock)
 
@@ -63,7 +63,7 @@ class Authorizer:
         True where another try has a chance. Raises `OriginDenied` for a challenge that must not be answered.
         """
         short = [header for header in headers if len(header) <= _MAX_CHALLENGE]
-        _put(self._challenges, name, tuple(_sendable(header) for header in short[:_MAX_CHALLENGES]))
+        self._challenges.put(name, tuple(_sendable(header) for header in short[:_MAX_CHALLENGES]))
         self._drop(name, identity, sent)
         if identity.is_token:
             return False
@@ -85,14 +85,14 @@ class Authorizer:
             self._tokens.taken(identity, scope, sent.removeprefix("Bearer "))
 
     def refused(self, name: str, identity: Identity, sent: str | None) -> bool:
-        """The upstream answered 400 or 403: true where it had taken this token before, so that a new one may help."""
+        """The upstream answered 400 or 403: true where a new token may help, since this one had been taken before."""
         scope = self._scope(name)
         if scope is None or sent is None or identity.is_token:
             return False
-        was_taken = self._tokens.is_taken(identity, scope, sent.removeprefix("Bearer "))
-        if was_taken:
+        is_worn = self._tokens.is_worn(identity, scope, sent.removeprefix("Bearer "))
+        if is_worn:
             self._drop(name, identity, sent)
-        return was_taken
+        return is_worn
 
     async def close(self) -> None:
         """Give up what is being asked."""
@@ -107,7 +107,7 @@ class Authorizer:
         scope = token_scope(challenge, _pull_scope(name), self._base)
         self._basic_wanted = False
         self._issuer = scope.realm, scope.service
-        _put(self._scopes, name, scope)
+        self._scopes.put(name, scope)
 
     def _scope(self, name: str) -> TokenScope | None:
         """The scope that the upstream named, or for a new repository the one that it will name: one request less."""
@@ -153,10 +153,3 @@ def _pull_scope(name: str) -> str:
 
 CATALOG = "*"
 """Stands for the list of all repositories, which no repository is named like."""
-
-
-def _put(table: OrderedDict[str, _V], name: str, value: _V) -> None:
-    table[name] = value
-    table.move_to_end(name)
-    if len(table) > _MAX_SCOPES:
-        table.popitem(last=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Protocol
 
@@ -16,6 +15,7 @@ from proxy.responses import API_HEADERS, Call
 from proxy.tags import Resolver
 from shoal.descriptor import Descriptor
 from shoal.digest import Digest
+from shoal.recent import Recent
 from shoal.reference import Location, Registry, Repository, Tag
 
 BODY = b"{}"
@@ -54,7 +54,7 @@ class BaseFrontend:
         self._resolver = resolver
         self._rights_freshness = rights_freshness
         self._clock = clock
-        self._verdicts: OrderedDict[tuple[Registry, str], tuple[OriginError | None, float]] = OrderedDict()
+        self._verdicts: Recent[tuple[Registry, str], tuple[OriginError | None, float]] = Recent(_MAX_ENTRIES)
         self._flights: SingleFlight[tuple[Registry, str], None] = SingleFlight()
 
     async def answer(self, call: Call, registry: Registry, identity: Identity) -> None:
@@ -106,7 +106,4 @@ class BaseFrontend:
 
     def _remember(self, registry: Registry, identity: Identity, error: OriginError | None, seconds: float) -> None:
         key = registry, identity.key
-        self._verdicts[key] = error, self._clock() + seconds
-        self._verdicts.move_to_end(key)
-        if len(self._verdicts) > _MAX_ENTRIES:
-            self._verdicts.popitem(last=False)
+        self._verdicts.put(key, (error, self._clock() + seconds))

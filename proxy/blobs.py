@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Mapping
 
 from aiohttp import hdrs, web
@@ -21,6 +20,7 @@ from shoal.descriptor import BlobKind, Descriptor
 from shoal.digest import Digest
 from shoal.pieces import MAX_BLOB_SIZE
 from shoal.ranges import ByteRange
+from shoal.recent import Recent
 from shoal.reference import Location
 
 _FAILED_SECONDS = 10.0
@@ -40,7 +40,7 @@ class BlobFrontend:
         self._source = source
         self._tags = tags
         self._behind = _BEHIND[lazy]
-        self._failed: OrderedDict[tuple[Digest, Location], float] = OrderedDict()
+        self._failed: Recent[tuple[Digest, Location], float] = Recent(_MAX_FAILURES)
         """Blobs that nobody could give, and until when that is remembered."""
 
     async def answer(self, call: Call, target: BlobTarget, identity: Identity) -> None:
@@ -66,9 +66,7 @@ class BlobFrontend:
                 self._tags.correct(location, digest, blob, error.size)
             await self._give(call, target, error.size, since)
         except OriginUnavailable:
-            self._failed[digest, location] = time.monotonic() + _FAILED_SECONDS
-            if len(self._failed) > _MAX_FAILURES:
-                self._failed.popitem(last=False)
+            self._failed.put((digest, location), time.monotonic() + _FAILED_SECONDS)
             raise
 
     async def _give(self, call: Call, target: BlobTarget, size: int, since: float) -> None:

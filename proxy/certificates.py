@@ -14,7 +14,6 @@ import os
 import secrets
 import socket
 import ssl
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,6 +24,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from shoal.recent import Recent
 
 log = structlog.get_logger()
 
@@ -117,7 +118,7 @@ class CertificateAuthority:
         self._key = key
         self._clock = clock
         self._leaf_key = ec.generate_private_key(ec.SECP256R1())  # one for all hosts, in memory alone
-        self._contexts: OrderedDict[str, tuple[ssl.SSLContext, datetime]] = OrderedDict()
+        self._contexts: Recent[str, tuple[ssl.SSLContext, datetime]] = Recent(_MAX_CONTEXTS)
 
     @property
     def pem(self) -> str:
@@ -146,10 +147,7 @@ class CertificateAuthority:
             return known[0]
         leaf = self.issue(host)
         context = _server_context(leaf, self.certificate, self._leaf_key)
-        self._contexts[host] = context, leaf.not_valid_after_utc - LEAF_RENEWAL
-        self._contexts.move_to_end(host)
-        if len(self._contexts) > _MAX_CONTEXTS:
-            self._contexts.popitem(last=False)
+        self._contexts.put(host, (context, leaf.not_valid_after_utc - LEAF_RENEWAL))
         return context
 
     def issue(self, host: str) -> x509.Certificate:

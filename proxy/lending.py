@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from proxy.identity import ANONYMOUS, Identity
+from shoal.recent import Recent
 from shoal.reference import Location
 
 LENT_SECONDS = 600.0
@@ -21,7 +21,7 @@ _MAX_CLIENTS = 8
 class _Place:
     """Who may fetch at one place."""
 
-    clients: OrderedDict[str, tuple[Identity, float]] = field(default_factory=OrderedDict)
+    clients: Recent[str, tuple[Identity, float]] = field(default_factory=lambda: Recent(_MAX_CLIENTS))
     served: str = ""
     """Whom the origin served last there."""
 
@@ -31,15 +31,11 @@ class Lending:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._places: OrderedDict[Location, _Place] = OrderedDict()
+        self._places: Recent[Location, _Place] = Recent(_MAX_LOCATIONS)
 
     def lend(self, location: Location, identity: Identity) -> None:
         """A client may read there, and asks for something."""
-        clients = self._place(location).clients
-        clients[identity.key] = identity, self._clock() + LENT_SECONDS
-        clients.move_to_end(identity.key)
-        if len(clients) > _MAX_CLIENTS:
-            clients.popitem(last=False)
+        self._place(location).clients.put(identity.key, (identity, self._clock() + LENT_SECONDS))
 
     def order(self, location: Location, node: Identity | None) -> list[Identity]:
         """As whom to fetch there, in order: whoever was served last, this node, the newest client, nobody."""
@@ -72,8 +68,4 @@ class Lending:
             place.clients.pop(identity.key, None)
 
     def _place(self, location: Location) -> _Place:
-        place = self._places.setdefault(location, _Place())
-        self._places.move_to_end(location)
-        if len(self._places) > _MAX_LOCATIONS:
-            self._places.popitem(last=False)
-        return place
+        return self._places.put(location, self._places.get(location) or _Place())

@@ -9,12 +9,13 @@ from aiohttp import hdrs, web
 
 from peer.errors import DownloadFailed
 from peer.origin import OriginError, OriginNotFound, SizeDiffers
+from proxy.freshness import Resolution
 from proxy.identity import Identity
 from proxy.naming import ManifestTarget
 from proxy.parts import select
 from proxy.responses import UNKNOWN_TYPE, Call, content_headers, not_modified
 from proxy.source import BlobSource
-from proxy.tags import Resolution, TagResolver
+from proxy.tags import TagResolver
 from shoal.descriptor import (
     MANIFEST_TYPES,
     MAX_MANIFEST_SIZE,

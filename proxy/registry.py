@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import aiohttp
 import msgspec
 import structlog
+from yarl import URL
 
 from peer.origin import OriginDenied, OriginError, OriginNotFound, OriginUnavailable
 from proxy.egress import Egress
@@ -17,8 +18,8 @@ from proxy.endpoint import Endpoint, Question, translated
 from proxy.identity import ANONYMOUS, Identity
 from proxy.limits import LimitBoard, parse_rate_limit, quiet_seconds
 from proxy.retry import Limited, Transient, failure, read_whole
-from proxy.settings import UpstreamSettings
-from shoal.reference import Registry
+from proxy.settings import EndpointSettings, UpstreamSettings
+from shoal.reference import Registry, parse_registry
 
 log = structlog.get_logger()
 
@@ -76,7 +77,8 @@ class UpstreamRegistry:
         self._clock = clock
         self._board = board
         self._mirrors = [
-            _Place(Endpoint(name, mirror, egress, session, clock, public_only=False)) for mirror in settings.mirrors
+            _Place(Endpoint(_own_name(mirror), mirror, egress, session, clock, public_only=False))
+            for mirror in settings.mirrors
         ]
         self._own = Endpoint(name, settings, egress, session, clock, public_only=public_only)
 
@@ -192,6 +194,11 @@ class UpstreamRegistry:
             log.warning("origin.limited", registry=self.name, seconds=round(seconds, 1))
             self._board.quiet(self.name, seconds)
         return error
+
+
+def _own_name(mirror: EndpointSettings) -> Registry:
+    """The name of a mirror in a `docker_config`: the registry's own login is no business of the mirror."""
+    return parse_registry(URL(mirror.url).host_port_subcomponent or "")
 
 
 def _is_success(response: aiohttp.ClientResponse, question: Question) -> bool:

@@ -6,11 +6,9 @@ otherwise: each question about a tag asks that too, and content that was once gi
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from typing import TypeVar
-
 from peer.origin import OriginDenied
 from proxy.identity import Identity
+from shoal.recent import Recent
 from shoal.reference import Location
 
 REFUSED_SECONDS = 5.0
@@ -20,7 +18,6 @@ MAX_ENTRIES = 50_000
 _ALWAYS = float("inf")
 
 _Key = tuple[Location, str]
-_V = TypeVar("_V")
 
 
 class Rights:
@@ -29,8 +26,8 @@ class Rights:
     def __init__(self, seconds: float) -> None:
         """`seconds`: how long a yes to a client's own credentials is good for."""
         self._seconds = seconds
-        self._granted: OrderedDict[_Key, float] = OrderedDict()
-        self._refused: OrderedDict[_Key, tuple[OriginDenied, float]] = OrderedDict()
+        self._granted: Recent[_Key, float] = Recent(MAX_ENTRIES)
+        self._refused: Recent[_Key, tuple[OriginDenied, float]] = Recent(MAX_ENTRIES)
 
     def are_granted(self, location: Location, identity: Identity, now: float) -> bool:
         """Whether this identity may read there, as far as is known."""
@@ -48,14 +45,14 @@ class Rights:
         key = location, identity.key
         self._refused.pop(key, None)
         is_news = key not in self._granted
-        _put(self._granted, key, now + self._seconds if identity.is_client else _ALWAYS)
+        self._granted.put(key, now + self._seconds if identity.is_client else _ALWAYS)
         return is_news
 
     def refuse(self, location: Location, identity: Identity, error: OriginDenied, now: float) -> None:
         """The origin does not let this identity read there, or not any more."""
         key = location, identity.key
         self._granted.pop(key, None)
-        _put(self._refused, key, (error, now + REFUSED_SECONDS))
+        self._refused.put(key, (error, now + REFUSED_SECONDS))
 
     def forget_clients(self, location: Location) -> None:
         """The origin is asked anew about clients' own credentials, and about everybody whom it refused."""
@@ -63,10 +60,3 @@ class Rights:
             del self._granted[key]
         for key in [key for key in self._refused if key[0] == location]:
             del self._refused[key]
-
-
-def _put(table: OrderedDict[_Key, _V], key: _Key, value: _V) -> None:
-    table[key] = value
-    table.move_to_end(key)
-    if len(table) > MAX_ENTRIES:
-        table.popitem(last=False)

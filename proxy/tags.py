@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 import structlog
 
 from peer.origin import OriginDenied, OriginError, OriginNotFound, OriginUnavailable
 from proxy.catalogue import Catalogue, KnownTag
 from proxy.flight import SingleFlight
+from proxy.freshness import MAX_ENTRIES, FreshnessTable, Key, Resolution
 from proxy.identity import Identity
 from proxy.metrics import ProxyMetrics
 from proxy.retry import ANSWER_SECONDS, Limited, Unreachable
@@ -21,27 +20,17 @@ from proxy.rights import Rights
 from proxy.settings import ProxySettings
 from shoal.descriptor import MAX_MANIFEST_SIZE, BlobKind, Descriptor
 from shoal.digest import Digest, InvalidDigest
+from shoal.recent import Recent
 from shoal.reference import Location, Registry, Tag
 from supernode.protocol import Resolved
 
 log = structlog.get_logger()
-
-MAX_ENTRIES = 50_000
 
 STALE_WAIT_SECONDS = 2.5
 """How long the origin has for its answer where the last known one can be given instead: a client has it within 3 s."""
 
 REST_SECONDS = 60.0
 """How long an origin that gave no answer is left alone, as far as last known answers serve."""
-
-
-class Key(NamedTuple):
-    """A question. `accept`: which kinds of manifests the client takes, where that may change the answer."""
-
-    location: Location
-    reference: Tag | Digest
-    kind: BlobKind
-    accept: str = ""
 
 
 class Resolver(Protocol):
@@ -80,77 +69,6 @@ class OriginHead(Protocol):
         """This client may read there, and asks for something: it may be fetched as him."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resolution:
-    """What a reference stands for. `stale`: the origin could not be asked whether it still does.
-
-    `named`: the size is that of a manifest or of the store. Without, it is what the origin answered to HEAD: a hint.
-    """
-
-    descriptor: Descriptor
-    stale: bool = False
-    named: bool = False
-
-
-class FreshnessTable:
-    """The last known answers, each fresh for a time, bounded in number. Time in seconds is passed in."""
-
-    def __init__(self, capacity: int = MAX_ENTRIES) -> None:
-        self._capacity = capacity
-        self._entries: OrderedDict[Key, tuple[Descriptor, float, float]] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __iter__(self) -> Iterator[Key]:
-        return iter(self._entries)
-
-    def fresh(self, key: Key, now: float) -> Resolution | None:
-        """The answer that may be given without asking anybody."""
-        entry = self._entries.get(key)
-        return Resolution(entry[0]) if entry is not None and now < entry[1] else None
-
-    def stale(self, key: Key, now: float) -> Resolution | None:
-        """The answer that is given for a while without asking, since the origin could not tell a newer one."""
-        entry = self._entries.get(key)
-        return Resolution(entry[0], stale=True) if entry is not None and now < entry[2] else None
-
-    def last(self, key: Key) -> Resolution | None:
-        """The last known answer, however old."""
-        entry = self._entries.get(key)
-        return Resolution(entry[0], stale=True) if entry is not None else None
-
-    def remember(self, key: Key, descriptor: Descriptor, until: float) -> Resolution:
-        """The origin, or the cluster, says this."""
-        self._entries[key] = (descriptor, until, until)
-        self._entries.move_to_end(key)
-        if len(self._entries) > self._capacity:
-            self._entries.popitem(last=False)
-        return Resolution(descriptor)
-
-    def outlive(self, key: Key, until: float) -> None:
-        """The origin cannot be asked: the last known answer, now stale, serves until then."""
-        entry = self._entries.get(key)
-        if entry is not None:
-            self._entries[key] = (entry[0], entry[1], until)
-
-    def correct(self, key: Key, wrong: Descriptor, size: int) -> None:
-        """What is believed of a size is wrong: `size` takes its place for the rest of the time."""
-        entry = self._entries.get(key)
-        if entry is not None and entry[0] == wrong:
-            self._entries[key] = (replace(wrong, size=size), *entry[1:])
-
-    def forget(self, key: Key) -> None:
-        """The origin has it no more."""
-        self._entries.pop(key, None)
-
-    def age(self, location: Location) -> None:
-        """Nothing of a repository is fresh any more."""
-        for key, (descriptor, _, _) in self._entries.items():
-            if key.location == location and not isinstance(key.reference, Digest):
-                self._entries[key] = descriptor, float("-inf"), float("-inf")
-
-
 class TagResolver:
     """Resolves references for identities, so that a cluster asks the origin once per freshness period."""
 
@@ -172,8 +90,8 @@ class TagResolver:
         self._clock = clock
         self._table = FreshnessTable()
         self._rights = Rights(settings.rights_freshness)
-        self._missing: OrderedDict[tuple[Key, str], tuple[OriginNotFound, float]] = OrderedDict()
-        self._silent: dict[Registry, float] = {}
+        self._missing: Recent[tuple[Key, str], tuple[OriginNotFound, float]] = Recent(MAX_ENTRIES)
+        self._silent: Recent[Registry, float] = Recent(MAX_ENTRIES)
         self._flights: SingleFlight[tuple[Key, str], Resolution] = SingleFlight()
 
     def restore(self) -> None:
@@ -305,7 +223,7 @@ class TagResolver:
         """A registry that gave no answer at all, or wants to be left alone, is not asked while stale answers serve."""
         if isinstance(error, TimeoutError | Unreachable | Limited):
             after = error.after if isinstance(error, Limited) and error.after is not None else REST_SECONDS
-            self._silent[registry] = self._clock() + min(after, REST_SECONDS)
+            self._silent.put(registry, self._clock() + min(after, REST_SECONDS))
 
     async def _ask(self, key: Key, identity: Identity) -> Resolution:
         """Ask the cluster where the answer is everybody's, else the origin."""
@@ -385,9 +303,7 @@ class TagResolver:
             if not isinstance(key.reference, Digest):
                 self._catalogue.forget(key.location, key.reference)
         self._silent.pop(key.location.registry, None)
-        self._missing[key, identity.key] = error, self._clock() + self._freshness(key)
-        if len(self._missing) > MAX_ENTRIES:
-            self._missing.popitem(last=False)
+        self._missing.put((key, identity.key), (error, self._clock() + self._freshness(key)))
         return error
 
     def _freshness(self, key: Key) -> float:

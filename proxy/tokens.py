@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import msgspec
 
 from proxy.flight import SingleFlight
 from proxy.identity import Identity
+from shoal.recent import Recent
 
 DEFAULT_LIFETIME = 60.0
 """Seconds that a token lasts where the answer does not say it, by distribution's specification."""
@@ -19,6 +19,8 @@ _LIFETIME_USED = 0.9
 """A token is taken as expired after this part of its lifetime, so that no request meets its end on the way."""
 
 _MAX_TOKENS = 4096
+_MAX_LENGTH = 32 << 10
+"""Characters of a token: servers take no longer headers, and many tokens are held."""
 
 
 class InvalidTokenAnswer(ValueError):
@@ -43,8 +45,8 @@ class Token:
 
 
 class _Answer(msgspec.Struct):
-    token: str = ""
-    access_token: str = ""
+    token: str | None = None
+    access_token: str | None = None
     expires_in: float | None = None
 
 
@@ -55,8 +57,8 @@ def parse_token(answer: bytes) -> Token:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidTokenAnswer(f"not a token: {error}") from None
     text = raw.token or raw.access_token
-    if not text or not text.isascii() or not text.isprintable() or " " in text:
-        raise InvalidTokenAnswer("an answer without a token")
+    if not text or len(text) > _MAX_LENGTH or not text.isascii() or not text.isprintable() or " " in text:
+        raise InvalidTokenAnswer("an answer without a usable token")
     lifetime = raw.expires_in if raw.expires_in is not None and raw.expires_in > 0 else DEFAULT_LIFETIME
     return Token(text, lifetime)
 
@@ -80,7 +82,7 @@ class TokenCache:
         """`fetch` asks the token server; `clock` gives seconds that only grow."""
         self._fetch = fetch
         self._clock = clock
-        self._tokens: OrderedDict[_Key, _Held] = OrderedDict()
+        self._tokens: Recent[_Key, _Held] = Recent(_MAX_TOKENS)
         self._flights: SingleFlight[_Key, str] = SingleFlight()
 
     async def get(self, identity: Identity, scope: TokenScope) -> str:
@@ -97,10 +99,10 @@ class TokenCache:
         if held is not None and held.text == text:
             held.taken = True
 
-    def is_taken(self, identity: Identity, scope: TokenScope, text: str) -> bool:
-        """Whether the registry took this token before."""
+    def is_worn(self, identity: Identity, scope: TokenScope, text: str) -> bool:
+        """Whether the registry took this token before, or another request has found meanwhile that it does not."""
         held = self._tokens.get((identity.key, scope))
-        return held is not None and held.text == text and held.taken
+        return held is None or held.text != text or held.taken
 
     def drop(self, identity: Identity, scope: TokenScope, text: str) -> None:
         """The registry did not take this token."""
@@ -117,8 +119,5 @@ class TokenCache:
         asked_at = self._clock()
         token = await self._fetch(identity, scope)
         key = identity.key, scope
-        self._tokens[key] = _Held(token.text, asked_at + token.lifetime * _LIFETIME_USED)
-        self._tokens.move_to_end(key)
-        if len(self._tokens) > _MAX_TOKENS:
-            self._tokens.popitem(last=False)
+        self._tokens.put(key, _Held(token.text, asked_at + token.lifetime * _LIFETIME_USED))
         return token.text

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -28,6 +27,7 @@ from proxy.settings import ProxySettings, UpstreamSettings
 from shoal.descriptor import MANIFEST_TYPES, MAX_MANIFEST_SIZE, SCHEMA1_TYPES, BlobKind, Descriptor
 from shoal.digest import Digest, InvalidDigest
 from shoal.ranges import ByteRange
+from shoal.recent import Recent
 from shoal.reference import Location, Registry, Tag
 
 MAX_LISTING_SIZE = 8 << 20
@@ -85,7 +85,7 @@ class UpstreamClient:
             Registry(name): self._make(Registry(name), upstream, self._open_session)
             for name, upstream in settings.upstreams.items()
         }
-        self._others: OrderedDict[Registry, UpstreamRegistry] = OrderedDict()
+        self._others: Recent[Registry, UpstreamRegistry] = Recent(_MAX_OTHERS)
         self._lending = Lending(clock)
 
     async def __aenter__(self) -> Self:
@@ -315,10 +315,7 @@ class UpstreamClient:
         if not self._settings.any_upstream or not is_public_name(name):
             raise OriginDenied(f"no upstream {name!r} is configured")
         registry = self._make(name, UpstreamSettings(url=f"https://{name}"), self._open_public_session)
-        self._others[name] = registry
-        if len(self._others) > _MAX_OTHERS:
-            self._others.popitem(last=False)  # what runs there ends by itself
-        return registry
+        return self._others.put(name, registry)  # what runs at one that goes for it ends by itself
 
     async def _close_registries(self) -> None:
         for registry in [*self._named.values(), *self._others.values()]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass, field
 
+from shoal.recent import Recent
 from supernode.protocol import PeerId, Publish, Resolve, Resolved
 
 _MAX_ENTRIES = 100_000
@@ -35,7 +35,7 @@ class TagTable:
 
     def __init__(self, freshness: float) -> None:
         self._freshness = freshness
-        self._entries: OrderedDict[Key, tuple[Publish, float]] = OrderedDict()
+        self._entries: Recent[Key, tuple[Publish, float]] = Recent(_MAX_ENTRIES)
         """With the time at which each was told."""
         self._questions: dict[Key, _Question] = {}
         """In the order of their deadlines."""
@@ -67,10 +67,7 @@ class TagTable:
         del self._questions[key]
         if not message.digest and not message.missing:
             return [(waiter, self._without(query, "failed", key)) for waiter, query in question.waiting]
-        self._entries[key] = message, now
-        self._entries.move_to_end(key)
-        if len(self._entries) > _MAX_ENTRIES:
-            self._entries.popitem(last=False)
+        self._entries.put(key, (message, now))
         return [(waiter, _told(query, message)) for waiter, query in question.waiting]
 
     def leave(self, peer: PeerId, now: float) -> list[Reply]:

@@ -212,6 +212,28 @@ async def test_a_token_that_ends_in_mid_pull_is_renewed(serve: Serve, world: Wor
 
 
 @pytest.mark.parametrize("status", EXPIRED)
+async def test_a_token_that_ends_for_many_requests_at_once_is_renewed_once(
+    serve: Serve, world: World, status: str
+) -> None:
+    registry, together = TokenRegistry(), asyncio.Event()
+
+    async def wait(request: web.Request) -> web.StreamResponse:
+        if request.headers["Authorization"] == "Bearer token-1" and registry.bad:
+            if registry.sent.count("Bearer token-1") == 1 + 5:
+                together.set()
+            await together.wait()
+            return EXPIRED[status]()
+        return web.Response(body=CONTENT)
+
+    client = await world.client(await registry.start(serve))
+    await tags(client)
+    registry.answer = wait
+    registry.bad.add("expired")
+    assert await asyncio.gather(*(read(client) for _ in range(5))) == [CONTENT] * 5
+    assert len(registry.asked) == 2
+
+
+@pytest.mark.parametrize("status", EXPIRED)
 async def test_a_new_token_that_is_refused_too_is_no_loop(serve: Serve, world: World, status: str) -> None:
     registry = TokenRegistry()
     registry.bad_answer = EXPIRED[status]
@@ -358,8 +380,8 @@ BROKEN: dict[str, tuple[Callable[[], web.Response], str]] = {
     "429": (lambda: web.Response(status=429), "answered 429"),
     "redirect": (lambda: web.Response(status=307, headers={"Location": "/elsewhere"}), "answered 307"),
     "nonsense": (lambda: web.Response(body=b"<html>"), "not a token"),
-    "none": (lambda: web.Response(body=b"{}"), "without a token"),
-    "a header": (lambda: web.Response(body=b'{"token":"a\\r\\nX: y"}'), "without a token"),
+    "none": (lambda: web.Response(body=b"{}"), "without a usable token"),
+    "a header": (lambda: web.Response(body=b'{"token":"a\\r\\nX: y"}'), "without a usable token"),
     "huge": (lambda: web.Response(body=b'{"token":"' + b"a" * (2 << 20)), "more than"),
 }
 

@@ -117,7 +117,7 @@ async def test_an_unreachable_origin_leaves_a_stale_answer(
     front.origin.known["latest"] = described(manifest)
     await front.ask(TAGGED)
     front.origin.error = OriginUnavailable("down")
-    monkeypatch.setattr("proxy.tags.FreshnessTable.fresh", lambda *_: None)
+    monkeypatch.setattr("proxy.freshness.FreshnessTable.fresh", lambda *_: None)
     for method in ("GET", "HEAD"):
         answer = await front.ask(TAGGED, method)
         assert (answer.status, answer.headers["Warning"]) == (200, '299 - "stale: docker.io did not answer"')

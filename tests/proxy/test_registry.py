@@ -440,6 +440,22 @@ async def test_a_mirror_is_signed_in_to_by_its_own_credentials(places: Places, w
     assert own.seen == []
 
 
+async def test_a_mirror_is_shown_no_login_but_its_own(places: Places, world: World, tmp_path: Path) -> None:
+    first, own = await places("first", "own")
+    first.login, own.login = basic("mirror", "m"), basic("node", "n")
+    file = tmp_path / "config.json"
+    logins = {first.url.removeprefix("http://"): basic("mirror", "m"), AT.registry: basic("node", "n")}
+    auths = {name: {"auth": login.removeprefix("Basic ")} for name, login in logins.items()}
+    file.write_text(json.dumps({"auths": auths}))
+    keys = {"docker_config": str(file)}
+    client = await world.client(own.url, **keys, share_credentials=True, mirrors=[mirror(first, **keys)])
+    assert await who_lists(client, await client.public(AT.registry)) == "first"
+    first.status = 404
+    assert await who_lists(client, await client.public(AT.registry)) == "own"
+    assert {request.headers.get("Authorization") for request in first.seen} == {None, basic("mirror", "m")}
+    assert {request.headers.get("Authorization") for request in own.seen} == {None, basic("node", "n")}
+
+
 async def test_what_a_mirror_gives_this_node_is_not_thereby_everybodys(places: Places, world: World) -> None:
     first, own = await places("first", "own")
     first.login, own.login = basic("mirror", "m"), BASIC

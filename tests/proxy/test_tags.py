@@ -11,12 +11,13 @@ from prometheus_client import CollectorRegistry
 
 from peer.origin import OriginDenied, OriginNotFound, OriginUnavailable
 from proxy.catalogue import Catalogue, KnownTag
+from proxy.freshness import FreshnessTable, Key, Resolution
 from proxy.identity import ANONYMOUS, Identity, node_identity
 from proxy.metrics import ProxyMetrics
 from proxy.retry import Limited, Unreachable
 from proxy.rights import REFUSED_SECONDS
 from proxy.settings import ProxySettings
-from proxy.tags import REST_SECONDS, FreshnessTable, Key, Resolution, TagResolver
+from proxy.tags import REST_SECONDS, TagResolver
 from shoal.descriptor import MAX_MANIFEST_SIZE, OCI_MANIFEST, BlobKind, Descriptor
 from shoal.digest import Digest
 from shoal.reference import Location, Tag

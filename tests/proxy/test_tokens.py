@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from proxy.identity import ANONYMOUS, Identity, node_identity
 from proxy.tokens import DEFAULT_LIFETIME, InvalidTokenAnswer, Token, TokenCache, TokenScope, parse_token
 
+LONG = b'{"token": "' + b"x" * 40_000 + b'"}'
 SCOPE = TokenScope("https://auth.example/token", "registry", "repository:a/b:pull")
 
 
@@ -68,7 +69,7 @@ async def test_each_identity_has_its_own_tokens() -> None:
         "t1",
     ]
     cache.taken(bob, SCOPE, "t2")
-    assert [cache.is_taken(alice, SCOPE, "t1"), cache.is_taken(bob, SCOPE, "t2")] == [False, True]
+    assert [cache.is_worn(alice, SCOPE, "t1"), cache.is_worn(bob, SCOPE, "t2")] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -77,13 +78,16 @@ async def test_each_identity_has_its_own_tokens() -> None:
         ({"token": "a", "expires_in": 300}, Token("a", 300)),
         ({"access_token": "b"}, Token("b", DEFAULT_LIFETIME)),
         ({"token": "a", "access_token": "b", "expires_in": 0}, Token("a", DEFAULT_LIFETIME)),
+        ({"token": None, "access_token": "b", "expires_in": None}, Token("b", DEFAULT_LIFETIME)),
     ],
 )
 def test_answers(answer: object, token: Token) -> None:
     assert parse_token(json.dumps(answer).encode()) == token
 
 
-@pytest.mark.parametrize("answer", [b"", b"[]", b"{}", b'{"token": 3}', b'{"token": "a\\r\\nb"}', b'{"token": "a b"}'])
+@pytest.mark.parametrize(
+    "answer", [b"", b"[]", b"{}", b'{"token": 3}', b'{"token": "a\\r\\nb"}', b'{"token": "a b"}', LONG]
+)
 def test_answers_without_a_token(answer: bytes) -> None:
     with pytest.raises(InvalidTokenAnswer):
         parse_token(answer)
