@@ -88,7 +88,9 @@ class Endpoint:
         *,
         public_only: bool,
     ) -> None:
-        """`registry`: its name in a `docker_config`. `session` gives the HTTP client. `public_only`: nothing is asked for without TLS, or at other addresses.
+        """`registry`: its name in a `docker_config`. `session` gives the HTTP client.
+
+        `public_only`: nothing is asked for without TLS, or at other addresses.
 
         Raises `CredentialsUnreadable`.
         """
