@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+from collections.abc import Container
 from typing import Any
 
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -68,6 +69,10 @@ async def resolve(host: str, port: int, *, anywhere: bool) -> list[str]:
 class PublicResolver(AbstractResolver):
     """For an HTTP client that connects to public addresses only; literal addresses do not come by here."""
 
+    def __init__(self, named: Container[str] = ()) -> None:
+        """`named`: hosts that the configuration names, wherever they are."""
+        self._named = named
+
     async def resolve(self, host: str, port: int = 0, family: Any = socket.AF_INET) -> list[ResolveResult]:
         """Raises `NotPermitted` and `OSError`."""
         return [
@@ -79,7 +84,7 @@ class PublicResolver(AbstractResolver):
                 proto=0,
                 flags=socket.AI_NUMERICHOST,
             )
-            for address in await resolve(host, port, anywhere=False)
+            for address in await resolve(host, port, anywhere=host in self._named)
         ]
 
     async def close(self) -> None:

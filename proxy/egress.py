@@ -23,6 +23,11 @@ class Egress:
     https: str = ""
     exclude: Sequence[str] = ()
 
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The hosts of the proxies themselves."""
+        return frozenset(URL(proxy).host or "" for proxy in (self.http, self.https) if proxy)
+
     def proxy_for(self, url: URL, own: str = "") -> URL | None:
         """The HTTP proxy for a request to `url`; `own` is what the upstream's settings say, which goes first."""
         if own:

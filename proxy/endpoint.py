@@ -201,17 +201,23 @@ class Endpoint:
 
     async def _send(self, method: str, url: URL, **options: Any) -> aiohttp.ClientResponse:
         """One request, by the way out that is set and with the TLS that the host may see."""
-        if self._public_only and (url.scheme != "https" or not may_be_public(url.host or "")):
+        proxy = self._egress.proxy_for(url, self.settings.http_proxy)
+        if self._public_only and not self._is_public(url, proxy):
             raise OriginDenied(f"{self.host} leads to {url.scheme}://{url.host}, which is not for everybody")
         return await self._session().request(
             method,
             url.with_user(None),
             timeout=self._timeout,
             allow_redirects=False,
-            proxy=self._egress.proxy_for(url, self.settings.http_proxy),
+            proxy=proxy,
             ssl=self._own_tls if self.is_own(url) else self._other_tls,
             **options,
         )
+
+    def _is_public(self, url: URL, proxy: URL | None) -> bool:
+        """Whether an address may be that of a public registry. Behind a proxy, its hosts are the proxy's to judge."""
+        host = url.host or ""
+        return url.scheme == "https" and may_be_public(host) and (proxy is not None or host not in self._egress.hosts)
 
     def _target(self, url: URL, location: str) -> URL:
         """Where a redirect leads. It is not shown in errors: it may be signed."""

@@ -146,7 +146,10 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """The registries that the proxy stands for, by the name that images have (`docker.io`, `registry.example:5000`)."""
 
     any_upstream: bool = False
-    """Whether all registries with public names and addresses are stood for, named in `upstreams` or not."""
+    """Whether all registries with public names and addresses are stood for, named in `upstreams` or not.
+
+    Where an HTTP proxy leads to them, it is the proxy that looks names up, and that keeps addresses inside from them.
+    """
 
     http_proxy: str = ""
     """The HTTP proxy towards upstreams of `http://`; `HTTP_PROXY` of the environment where it is not set."""

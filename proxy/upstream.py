@@ -91,7 +91,7 @@ class UpstreamClient:
     async def __aenter__(self) -> Self:
         self._session = await self._stack.enter_async_context(open_session(self._connections))
         if self._settings.any_upstream:
-            public = open_session(self._connections, PublicResolver())
+            public = open_session(self._connections, PublicResolver(self._egress.hosts))
             self._public_session = await self._stack.enter_async_context(public)
         self._stack.push_async_callback(self._close_registries)
         return self

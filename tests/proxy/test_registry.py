@@ -643,6 +643,37 @@ async def test_public_names_of_private_addresses_are_refused(
         await anywhere.listing(place, "tags/list", "", ANONYMOUS)
 
 
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+async def test_public_registries_are_reached_by_a_proxy_that_is_inside(host: str) -> None:
+    asked: list[bytes] = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[0])
+        writer.write(b"HTTP/1.1 403 Not For You\r\n\r\n")
+        writer.close()
+
+    board = LimitBoard(ProxyMetrics(CollectorRegistry()), None)
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        proxy = f"http://{host}:{server.sockets[0].getsockname()[1]}"
+        settings = ProxySettings(any_upstream=True, https_proxy=proxy)
+        async with UpstreamClient(settings, board, sleep=_no_pause) as client:
+            with pytest.raises(OriginUnavailable, match="the HTTP proxy refuses: 403"):
+                await client.check(Registry("registry.example.com"), ANONYMOUS)
+    assert asked == [b"CONNECT registry.example.com:443 HTTP/1.1"]
+
+
+async def test_the_proxy_itself_is_no_public_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    def inside(host: str, port: int, *_: object, **__: object) -> list[tuple[object, ...]]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", inside)
+    board = LimitBoard(ProxyMetrics(CollectorRegistry()), None)
+    settings = ProxySettings(any_upstream=True, https_proxy="http://proxy.example.com:3128", no_proxy=["example.com"])
+    async with UpstreamClient(settings, board, sleep=_no_pause) as client:
+        with pytest.raises(OriginDenied, match="not for everybody"):
+            await client.check(Registry("proxy.example.com"), ANONYMOUS)
+
+
 class _OneHost(PublicResolver):
     """Takes `registry.test`, which is at this machine, for a public host."""
 
