@@ -84,11 +84,6 @@ class NodeCredentials:
         self._wait = _FIRST_WAIT_SECONDS
         self._reading: SingleFlight[None, None] = SingleFlight()
 
-    @property
-    def are_set(self) -> bool:
-        """Whether the configuration gives this node any, known or not."""
-        return self._file is not None or self._identity is not None
-
     async def get(self) -> Identity | None:
         """The node's credentials, or None where it has none. That they cannot be read is logged."""
         if self._file is not None and self._clock() >= self._until:

@@ -117,31 +117,28 @@ class UpstreamRegistry:
         who may have the answer is known already. `patience`: seconds that the registry itself has for its headers;
         raises `TimeoutError` behind them.
         """
-        is_theirs = question.signed and not identity.is_client
-        places = [place for place in self._mirrors if is_theirs and (is_judged or self._is_open(place))]
+        places = self._mirrors if question.signed and not identity.is_client else []
         resting = [place for place in places if place.rests_until > self._clock()]
         for place in places:
-            if place not in resting and (response := await self._try(place, question)) is not None:
+            if place not in resting and (response := await self._try(place, question, is_judged)) is not None:
                 return response
         try:
             async with asyncio.timeout(patience):
                 return await self._open_own(question, identity)
         except OriginUnavailable:
             for place in resting:
-                if (response := await self._try(place, question)) is not None:
+                if (response := await self._try(place, question, is_judged)) is not None:
                     return response
             raise
 
-    def _is_open(self, place: _Place) -> bool:
-        """Whether everybody may have what a mirror gives this node."""
-        return self.settings.share_credentials or not place.endpoint.credentials.are_set
-
-    async def _try(self, place: _Place, question: Question) -> aiohttp.ClientResponse | None:
-        """A mirror's answer; None where it has none."""
+    async def _try(self, place: _Place, question: Question, is_judged: bool) -> aiohttp.ClientResponse | None:
+        """A mirror's answer; None where it has none, or would give it to this node and not to everybody."""
         endpoint = place.endpoint
         try:
             async with asyncio.timeout(_MIRROR_SECONDS):
                 identity = await endpoint.credentials.get()
+                if identity is not None and not is_judged and not self.settings.share_credentials:
+                    return None
                 response = await endpoint.ask(question, ANONYMOUS if identity is None else identity)
         except (OriginError, TimeoutError) as error:
             self._rest(place, str(error) or f"no answer within {_MIRROR_SECONDS:g} s")

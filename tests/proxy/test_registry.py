@@ -456,6 +456,15 @@ async def test_a_mirror_is_shown_no_login_but_its_own(places: Places, world: Wor
     assert {request.headers.get("Authorization") for request in own.seen} == {None, basic("node", "n")}
 
 
+async def test_a_mirror_that_needs_no_login_is_asked_though_a_file_of_logins_is_named(
+    places: Places, world: World, tmp_path: Path
+) -> None:
+    first, own = await places("first", "own")
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"auths": {AT.registry: {"auth": basic("node", "n").removeprefix("Basic ")}}}))
+    assert await who_lists(await world.client(own.url, mirrors=[mirror(first, docker_config=str(file))])) == "first"
+
+
 async def test_what_a_mirror_gives_this_node_is_not_thereby_everybodys(places: Places, world: World) -> None:
     first, own = await places("first", "own")
     first.login, own.login = basic("mirror", "m"), BASIC
@@ -499,6 +508,7 @@ async def test_limits_and_a_429_are_metrics_and_the_clusters_business(places: Pl
         ("999999999", 3600.0),
         (lambda: format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True), 90.0),
         ("Wed, 21 Oct 2015 07:28:00 GMT", 1.0),
+        (f"Wed, 21 Oct 2015 07:28:00 +{'9' * 30}", 30.0),
     ],
 )
 async def test_forms_of_retry_after(
