@@ -125,7 +125,7 @@ class UpstreamRegistry:
         try:
             async with asyncio.timeout(patience):
                 return await self._open_own(question, identity)
-        except OriginUnavailable:
+        except (OriginUnavailable, TimeoutError):
             for place in resting:
                 if (response := await self._try(place, question, is_judged)) is not None:
                     return response

@@ -413,6 +413,27 @@ async def test_a_resting_mirror_is_asked_where_the_registry_gives_no_answer(
     assert await who_lists(client) == "first"
 
 
+async def test_a_resting_mirror_is_asked_where_the_registry_hangs(
+    serve: Serve, places: Places, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = asyncio.Event()
+    (first,) = await places("first")
+
+    async def own(request: web.Request) -> web.StreamResponse:
+        if request.method == "HEAD":
+            await gate.wait()
+        return web.Response(status=404)
+
+    monkeypatch.setattr("proxy.upstream._HINT_SECONDS", 0.1)
+    client = await world.client((await serve(own)).url, mirrors=[mirror(first)])
+    first.status = 500
+    with pytest.raises(OriginNotFound):
+        await who_lists(client)
+    first.status = 200
+    assert (await client.head(AT, BLOB.digest, BlobKind.BLOB, ANONYMOUS)).size == len(CONTENT)
+    gate.set()
+
+
 async def test_mirrors_are_not_asked_as_a_client(places: Places, world: World) -> None:
     alice = client_identity([BASIC])
     assert alice is not None
