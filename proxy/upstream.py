@@ -19,7 +19,7 @@ from proxy.egress import Egress
 from proxy.endpoint import Question, open_session
 from proxy.identity import ANONYMOUS, Identity
 from proxy.lending import Lending
-from proxy.limits import LimitBoard
+from proxy.limits import MAX_QUIET_SECONDS, LimitBoard
 from proxy.naming import is_public_name
 from proxy.registry import UpstreamRegistry
 from proxy.retry import Limited, Sleep, answering, persist, read_whole
@@ -114,7 +114,7 @@ class UpstreamClient:
         """The cluster says that an upstream has answered 429 to another node."""
         found = self._named.get(registry) or self._others.get(registry)
         if found is not None:
-            found.quiet_until = max(found.quiet_until, self._clock() + seconds)
+            found.quiet_until = max(found.quiet_until, self._clock() + min(seconds, MAX_QUIET_SECONDS))
             self._board.quieten(registry, seconds)
 
     # --- questions ------------------------------------------------------------------------------------------------

@@ -86,6 +86,16 @@ def test_a_429_is_counted_and_the_cluster_is_told() -> None:
     LimitBoard(ProxyMetrics(CollectorRegistry()), None).quiet(HUB, 6.0)
 
 
+def test_how_long_an_upstream_is_left_alone_is_known_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.limits.time.monotonic", lambda: 1000.0)
+    board = Board()
+    board.board.quiet(HUB, 30.0)
+    board.board.quieten(HUB, 6.0)
+    assert board.board.quiet_until == {HUB: 1030.0}
+    board.board.quieten(HUB, float("inf"))
+    assert board.board.quiet_until == {HUB: 1000.0 + MAX_QUIET_SECONDS}
+
+
 def test_registries_that_clients_name_do_not_fill_the_metrics() -> None:
     board = Board()
     names = [Registry(f"r{number}.example") for number in range(_MAX_REGISTRIES + 10)]
@@ -96,3 +106,4 @@ def test_registries_that_clients_name_do_not_fill_the_metrics() -> None:
     assert board.sample("shoal_upstream_limited_total", names[0]) == 1
     assert board.sample("shoal_upstream_limited_total", names[-1]) is None
     assert len(board.told) == len(names)
+    assert len(board.board.quiet_until) == _MAX_REGISTRIES

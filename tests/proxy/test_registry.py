@@ -28,7 +28,7 @@ from proxy.authorization import Authorizer
 from proxy.egress import Egress
 from proxy.endpoint import Endpoint, Question, open_session
 from proxy.identity import ANONYMOUS, Identity, basic, client_identity
-from proxy.limits import LimitBoard
+from proxy.limits import MAX_QUIET_SECONDS, LimitBoard
 from proxy.metrics import ProxyMetrics
 from proxy.registry import _MIRROR_SECONDS, REST_SECONDS
 from proxy.retry import Limited
@@ -517,6 +517,17 @@ async def test_limits_and_a_429_are_metrics_and_the_clusters_business(places: Pl
         await who_lists(client)
     assert len(own.seen) == 2
     world.now += 7
+    assert await who_lists(client) == "own"
+
+
+async def test_the_clusters_word_on_a_limit_is_bounded(places: Places, world: World) -> None:
+    (own,) = await places("own")
+    client = await world.client(own.url)
+    client.quieten(AT.registry, float("inf"))
+    with pytest.raises(Limited):
+        await who_lists(client)
+    assert (own.seen, world.told) == ([], [])  # and it is not told on
+    world.now += MAX_QUIET_SECONDS
     assert await who_lists(client) == "own"
 
 
