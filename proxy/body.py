@@ -60,7 +60,9 @@ def answered_range(status: int, headers: Mapping[str, str], blob: Descriptor, wa
 class UpstreamBody:
     """An open response (`peer.origin.OriginBody`) of which the first bytes have come."""
 
-    def __init__(self, content: aiohttp.StreamReader, answered: ByteRange, size: int) -> None:
+    def __init__(self, host: str, content: aiohttp.StreamReader, answered: ByteRange, size: int) -> None:
+        """`host` is named in errors."""
+        self._host = host
         self._content = content
         self._answered = answered
         self._size = size
@@ -78,7 +80,7 @@ class UpstreamBody:
         """Wait for the first bytes; raises `Transient` where none come."""
         self._first = await self._next()
         if not self._first and self._answered.length:
-            raise Transient("the origin sent no byte of the body")
+            raise Transient(f"{self._host} sent no byte of the body")
 
     async def gather(self, limit: int) -> int:
         """Wait for the whole of a small body whose length is not announced; its length in bytes.
@@ -100,11 +102,11 @@ class UpstreamBody:
         while chunk:
             missing -= len(chunk)
             if missing < 0:
-                raise OriginUnavailable("the origin sent more than it announced")
+                raise OriginUnavailable(f"{self._host} sent more than it announced")
             yield chunk
             chunk = await self._next()
         if missing:
-            raise OriginUnavailable(f"the origin's body broke off {missing} bytes before its end")
+            raise OriginUnavailable(f"the body from {self._host} broke off {missing} bytes before its end")
 
     async def _next(self) -> bytes:
         try:
@@ -113,9 +115,9 @@ class UpstreamBody:
                 if chunk or not ended:
                     return chunk
         except TimeoutError:
-            raise Transient("no byte came from the origin in time") from None
+            raise Transient(f"no byte came from {self._host} in time") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise Transient(f"the origin's body broke off: {error}") from None
+            raise Transient(f"the body from {self._host} broke off: {error}") from None
 
 
 def content_length(headers: Mapping[str, str]) -> int | None:

@@ -179,7 +179,7 @@ class TagResolver:
         missing, until = self._missing.get((key, identity.key), (None, 0.0))
         if missing is not None and now < until:
             self._metrics.tags.labels("missing").inc()
-            raise missing
+            raise missing.with_traceback(None)  # it is raised many times, and would grow with each
         if self._rights.are_granted(key.location, identity, now):
             found = self._table.fresh(key, now) or self._table.stale(key, now)
             if found is not None:

@@ -136,7 +136,7 @@ class UpstreamClient:
         response = await self._open_as_any(registry, location, question)
         try:
             answered = answered_range(response.status, response.headers, blob, wanted)
-            body = UpstreamBody(response.content, answered, blob.size)
+            body = UpstreamBody(response.url.host or location.registry, response.content, answered, blob.size)
             if blob.kind is BlobKind.MANIFEST and response.status == 200 and content_length(response.headers) is None:
                 size = await body.gather(MAX_MANIFEST_SIZE)
                 if size != blob.size:

@@ -11,12 +11,13 @@ import structlog
 
 from peer.store import StoreBusy
 from proxy.credentials import NodeCredentials
+from proxy.settings import UpstreamSettings
 from shoal.cli.configuration import Configuration
 from shoal.cli.image import Progress, PulledImage, PullFailed, pull
 from shoal.cli.node import Node
 from shoal.descriptor import Platform
 from shoal.operations import OperationsSettings, process_metrics
-from shoal.reference import Reference
+from shoal.reference import Reference, Registry
 
 log = structlog.get_logger()
 
@@ -32,9 +33,7 @@ async def pull_into_store(
     if upstream is None and not configuration.proxy.any_upstream:
         known = ", ".join(sorted(configuration.proxy.upstreams))
         raise PullFailed(f"no upstream {registry!r} is configured (there is: {known}; add one with --upstream)")
-    # who may read the configuration may pull as the node
-    identity = await NodeCredentials(registry, upstream, time.monotonic).get() if upstream is not None else None
-    authorization = identity.authorization if identity is not None else None
+    authorization = None if upstream is None else await _own_authorization(registry, upstream)
     try:
         async with _short_lived(configuration) as node:
             return await pull(_url("127.0.0.1", node.proxy.port), reference, platform, progress, authorization)
@@ -46,6 +45,16 @@ async def pull_into_store(
             return await pull(url, reference, platform, progress, authorization)
         except PullFailed as error:
             raise PullFailed(f"{busy}; through its proxy at {url}: {error}") from None
+
+
+async def _own_authorization(registry: Registry, upstream: UpstreamSettings) -> str | None:
+    """What the node itself would send: who may read the configuration may pull as the node."""
+    credentials = NodeCredentials(registry, upstream, time.monotonic)
+    try:
+        identity = await credentials.get()
+    finally:
+        await credentials.close()
+    return None if identity is None else identity.authorization
 
 
 @contextlib.asynccontextmanager
