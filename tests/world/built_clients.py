@@ -7,6 +7,7 @@ import shutil
 import tarfile
 import tempfile
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -103,6 +104,10 @@ class Oras(LayoutClient):
     takes_artifacts = True
     lists_referrers = True
     goes_on_for = ()
+
+    def configure(self, mirror: Mirror) -> None:
+        """See `Client`. It trusts a realm on loopback for a registry of the same name alone."""
+        super().configure(replace(mirror, url=mirror.url.replace("127.0.0.1", "localhost")))
 
     def pull(self, image: str) -> str:
         """See `Client`."""

@@ -43,14 +43,14 @@ class TokenServer:
     service: str = "registry.test"
     issuer: str = "tokens.test"
     address: str = ""
-    """Where clients find it; on loopback without TLS unless told."""
+    """Where clients find it; on loopback without TLS unless told. A name: crane trusts no realm at an address there."""
     port: int = 0
     _refresh: dict[str, str] = field(default_factory=dict)
     _signer: Certificate | None = None
 
     def __post_init__(self) -> None:
         (self.port,) = free_ports(1)
-        self.address = self.address or f"http://127.0.0.1:{self.port}"
+        self.address = self.address or f"http://localhost:{self.port}"
         self._signer = self.authority.issue(self.issuer)
 
     @property
