@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from proxy.errors import AuthorityUnusable
 from shoal.recent import Recent
 
 log = structlog.get_logger()
@@ -45,10 +46,6 @@ _MAX_CONTEXTS = 256
 _MAX_COMMON_NAME = 64
 
 Clock = Callable[[], datetime]
-
-
-class AuthorityUnusable(Exception):
-    """A certificate authority that cannot be read, made or signed with. Its text says what to do."""
 
 
 def _now() -> datetime:

@@ -7,18 +7,21 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Self, cast
+from typing import TYPE_CHECKING, Self, cast
 
 import structlog
 from aiohttp import hdrs, web
 
 from proxy.addresses import NotPermitted, resolve
 from proxy.audit import Audit
-from proxy.certificates import AuthorityUnusable, CertificateAuthority
 from proxy.destinations import Authority, Destinations, Elsewhere, InvalidAuthority, Opened, Refused, TunnelSettings
 from proxy.doorway import BadConnect, Doorway, Threshold, parse_connect
+from proxy.errors import AuthorityUnusable
 from proxy.metrics import ProxyMetrics
 from proxy.tunnel import Tunnel
+
+if TYPE_CHECKING:
+    from proxy.certificates import CertificateAuthority
 
 log = structlog.get_logger()
 

@@ -12,6 +12,10 @@ from peer.errors import DownloadFailed, Stopping
 from peer.origin import OriginDenied, OriginError, OriginNotFound
 
 
+class AuthorityUnusable(Exception):
+    """A certificate authority that cannot be read, made or signed with. Its text says what to do."""
+
+
 class RequestError(Exception):
     """A request that cannot be answered as it is; `status` and `code` are the API's."""
 

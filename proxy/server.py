@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from pathlib import Path
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import structlog
 from aiohttp import hdrs, web
@@ -19,7 +19,6 @@ from proxy.blobs import BlobFrontend
 from proxy.catalogue import Catalogue
 from proxy.destinations import Opened
 from proxy.errors import ProxyRefused, PushRefused, answer_to
-from proxy.forward import ForwardProxy
 from proxy.identity import Identity, client_identity
 from proxy.listener import listen
 from proxy.listings import ListingFrontend, ListingOrigin
@@ -31,6 +30,9 @@ from proxy.settings import ProxySettings
 from proxy.source import BlobSource
 from proxy.tags import OriginHead, Resolver, TagResolver
 from shoal.reference import Registry
+
+if TYPE_CHECKING:
+    from proxy.forward import ForwardProxy
 
 log = structlog.get_logger()
 
@@ -94,6 +96,8 @@ class ProxyServer:
         self._audit = Audit(Path(settings.audit)) if settings.audit else None
         self._forward: ForwardProxy | None = None
         if settings.tunnel.enabled:
+            from proxy.forward import ForwardProxy  # what it needs of X.509 takes 8 MiB
+
             self._forward = ForwardProxy.of(settings, self._handle, metrics, self._audit, self.tags.refresh)
             self.app.router.add_route("*", "/{path:.*}", self._handle)
 

@@ -16,7 +16,7 @@ from rich.console import Console
 import shoal.cli.daemon
 from peer.store import StoreError
 from proxy.admission import RulesUnusable
-from proxy.certificates import AuthorityUnusable
+from proxy.errors import AuthorityUnusable
 from proxy.settings import CredentialsUnreadable
 from shoal.cli.config import config
 from shoal.cli.configuration import Configuration

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
-from proxy.certificates import AuthorityFiles, AuthorityUnusable, CertificateAuthority
 from proxy.destinations import Destinations
+from proxy.errors import AuthorityUnusable
 from proxy.settings import ProxySettings
 from shoal.cli.options import Invocation, general_options, upstream_option
+
+if TYPE_CHECKING:
+    from proxy.certificates import AuthorityFiles, CertificateAuthority
 
 _PLACES = {
     "docker": "/etc/docker/certs.d/{host}/ca.crt",
@@ -39,6 +43,8 @@ def ca(invocation: Invocation, as_json: bool) -> None:
     Clients that have the proxy as HTTPS_PROXY have to trust it. It is good for ten years; to renew it, move both of
     its files away, run this again, and give clients the new certificate before the daemon starts again.
     """
+    from proxy.certificates import AuthorityFiles  # what it needs of X.509 takes a while to import
+
     settings = invocation.configuration({"log": {"level": "warning"}}).proxy
     files = AuthorityFiles(settings.tunnel.ca)
     try:

@@ -197,3 +197,10 @@ def test_pull_from_an_unknown_registry_names_those_that_are_known(tmp_path: Path
     done = shoal("pull", "unknown.example/x:latest", "--store", tmp_path / "s")
     assert done.returncode == 1
     assert "docker.io" in done.stderr
+
+
+def test_what_forward_proxy_mode_needs_is_imported_only_by_it() -> None:
+    """X.509 takes 8 MiB of each node's memory."""
+    program = "import sys, shoal.cli.commands; print('cryptography' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "False"

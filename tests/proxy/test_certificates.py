@@ -20,9 +20,9 @@ from proxy.certificates import (
     LEAF_LIFETIME,
     LEAF_RENEWAL,
     AuthorityFiles,
-    AuthorityUnusable,
     CertificateAuthority,
 )
+from proxy.errors import AuthorityUnusable
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
