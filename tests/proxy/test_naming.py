@@ -5,11 +5,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import RequestError
-from proxy.naming import BlobTarget, CatalogTarget, ManifestTarget, Namer, ReferrersTarget, TagsTarget, Target
+from proxy.naming import (
+    BlobTarget,
+    CatalogTarget,
+    ManifestTarget,
+    Namer,
+    ReferrersTarget,
+    TagsTarget,
+    Target,
+    is_public_name,
+)
 from shoal.digest import Digest
 from shoal.reference import Location, Registry, Repository, Tag
 
-NAMER = Namer({"docker.io", "quay.io", "127.0.0.1:5000", "localhost"}, Registry("docker.io"))
+NAMER = Namer(
+    {"docker.io", "quay.io", "127.0.0.1:5000", "localhost"},
+    Registry("docker.io"),
+    {"reg-test": Registry("127.0.0.1:5000")},
+)
 DIGEST = Digest.of(b"x")
 PART = st.from_regex(r"[a-z0-9]+([._-][a-z0-9]+)?", fullmatch=True)
 NAME = st.lists(PART, min_size=1, max_size=4).map("/".join)
@@ -35,6 +48,16 @@ def at(registry: str, repository: str) -> Location:
         ("/v2/localhost/a/tags/list", None, TagsTarget(at("localhost", "a"))),
         (f"/v2/a/b/referrers/{DIGEST}", "127.0.0.1:5000", ReferrersTarget(at("127.0.0.1:5000", "a/b"), DIGEST)),
         ("/v2/quay.io/a/manifests/1", "docker.io", ManifestTarget(at("docker.io", "quay.io/a"), Tag("1"))),
+        ("/v2/quay.io/a/manifests/1", "quay.io", ManifestTarget(at("quay.io", "a"), Tag("1"))),
+        ("/v2/reg-test/a/manifests/1", None, ManifestTarget(at("127.0.0.1:5000", "a"), Tag("1"))),
+        ("/v2/reg-test/a/manifests/1", "127.0.0.1:5000", ManifestTarget(at("127.0.0.1:5000", "a"), Tag("1"))),
+        ("/v2/reg-test/manifests/1", None, ManifestTarget(at("docker.io", "library/reg-test"), Tag("1"))),
+        ("/v2/a/b/manifests/1", "QUAY.io:443", ManifestTarget(at("quay.io", "a/b"), Tag("1"))),
+        ("/v2/a/b/manifests/1", "index.docker.io", ManifestTarget(at("docker.io", "a/b"), Tag("1"))),
+        ("/v2/Quay.io:443/a/manifests/1", None, ManifestTarget(at("quay.io", "a"), Tag("1"))),
+        ("/v2/_catalog", None, CatalogTarget(Registry("docker.io"))),
+        ("/v2/_catalog", "quay.io", CatalogTarget(Registry("quay.io"))),
+        ("/v2/reg-test/_catalog", None, CatalogTarget(Registry("127.0.0.1:5000"))),
         ("/v2/quay.io/manifests/1", None, ManifestTarget(at("docker.io", "library/quay.io"), Tag("1"))),
         (
             "/v2/manifests/manifests/manifests",
@@ -96,3 +119,29 @@ def test_any_path_is_a_target_at_a_configured_upstream_or_an_error(path: str, ns
     assert target.registry in NAMER.upstreams
     if not isinstance(target, CatalogTarget):
         assert ".." not in target.location.repository
+
+
+@pytest.mark.parametrize(
+    ("name", "public"),
+    [
+        ("ghcr.io", True),
+        ("registry.example.co.uk", True),
+        ("ghcr.io:443", True),
+        ("ghcr.io:5000", False),
+        ("localhost", False),
+        ("registry", False),
+        ("127.0.0.1", False),
+        ("10.0.0.1", False),
+        ("[::1]", False),
+        ("printer.local", False),
+        ("api.cluster.internal", False),
+    ],
+)
+def test_only_public_names_are_stood_for_unasked(name: str, public: bool) -> None:
+    assert is_public_name(Registry(name)) == public
+    anyone = Namer({"docker.io"}, Registry("docker.io"), takes_any=True)
+    if public:
+        assert anyone.parse("/v2/a/manifests/1", name).registry == name.removesuffix(":443")
+    else:
+        with pytest.raises(RequestError):
+            anyone.parse("/v2/a/manifests/1", name)

@@ -493,3 +493,11 @@ async def test_lists_are_passed_through(serve: Serve, connect: Connect) -> None:
     assert listing.links == ("</x>; rel=next",)
     assert "X-Other" not in listing.headers
     assert site.seen[0].path_qs == "/v2/team/app/tags/list?n=1"
+
+
+async def test_right_bytes_under_a_coding_that_they_do_not_have(serve: Serve, connect: Connect) -> None:
+    async def coded(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=CONTENT, headers={"Content-Encoding": "x-gzip"})
+
+    client, _ = await connect((await serve(coded)).url)
+    assert await read(client) == (0, CONTENT)

@@ -454,3 +454,29 @@ def test_the_places_of_a_blob_and_the_origins_are_bounded(world: World, monkeypa
     other = Digest.of(b"other")
     told = world.say(C, protocol.Open([protocol.Wanted(other, 10, f"{name}.test", "a/b") for name in "xyz"]))
     assert sum(isinstance(message, protocol.BlobRefused) for _, message in told) == 2
+
+
+# --- rate limits ----------------------------------------------------------------------------------------------------
+
+
+def test_one_peers_429_quiets_all_and_nothing_is_leased_meanwhile(world: World) -> None:
+    quiet = protocol.Quiet("docker.io", 10.0)
+    assert world.say(A, quiet) == [(B, quiet), (C, quiet)]
+    assert grants(world.open(A)) == []
+    assert grants(world.tick(9.0)) == []
+    late = PeerId(32 * "d")
+    world.join(late)
+    assert (late, protocol.Quiet("docker.io", 1.0)) in world.told()
+    assert len(grants(world.tick(1.1))) == 1
+
+
+def test_a_shorter_quiet_changes_nothing_and_none_is_for_ever(world: World) -> None:
+    world.say(A, protocol.Quiet("docker.io", 20.0))
+    assert world.say(B, protocol.Quiet("docker.io", 5.0)) == []
+    told = world.say(B, protocol.Quiet("docker.io", 1e9))
+    assert {message.seconds for _, message in told if isinstance(message, protocol.Quiet)} == {3600.0}
+
+
+def test_a_refresh_is_told_to_all_others(world: World) -> None:
+    refresh = protocol.Refresh("docker.io", "library/busybox")
+    assert world.say(A, refresh) == [(B, refresh), (C, refresh)]
