@@ -79,6 +79,8 @@ class _Signed:
     url: str
     authorization: str | None
     until: float
+    reference: str
+    fault: Fault | None
 
 
 @dataclass
@@ -153,10 +155,12 @@ class Front:
             return web.json_response({"errors": [{"code": "UNKNOWN", "message": "made by the front"}]}, status=status)
         url = self._target(request) + request.raw_path
         if self.redirects and seen.kind == "blobs" and request.method == hdrs.METH_GET:
-            return await self._redirect(request, url)
+            return await self._redirect(request, url, seen.reference, fault)
         return await self._pass(request, url, _passed(request.headers.items()), seen.reference, fault)
 
-    async def _redirect(self, request: web.Request, url: str) -> web.StreamResponse:
+    async def _redirect(
+        self, request: web.Request, url: str, reference: str, fault: Fault | None
+    ) -> web.StreamResponse:
         """The registry's own refusal, else a URL that is good for a while."""
         headers = _passed(request.headers.items())
         async with self._session.head(URL(url, encoded=True), headers=headers) as answer:
@@ -164,7 +168,7 @@ class Front:
                 return await self._pass(request, url, headers, "", None)
         signature = secrets.token_urlsafe(16)
         until = time.monotonic() + self.url_lifetime
-        self._signed[signature] = _Signed(url, request.headers.get(hdrs.AUTHORIZATION), until)
+        self._signed[signature] = _Signed(url, request.headers.get(hdrs.AUTHORIZATION), until, reference, fault)
         location = f"http://127.0.0.1:{self.store_port}{_SIGNED_PATH}?X-Signature={signature}"
         return web.Response(status=307, headers={hdrs.LOCATION: location})
 
@@ -179,7 +183,7 @@ class Front:
         headers[hdrs.HOST] = URL(signed.url).authority
         if signed.authorization is not None:
             headers[hdrs.AUTHORIZATION] = signed.authorization
-        return await self._pass(request, signed.url, headers, "", None)
+        return await self._pass(request, signed.url, headers, signed.reference, signed.fault)
 
     async def _pass(
         self, request: web.Request, url: str, headers: CIMultiDict[str], reference: str, fault: Fault | None
