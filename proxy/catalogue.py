@@ -75,7 +75,8 @@ class Catalogue:
         self._changes: list[_Change] = []
         self._wake = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
-        self._writing = threading.Lock()
+        self._turn = threading.Lock()
+        """Held by the one thread that uses the database: a task that was cancelled leaves its thread behind."""
         self._since_prune = 0
         self.tags: Sequence[KnownTag] = ()
         """As they were at the start."""
@@ -93,8 +94,7 @@ class Catalogue:
             self._writer.cancel()
             await asyncio.gather(self._writer, return_exceptions=True)
             await asyncio.to_thread(self._flush, self._taken())
-        if self._database is not None:
-            self._database.close()
+        await asyncio.to_thread(self._close)
 
     def remember(self, known: KnownTag) -> None:
         """A tag stands for this now."""
@@ -164,25 +164,33 @@ class Catalogue:
         rows = database.execute("SELECT registry, repository, identity FROM grants")
         self.grants = [granted for row in rows if (granted := _known_grant(row)) is not None]
 
+    def _close(self) -> None:
+        with self._turn:
+            database, self._database = self._database, None
+            if database is not None:
+                database.close()
+
     def _named(self, location: Location, digest: Digest) -> int | None:
-        assert self._database is not None
         where = "registry = ? AND repository = ? AND digest = ?"
-        try:
-            found = self._database.execute(
-                f"SELECT size FROM names WHERE {where}",
-                (location.registry, location.repository, digest),
-            ).fetchone()
-        except sqlite3.Error as error:
-            log.warning("catalogue.failed", error=str(error))
-            return None
+        with self._turn:
+            if self._database is None:
+                return None
+            try:
+                found = self._database.execute(
+                    f"SELECT size FROM names WHERE {where}",
+                    (location.registry, location.repository, digest),
+                ).fetchone()
+            except sqlite3.Error as error:
+                log.warning("catalogue.failed", error=str(error))
+                return None
         return found[0] if found is not None and isinstance(found[0], int) else None
 
     def _flush(self, changes: list[_Change]) -> None:
         """Write changes; at the end another thread may still be writing those before them."""
-        database = self._database
-        if database is None or not changes:
-            return
-        with self._writing:
+        with self._turn:
+            database = self._database
+            if database is None or not changes:
+                return
             try:
                 database.execute("BEGIN")
                 for statement, row in changes:

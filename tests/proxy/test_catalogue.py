@@ -222,3 +222,15 @@ async def test_a_full_disk_is_told_and_survived(path: Path) -> None:
     assert [entry["event"] for entry in logs] == ["catalogue.failed"]
     async with Catalogue(path) as catalogue:
         assert list(catalogue.tags) == [KNOWN]
+
+
+async def test_threads_of_cancelled_tasks_do_not_meet_a_closed_database(tmp_path: Path) -> None:
+    for attempt in range(20):
+        async with Catalogue(tmp_path / f"{attempt}.sqlite") as catalogue:
+            catalogue.name(AT, [Descriptor(Digest.of(bytes([place])), 1) for place in range(200)])
+            looking = [asyncio.create_task(catalogue.named(AT, Digest.of(bytes([place])))) for place in range(20)]
+            await asyncio.sleep(0)
+            for task in looking:
+                task.cancel()
+        await asyncio.gather(*looking, return_exceptions=True)
+        assert await catalogue.named(AT, Digest.of(b"x")) is None
