@@ -251,8 +251,7 @@ class TagResolver:
         except (TimeoutError, OriginUnavailable) as error:
             log.warning("tag.stale", location=str(location), reference=reference, error=str(error) or "no answer")
             self._leave_alone(location.registry, error)
-            self._granted(key, identity, last)
-            self._table.age(location)
+            self._granted(key, identity, last, fresh=False)
             self._table.outlive(key, self._clock() + REST_SECONDS)
             return Resolution(last, stale=True)
 
@@ -279,8 +278,8 @@ class TagResolver:
         self._silent.pop(location.registry, None)
         return self._granted(key, identity, found)
 
-    def _granted(self, key: Key, identity: Identity, descriptor: Descriptor) -> Resolution:
-        """The origin gives this to this identity, and so lets it read the repository."""
+    def _granted(self, key: Key, identity: Identity, descriptor: Descriptor, *, fresh: bool = True) -> Resolution:
+        """The origin gives this to this identity, or did (not `fresh`), and so lets it read the repository."""
         now = self._clock()
         location = key.location
         if self._rights.grant(location, identity, now) and not identity.is_client:
@@ -293,7 +292,7 @@ class TagResolver:
         self._table.remember(Key(location, descriptor.digest, key.kind), descriptor, float("inf"))
         if isinstance(key.reference, Digest):
             return Resolution(descriptor)
-        return self._table.remember(key, descriptor, now + self._freshness(key))
+        return self._table.remember(key, descriptor, now + self._freshness(key) if fresh else float("-inf"))
 
     def _lacking(self, key: Key, identity: Identity, error: OriginNotFound) -> OriginNotFound:
         """The origin has nothing there for this identity; a client is told so too of what he may not know of."""

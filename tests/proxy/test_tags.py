@@ -399,10 +399,13 @@ async def test_a_node_that_never_asked_gives_what_the_cluster_knew_last(
     cluster.answer = Resolved(1, state, OLD.digest, OLD.size, OLD.media_type)
     assert (await world.resolve()).stale is False
     other = World(world.origin, cluster)
+    fresh = Key(AT, Tag("fresh"), BlobKind.MANIFEST)
+    other.tags._table.remember(fresh, NEW, 60.0)
     other.origin.answers.clear()
     for _ in range(2):
         async with asyncio.timeout(3):
             assert await other.resolve() == Resolution(OLD, stale=True)
+    assert other.tags._table.fresh(fresh, 1.0) == Resolution(NEW)  # what else is known of the repository stays so
     assert len(other.origin.asked) == 2
     other.origin.answers.set()
 
