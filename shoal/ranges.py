@@ -53,12 +53,6 @@ def parse_ranges(header: str | None, size: int) -> tuple[ByteRange, ...] | None:
     return tuple(_without_overlaps(ranges))
 
 
-def parse_range(header: str | None, size: int) -> ByteRange | None:
-    """`parse_ranges` for a server that knows single ranges: several are answered with the whole content."""
-    ranges = parse_ranges(header, size)
-    return ranges[0] if ranges is not None and len(ranges) == 1 else None
-
-
 def _specs(header: str) -> list[tuple[int | None, int | None]] | None:
     """First and last position of each range as they stand there, one of them missing or not; None: malformed."""
     unit, _, listed = header.partition("=")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,19 +54,6 @@ class Origins:
     def push(self, layout: Layout, descriptor: dict[str, object], name: str) -> str:
         """Push what was made in a layout as `library/NAME:latest`; returns its digest."""
         return layout.push(descriptor, self.storage.port, f"library/{name}:latest")
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    """What was started in a test ends with it, in reverse."""
-    with ExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
-def pool(stack: ExitStack) -> ThreadPoolExecutor:
-    """For what goes on beside a pull."""
-    return stack.enter_context(ThreadPoolExecutor(4))
 
 
 @pytest.fixture(scope="session")

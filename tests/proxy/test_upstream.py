@@ -19,8 +19,8 @@ from proxy.settings import ProxySettings, UpstreamSettings
 from proxy.upstream import UpstreamClient
 from shoal.descriptor import MAX_MANIFEST_SIZE, OCI_MANIFEST, BlobKind, Descriptor
 from shoal.digest import Digest
-from shoal.ranges import parse_range
 from shoal.reference import Location, Tag
+from tests.world.ranges import parse_range
 
 if TYPE_CHECKING:
     from tests.proxy.conftest import Handler, Site

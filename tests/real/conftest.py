@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,19 +12,6 @@ from tests.world.nodes import Node, Supernode
 from tests.world.origin import ScriptedOrigin
 from tests.world.programs import require
 from tests.world.registries import Registry
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    """What was started in a test ends with it, in reverse."""
-    with ExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
-def pool(stack: ExitStack) -> ThreadPoolExecutor:
-    """For clients that pull at the same time."""
-    return stack.enter_context(ThreadPoolExecutor(16))
 
 
 @pytest.fixture(scope="session")

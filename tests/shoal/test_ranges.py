@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.ranges import MAX_RANGES, ByteRange, RangeNotSatisfiable, parse_range, parse_ranges
+from shoal.ranges import MAX_RANGES, ByteRange, RangeNotSatisfiable, parse_ranges
+from tests.world.ranges import parse_range
 
 SIZE = 100
 

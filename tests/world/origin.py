@@ -15,7 +15,7 @@ from bench.daemons import free_ports
 from bench.images import CONFIG_TYPE, LAYER_TYPE
 from shoal.descriptor import OCI_MANIFEST
 from shoal.digest import Digest
-from shoal.ranges import parse_range
+from tests.world.ranges import parse_range
 from tests.world.threads import serve
 
 REPOSITORY = "library/made"
