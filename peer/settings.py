@@ -16,6 +16,7 @@ from shoal.operations import OperationsSettings
 
 SYSTEM_STORE = Path("/var/lib/shoal")
 USER_STORE = Path("~/.local/share/shoal")
+OPERATOR_TOKEN = "operator-token"
 LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"
 
 
@@ -57,6 +58,12 @@ class PeerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     shutdown_grace: Annotated[Duration, Meta(ge=0, le=3600)] = 30.0
     """How long running transfers may go on when the peer stops."""
+
+    @property
+    def token_file(self) -> Path:
+        """Where the operator's token is."""
+        configured = self.operations.token_file
+        return Path(configured).expanduser() if configured else self.store / OPERATOR_TOKEN
 
     def __post_init__(self) -> None:
         alone = not self.supernode or _is_loopback(check_url("supernode", self.supernode))

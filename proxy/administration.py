@@ -1,13 +1,12 @@
 """What an operator asks of a running node: its state, and to forget what it holds. JSON over the operations port.
 
-Who changes something must be on this machine: there are no other credentials yet.
+Who may is decided in `proxy.changes`.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -16,12 +15,13 @@ from aiohttp import web
 
 from peer.errors import DownloadFailed
 from peer.origin import OriginError
+from proxy.changes import Changes
 from proxy.limits import LimitBoard
 from proxy.settings import ProxySettings
 from proxy.tags import TagResolver
 from shoal.descriptor import MAX_MANIFEST_SIZE, BlobKind, Descriptor, InvalidManifest, Manifest
 from shoal.digest import Digest
-from shoal.reference import InvalidReference, Location, Reference, Registry
+from shoal.reference import Location, Reference, Registry
 
 log = structlog.get_logger()
 
@@ -52,8 +52,15 @@ class _Readable(Protocol):
         """All of it."""
 
 
-class _Order(msgspec.Struct):
+class ImageOrder(msgspec.Struct):
+    """An order about one image."""
+
     image: str
+
+    @property
+    def reference(self) -> Reference:
+        """Raises `InvalidReference`."""
+        return Reference.parse(self.image)
 
 
 class Administration:
@@ -66,6 +73,7 @@ class Administration:
         library: Library,
         board: LimitBoard,
         connected: Callable[[], bool],
+        changes: Changes,
     ) -> None:
         """`connected`: whether the supernode is there."""
         self._settings = settings
@@ -73,17 +81,15 @@ class Administration:
         self._library = library
         self._board = board
         self._connected = connected
+        self._changes = changes
 
     def routes(self) -> list[web.RouteDef]:
-        """State for everybody who reaches the port; changes from this machine alone."""
-
-        async def status(_: web.Request) -> web.Response:
-            return web.json_response(self.status())
-
+        """The node's state, and its changes."""
+        change = self._changes.change
         return [
-            web.get(STATUS_PATH, status),
-            web.post(REFRESH_PATH, lambda request: self._carry_out(request, self.refresh)),
-            web.post(REMOVE_PATH, lambda request: self._carry_out(request, self.remove)),
+            web.get(STATUS_PATH, self._changes.look(self.status)),
+            web.post(REFRESH_PATH, change("refresh", ImageOrder, lambda order: self.refresh(order.reference))),
+            web.post(REMOVE_PATH, change("rm", ImageOrder, lambda order: self.remove(order.reference))),
         ]
 
     def status(self) -> dict[str, object]:
@@ -139,24 +145,3 @@ class Administration:
                 for blob in manifest.blobs:
                     removed |= {blob.digest: freed} if (freed := await self._library.remove(blob.digest)) else {}
         return removed | {digest: await self._library.remove(digest)}
-
-    async def _carry_out(
-        self, request: web.Request, action: Callable[[Reference], Awaitable[dict[str, object]]]
-    ) -> web.Response:
-        if not _is_here(request.remote):
-            return web.json_response({"error": "changes are made from the node itself"}, status=403)
-        try:
-            order = msgspec.json.decode(await request.read(), type=_Order)
-            image = Reference.parse(order.image)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidReference) as error:
-            return web.json_response({"error": str(error)}, status=400)
-        return web.json_response(await action(image))
-
-
-def _is_here(remote: str | None) -> bool:
-    try:
-        address = ipaddress.ip_address((remote or "").partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback

@@ -1,6 +1,7 @@
-"""The audit log: a line of JSON for each request that has ended.
+"""The audit log: a line of JSON for each request that has ended, and for each change that an operator has made.
 
-Who (an address, never credentials), what, the verdict on it, bytes and seconds.
+Who (an address, and the name in a client's credentials, never what proves it), what, the verdict on it, bytes and
+seconds.
 
 Rotated by the operator: where the file of that name is another one than before, or gone, it is opened anew.
 """
@@ -17,8 +18,10 @@ from typing import Self
 
 import msgspec
 import structlog
+from aiohttp import hdrs
 
 from proxy.admission import asked_for
+from proxy.identity import claimed_name
 from proxy.responses import Call
 
 log = structlog.get_logger()
@@ -39,6 +42,7 @@ def audited(call: Call, status: int, seconds: float) -> dict[str, Field]:
     location, reference = asked if asked is not None else (None, None)
     return {
         "client": call.request.remote,
+        "user": claimed_name(call.request.headers.getall(hdrs.AUTHORIZATION, [])),
         "method": call.request.method,
         "route": call.route,
         "host": _host(call),

@@ -10,10 +10,15 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from proxy.errors import InvalidAuthorization
 
 MAX_AUTHORIZATION = 16 << 10
 """Characters of an `Authorization` header; tokens that list many repositories have some thousand."""
+
+_MAX_NAME = 128
+"""Characters of a name that is shown."""
 
 _KEY = secrets.token_bytes(32)
 """Of this process: what names credentials in tables and logs says nothing about them elsewhere."""
@@ -90,6 +95,42 @@ def client_identity(headers: Sequence[str]) -> Identity | None:
         raise InvalidAuthorization("a Basic Authorization that does not parse")
     authorization = f"{scheme.capitalize()} {text}"
     return Identity(_CLIENT + _digest(authorization), authorization)
+
+
+def claimed_name(headers: Sequence[str]) -> str | None:
+    """Who a client says that it is, without what proves it: a user's name, or the subject of a token (`sub`).
+
+    It is as true as the origin's answer to these credentials: for what everybody may read, nobody has looked at them.
+    """
+    try:
+        identity = client_identity(headers)
+    except InvalidAuthorization:
+        return None
+    if identity is None or identity.authorization is None:
+        return None
+    scheme, _, text = identity.authorization.partition(" ")
+    name = _user(text) if scheme == "Basic" else _subject(text)
+    return name if name and len(name) <= _MAX_NAME and name.isprintable() else None
+
+
+def _user(text: str) -> str:
+    """Empty where there is no password: what stands in place of the name may be the secret then."""
+    name, _, password = base64.b64decode(text).partition(b":")
+    return name.decode(errors="replace") if password else ""
+
+
+def _subject(token: str) -> str:
+    """Of a JSON Web Token (RFC 7519); empty for others, of which no part is to be shown."""
+    _, _, rest = token.partition(".")
+    claims, dot, _ = rest.partition(".")
+    try:
+        return msgspec.json.decode(base64.urlsafe_b64decode(f"{claims}==") if dot else b"", type=_Claims).sub
+    except (msgspec.DecodeError, ValueError, RecursionError):  # of base64 too
+        return ""
+
+
+class _Claims(msgspec.Struct):
+    sub: str = ""
 
 
 def _is_basic(text: str) -> bool:

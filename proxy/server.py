@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
 import structlog
@@ -70,9 +69,10 @@ class ProxyServer:
         catalogue: Catalogue,
         metrics: ProxyMetrics,
         *,
+        audit: Audit | None = None,
         connections: int = 4096,
     ) -> None:
-        """`connections`: how many clients may have at a time; the next ones are refused."""
+        """`connections`: how many clients may have at a time; the next ones are refused. `audit` is its owner's."""
         self._settings = settings
         self._connections = connections
         self._metrics = metrics
@@ -93,7 +93,7 @@ class ProxyServer:
         self.app.router.add_route("*", "/v2", self._handle)
         self.app.router.add_route("*", "/v2/{path:(?s:.*)}", self._handle)
         self._admission = Admission(settings.admission, metrics)
-        self._audit = Audit(Path(settings.audit)) if settings.audit else None
+        self._audit = audit
         self._forward: ForwardProxy | None = None
         if settings.tunnel.enabled:
             from proxy.forward import ForwardProxy  # what it needs of X.509 takes 8 MiB
@@ -122,8 +122,6 @@ class ProxyServer:
         assert self._runner.server is not None
         settings = self._settings
         try:
-            if self._audit is not None:
-                await self._parts.enter_async_context(self._audit)
             await self._parts.enter_async_context(self._admission)
             if self._forward is not None:
                 await self._forward.__aenter__()

@@ -27,6 +27,9 @@ class OperationsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     host: Host = "127.0.0.1"
     port: Port = 0
 
+    token_file: str = ""
+    """The file with the token of who may make changes. Empty: in the store, where the daemon makes one."""
+
 
 def process_metrics() -> CollectorRegistry:
     """A registry for a daemon's metrics that holds those of its process already."""

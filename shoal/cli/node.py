@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import resource
+from pathlib import Path
 from typing import Self
 
 from prometheus_client import CollectorRegistry
@@ -14,13 +15,16 @@ from peer.engine import Engine
 from peer.settings import PeerSettings
 from peer.store import Store
 from proxy.administration import Administration
+from proxy.audit import Audit
 from proxy.catalogue import CATALOGUE, Catalogue
+from proxy.changes import Changes
 from proxy.limits import LimitBoard
 from proxy.metrics import ProxyMetrics
 from proxy.server import ProxyServer
 from proxy.settings import ProxySettings
 from proxy.upstream import UpstreamClient
 from shoal.operations import OperationsServer
+from shoal.operator import OperatorToken
 from supernode.client import ControlClient
 
 
@@ -31,6 +35,8 @@ class Node:
         """Raises `CredentialsUnreadable`."""
         self._settings = peer
         self._store = Store(peer.store)
+        self._token = OperatorToken(peer.token_file)
+        self._audit = Audit(Path(proxy.audit)) if proxy.audit else None
         budget = Budget.of(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         proxy_metrics = ProxyMetrics(metrics)
         self._catalogue = Catalogue(peer.store / CATALOGUE)
@@ -47,12 +53,14 @@ class Node:
             self._upstreams,
             self._catalogue,
             proxy_metrics,
+            audit=self._audit,
             connections=budget.client_connections,
         )
         if control is not None:
             control.refreshed = self.proxy.tags.refreshed
         connected = (lambda: control.connected) if control is not None else (lambda: False)
-        administration = Administration(proxy, self.proxy.tags, self.engine, board, connected)
+        changes = Changes(self._token, self._audit)
+        administration = Administration(proxy, self.proxy.tags, self.engine, board, connected, changes)
         self.operations = OperationsServer(
             peer.operations, metrics, {"proxy": lambda: self._serving}, administration.routes()
         )
@@ -62,6 +70,9 @@ class Node:
     async def __aenter__(self) -> Self:
         """Raises `StoreError`, and `OSError` where an address is not to be had."""
         async with contextlib.AsyncExitStack() as stack:
+            if self._audit is not None:
+                await stack.enter_async_context(self._audit)
+            await asyncio.to_thread(self._token.make)
             await stack.enter_async_context(self.operations)
             await asyncio.to_thread(self._store.open)
             stack.callback(self._store.close)

@@ -11,8 +11,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from peer.settings import PeerSettings
 from proxy.administration import REFRESH_PATH, REMOVE_PATH, STATUS_PATH
-from shoal.cli.options import Invocation, general_options
+from shoal.cli.options import Invocation, general_options, store_option
+from shoal.operator import OperatorToken, TokenUnusable
 from shoal.reference import InvalidReference, Reference
 from shoal.units import format_size
 
@@ -43,6 +45,7 @@ def status(invocation: Invocation, as_json: bool) -> None:
 
 @click.command()
 @general_options
+@store_option
 @json_option
 @click.argument("image")
 @click.pass_obj
@@ -54,6 +57,7 @@ def refresh(invocation: Invocation, image: str, as_json: bool) -> None:
 
 @click.command()
 @general_options
+@store_option
 @json_option
 @click.argument("image")
 @click.pass_obj
@@ -66,7 +70,8 @@ def rm(invocation: Invocation, image: str, as_json: bool) -> None:
 
 def _ask(invocation: Invocation, method: str, path: str, image: str | None = None) -> dict[str, Any]:
     """The running daemon's answer; raises `click.ClickException` where there is none."""
-    operations = invocation.configuration({"log": {"level": "warning"}}).peer.operations
+    settings = invocation.configuration({"log": {"level": "warning"}}).peer
+    operations = settings.operations
     host = _ANYWHERE.get(operations.host, operations.host)
     url = f"http://{f'[{host}]' if ':' in host else host}:{operations.port}{path}"
     if image is not None:
@@ -75,10 +80,12 @@ def _ask(invocation: Invocation, method: str, path: str, image: str | None = Non
         except InvalidReference as error:
             raise click.BadParameter(str(error), param_hint="IMAGE") from None
 
+    headers = _signed(settings, method)
+
     async def ask() -> tuple[int, dict[str, Any]]:
         async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
             body = None if image is None else {"image": image}
-            async with session.request(method, url, json=body) as response:
+            async with session.request(method, url, json=body, headers=headers) as response:
                 return response.status, await response.json()
 
     try:
@@ -88,3 +95,14 @@ def _ask(invocation: Invocation, method: str, path: str, image: str | None = Non
     if code != 200:
         raise click.ClickException(str(answer.get("error", f"status {code}")))
     return answer
+
+
+def _signed(settings: PeerSettings, method: str) -> dict[str, str]:
+    """Who may not read the operator's token may not change the node; its state is shown on the node to everybody."""
+    try:
+        return {"Authorization": f"Bearer {OperatorToken(settings.token_file).read()}"}
+    except TokenUnusable as error:
+        if method == "GET":
+            return {}
+        hint = "run it as the daemon's user, with the daemon's configuration (`peer.store`, `peer.operations`)"
+        raise click.ClickException(f"{error}: {hint}") from None

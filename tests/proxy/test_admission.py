@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -27,6 +28,7 @@ from proxy.admission import (
     Verdict,
     enforce,
 )
+from proxy.audit import Audit
 from proxy.catalogue import Catalogue
 from proxy.errors import AdmissionDenied
 from proxy.metrics import ProxyMetrics
@@ -288,8 +290,9 @@ BLOB = b"of any repository" * 100
 class Mirror:
     """A proxy with these rules, which keeps an audit log."""
 
-    def __init__(self, server: ProxyServer, registry: CollectorRegistry, log: Path) -> None:
+    def __init__(self, server: ProxyServer, registry: CollectorRegistry, audit: Audit, log: Path) -> None:
         self._server = server
+        self._audit = audit
         self._registry = registry
         self._log = log
 
@@ -306,8 +309,7 @@ class Mirror:
 
     async def audited(self) -> list[dict[str, Any]]:
         """The lines so far."""
-        assert self._server._audit is not None
-        await self._server._audit.flush()
+        await self._audit.flush()
         return [json.loads(line) for line in self._log.read_text().splitlines()]
 
 
@@ -320,13 +322,15 @@ async def mirror(tmp_path: Path, engine: MemoryEngine, memory_origin: MemoryOrig
         port=0,
         upstreams={"quay.io": UpstreamSettings()},
         admission=AdmissionSettings(file=str(file)),
-        audit=str(log),
     )
     digest = engine.coming(BLOB)
     memory_origin.known[digest] = Descriptor(digest, len(BLOB))
     metrics = ProxyMetrics(registry)
-    async with ProxyServer(settings, engine, None, memory_origin, Catalogue(None), metrics) as server:
-        yield Mirror(server, registry, log)
+    async with (
+        Audit(log) as audit,
+        ProxyServer(settings, engine, None, memory_origin, Catalogue(None), metrics, audit=audit) as server,
+    ):
+        yield Mirror(server, registry, audit, log)
 
 
 @pytest.mark.parametrize(
@@ -347,7 +351,7 @@ async def test_everything_of_a_denied_repository_is_denied(mirror: Mirror, prefi
 async def test_each_request_is_a_line_of_the_audit_log(mirror: Mirror) -> None:
     digest = Digest.of(BLOB)
     await mirror.ask(f"/v2/good/thing/blobs/{digest}?ns=quay.io")
-    login = "Basic c2VjcmV0OnNlY3JldA=="
+    login = f"Basic {base64.b64encode(b'alice:secret').decode()}"
     await mirror.ask("/v2/bad/thing/manifests/v1?ns=quay.io&token=secret", Authorization=login)
     await mirror.ask("/v2/good/thing/manifests/v1", "PUT")
     await mirror.ask("http://other.example/v2/x")
@@ -367,7 +371,8 @@ async def test_each_request_is_a_line_of_the_audit_log(mirror: Mirror) -> None:
         "bytes": len(BLOB),
     }
     assert (second["verdict"], second["rule"], second["status"], second["reference"]) == ("deny", "no-bad", 403, "v1")
+    assert [line.get("user") for line in (first, second)] == [None, "alice"]
     assert (third["method"], third["path"], third["status"]) == ("PUT", "/v2/good/thing/manifests/v1", 405)
     assert (fourth["host"], fourth["path"], fourth["status"]) == ("other.example", "/v2/x", 403)
     assert "secret" not in str([first, second, third])
-    assert "c2Vj" not in str([first, second, third])
+    assert login.removeprefix("Basic ") not in str([first, second, third])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from proxy.identity import (
     MAX_AUTHORIZATION,
     Identity,
     basic,
+    claimed_name,
     client_identity,
     node_identity,
     node_token_identity,
@@ -125,3 +127,31 @@ def test_the_nodes_own_name_outlives_a_restart_and_a_clients_does_not() -> None:
     client = client_identity([ALICE])
     assert client is not None
     assert elsewhere(code.format(f"i.client_identity([{ALICE!r}])")) != client.key
+
+
+def token(**claims: object) -> str:
+    body = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+    return f"Bearer e30.{body}.c2lnbmF0dXJl"
+
+
+@pytest.mark.parametrize(
+    ("headers", "name"),
+    [
+        ([], None),
+        ([basic("alice", "secret")], "alice"),
+        ([basic("ghp_secret", "")], None),
+        ([basic("with\nbreak", "secret")], None),
+        ([basic("a" * 200, "secret")], None),
+        ([token(sub="alice")], "alice"),
+        ([token(sub="")], None),
+        ([token(sub=7)], None),
+        ([token(iss="registry")], None),
+        (["Bearer opaque-token-of-a-registry"], None),
+        (["Bearer a.b.c"], None),
+        (["Bearer a.é.c"], None),
+        (["Negotiate abc"], None),
+        ([basic("alice", "secret"), basic("bob", "secret")], None),
+    ],
+)
+def test_a_name_is_shown_and_nothing_that_proves_it(headers: list[str], name: str | None) -> None:
+    assert claimed_name(headers) == name

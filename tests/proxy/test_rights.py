@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from peer.origin import OriginDenied
+from proxy.audit import Audit
 from proxy.catalogue import Catalogue
 from proxy.identity import ANONYMOUS, Identity, basic, client_identity, node_identity
 from proxy.limits import LimitBoard
@@ -250,7 +251,8 @@ class Mirror:
         upstreams = await stack.enter_async_context(UpstreamClient(self._settings, LimitBoard(metrics, None)))
         catalogue = await stack.enter_async_context(Catalogue(self.folder / "catalogue.sqlite"))
         self.engine = FetchingEngine(blobs, upstreams)
-        server = ProxyServer(self._settings, self.engine, None, upstreams, catalogue, metrics)
+        audit = await stack.enter_async_context(Audit(self.folder / "audit.log"))
+        server = ProxyServer(self._settings, self.engine, None, upstreams, catalogue, metrics, audit=audit)
         await stack.enter_async_context(server)
         self.session = await stack.enter_async_context(aiohttp.ClientSession(auto_decompress=False))
         self.url = f"http://127.0.0.1:{server.port}"
@@ -472,7 +474,7 @@ async def test_no_secret_is_written_down_or_told_to_others(mirrors: Mirrors, sch
     with capture_logs() as logs:
         registry, mirror = await mirrors(
             scheme,
-            {"audit": str(tmp_path / "audit.log"), "tag_freshness": 0.0},
+            {"tag_freshness": 0.0},
             username="deploy",
             password="deploy-secret",
             retries=0,

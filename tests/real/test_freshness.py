@@ -32,7 +32,10 @@ def pull(node: Node) -> list[Got]:
 
 def order(node: Node, *arguments: str) -> dict[str, object]:
     """A command for a daemon that runs."""
-    environment = {"SHOAL_PEER__OPERATIONS__PORT": str(node.operations_port)}
+    environment = {
+        "SHOAL_PEER__OPERATIONS__PORT": str(node.operations_port),
+        "SHOAL_PEER__STORE": str(node.folder / "store"),
+    }
     command = [sys.executable, "-m", "shoal.cli", *arguments, "--json"]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30, env=environment)
     answer: dict[str, object] = json.loads(done.stdout)

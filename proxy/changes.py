@@ -1,0 +1,128 @@
+"""Changes of a running node over its operations port: by whom they may be made, and what the audit log says of them.
+
+Who changes something is on this machine and bears the operator's token. Both: the port speaks HTTP without TLS, so that
+a token that somebody has overheard on the network changes nothing, and on the machine itself there may be others, such
+as containers that share its network.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
+
+import msgspec
+import structlog
+from aiohttp import hdrs, web
+
+from proxy.audit import Audit
+from shoal.operator import OperatorToken, TokenUnusable
+from shoal.reference import InvalidReference
+
+log = structlog.get_logger()
+
+_MAX_FAILURES, _FAILURE_SECONDS = 10, 10.0
+"""Requests with a wrong token that are answered and logged in so much time; the next ones are only turned away."""
+
+_CHALLENGE = {hdrs.WWW_AUTHENTICATE: 'Bearer realm="shoal operations"'}
+_TURNED_AWAY = {hdrs.RETRY_AFTER: str(int(_FAILURE_SECONDS))}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Outcome = Mapping[str, object]
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class Changes:
+    """Makes the handlers of what the operator alone may do, or see from other machines."""
+
+    def __init__(self, token: OperatorToken, audit: Audit | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._token = token
+        self._audit = audit
+        self._clock = clock
+        self._failures: deque[float] = deque(maxlen=_MAX_FAILURES)
+
+    def change(self, action: str, kind: type[T], carry_out: Callable[[T], Awaitable[Outcome]]) -> Handler:
+        """A handler that reads an order of type `kind` from a request's JSON and has it carried out.
+
+        `carry_out` gives what is answered as JSON; `InvalidReference` from it is the client's error. `action` is what
+        the audit log calls it; the fields of the order and the plain values of the outcome stand beside it.
+        """
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            started = self._clock()
+            said: dict[str, object] = {}
+            refusal = self._refusal(request)
+            if refusal is not None:
+                if refusal.status != web.HTTPTooManyRequests.status_code:
+                    self._record(request, action, refusal.status, started, said)
+                return refusal
+            status = web.HTTPInternalServerError.status_code
+            try:
+                try:
+                    order = msgspec.json.decode(await request.read() or b"{}", type=kind)
+                    said |= msgspec.to_builtins(order)
+                    outcome = await carry_out(order)
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidReference) as error:
+                    status = web.HTTPBadRequest.status_code
+                    return web.json_response({"error": str(error)}, status=status)
+                said |= outcome
+                status = web.HTTPOk.status_code
+                return web.json_response(outcome)
+            finally:
+                self._record(request, action, status, started, said)
+
+        return handle
+
+    def look(self, give: Callable[[], Outcome]) -> Handler:
+        """A handler for what everybody on this machine may see, and from other machines who bears the token."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            refusal = None if _is_here(request) else self._unknown(request)
+            return web.json_response(give()) if refusal is None else refusal
+
+        return handle
+
+    def _refusal(self, request: web.Request) -> web.Response | None:
+        if not _is_here(request):
+            return web.json_response({"error": "changes are made from the node itself"}, status=403)
+        return self._unknown(request)
+
+    def _unknown(self, request: web.Request) -> web.Response | None:
+        """The answer to who does not bear the token. The right token is always heard, whatever others have tried."""
+        try:
+            if self._token.is_in(request.headers.getall(hdrs.AUTHORIZATION, [])):
+                return None
+            reason = "the operator's token is needed"
+        except TokenUnusable as error:
+            log.error("operations.token_unusable", error=str(error))
+            reason = "this node has no operator's token"
+        now = self._clock()
+        if len(self._failures) == _MAX_FAILURES and now - self._failures[0] < _FAILURE_SECONDS:
+            return web.json_response({"error": "too many wrong tokens"}, status=429, headers=_TURNED_AWAY)
+        self._failures.append(now)
+        log.warning("operations.refused", client=request.remote, path=request.path[:100], reason=reason)
+        return web.json_response({"error": reason}, status=401, headers=_CHALLENGE)
+
+    def _record(
+        self, request: web.Request, action: str, status: int, started: float, said: Mapping[str, object]
+    ) -> None:
+        if self._audit is None:
+            return
+        plain = {name: value for name, value in said.items() if isinstance(value, str | int | float)}
+        seconds = round(self._clock() - started, 4)
+        self._audit.record(
+            **{**plain, "client": request.remote, "action": action, "status": status, "seconds": seconds}
+        )
+
+
+def _is_here(request: web.Request) -> bool:
+    """Whether a request comes from this machine: by loopback, or from the very address that it came to."""
+    try:
+        address = ipaddress.ip_address((request.remote or "").partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    own = request.transport.get_extra_info("sockname") if request.transport is not None else None
+    return (mapped or address).is_loopback or (own is not None and own[0] == request.remote)
