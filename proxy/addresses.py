@@ -14,10 +14,17 @@ from typing import Any
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 _RESOLVE_SECONDS = 5.0
+_LOCAL_NAME = "localhost"
+"""This machine, with all names below it (RFC 6761)."""
+
 _IPv4, _IPv6 = ipaddress.IPv4Address, ipaddress.IPv6Address
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
-_TRANSLATED = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
-"""IPv6 addresses of IPv4 hosts behind a translator (RFC 6052, RFC 8215)."""
+_TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
+"""IPv6 addresses of IPv4 hosts behind a translator (RFC 6052). Where in those of local translators (RFC 8215) the IPv4
+address stands is not to be known, so that they count as private."""
+
+_OF_CLOUDS = frozenset({ipaddress.ip_address("168.63.129.16")})
+"""Public by its number, and answered by the machine's own host in Azure."""
 
 
 class NotPermitted(Exception):
@@ -29,17 +36,22 @@ def is_public(text: str) -> bool:
     address = ipaddress.ip_address(text.partition("%")[0])
     if isinstance(address, _IPv6):
         inner = address.ipv4_mapped or address.sixtofour
-        if inner is None and any(address in network for network in _TRANSLATED):
+        if inner is None and address in _TRANSLATED:
             inner = _IPv4(int(address) & 0xFFFF_FFFF)
         if inner is not None:
             return is_public(str(inner))
         if address not in _GLOBAL_UNICAST:
             return False
-    return address.is_global and not address.is_multicast
+    return address.is_global and not address.is_multicast and address not in _OF_CLOUDS
 
 
 def is_own(text: str) -> bool:
-    """Whether this machine has the address: the way to it then begins there as well. Sends nothing."""
+    """Whether this machine has the address: the way to it then begins there as well. Sends nothing.
+
+    False for a name.
+    """
+    if not _is_address(text):
+        return False
     family = socket.AF_INET6 if ":" in text else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
@@ -93,7 +105,25 @@ class PublicResolver(AbstractResolver):
 
 def may_be_public(host: str) -> bool:
     """Whether a host is one of the open Internet as far as its text tells: a name, or a public address."""
+    if is_loopback(host):
+        return False
+    host = host.strip("[]")
+    return not _is_address(host) or is_public(host)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine as far as its text tells."""
+    host = host.strip("[]").rstrip(".").lower()
+    if not _is_address(host):
+        return host == _LOCAL_NAME or host.endswith(f".{_LOCAL_NAME}")
+    address = ipaddress.ip_address(host.partition("%")[0])
+    inner = address.ipv4_mapped if isinstance(address, _IPv6) else None
+    return (inner or address).is_loopback
+
+
+def _is_address(text: str) -> bool:
     try:
-        return is_public(host.strip("[]"))
+        ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
-        return True
+        return False
+    return True

@@ -7,7 +7,6 @@ as containers that share its network.
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,6 +16,7 @@ import msgspec
 import structlog
 from aiohttp import hdrs, web
 
+from proxy.addresses import is_loopback
 from proxy.audit import Audit
 from shoal.operator import OperatorToken, TokenUnusable
 from shoal.reference import InvalidReference
@@ -119,10 +119,6 @@ class Changes:
 
 def _is_here(request: web.Request) -> bool:
     """Whether a request comes from this machine: by loopback, or from the very address that it came to."""
-    try:
-        address = ipaddress.ip_address((request.remote or "").partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
+    remote = request.remote or ""
     own = request.transport.get_extra_info("sockname") if request.transport is not None else None
-    return (mapped or address).is_loopback or (own is not None and own[0] == request.remote)
+    return is_loopback(remote) or (own is not None and own[0] == remote)

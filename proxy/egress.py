@@ -22,11 +22,13 @@ class Egress:
     http: str = ""
     https: str = ""
     exclude: Sequence[str] = ()
+    own: Sequence[str] = ()
+    """The proxies that single upstreams have instead."""
 
     @property
     def hosts(self) -> frozenset[str]:
         """The hosts of the proxies themselves."""
-        return frozenset(URL(proxy).host or "" for proxy in (self.http, self.https) if proxy)
+        return frozenset(URL(proxy).host or "" for proxy in (self.http, self.https, *self.own) if proxy)
 
     def proxy_for(self, url: URL, own: str = "") -> URL | None:
         """The HTTP proxy for a request to `url`; `own` is what the upstream's settings say, which goes first."""

@@ -8,19 +8,20 @@ import ssl
 import string
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
 
-from peer.origin import OriginDenied, OriginUnavailable
-from proxy.addresses import NotPermitted, may_be_public
+from peer.origin import OriginDenied, OriginError, OriginUnavailable
+from proxy.addresses import NotPermitted, PublicResolver
 from proxy.authorization import CATALOG, Authorizer, token_scope
 from proxy.challenge import parse_challenges
 from proxy.credentials import NodeCredentials
 from proxy.egress import Egress
 from proxy.identity import ANONYMOUS, Identity
+from proxy.reach import Reach
 from proxy.retry import ANSWER_SECONDS, Silent, Unreachable, failure, read_whole
 from proxy.settings import CredentialsUnreadable, EndpointSettings
 from proxy.tokens import MAX_ANSWER_SIZE, InvalidTokenAnswer, Token, TokenCache, TokenScope, parse_token
@@ -47,17 +48,29 @@ _ADDRESS = string.punctuation
 """What stands in a redirect's address as it came, besides letters and digits: its signature may hold any of it."""
 
 
-def open_session(connections: int, resolver: aiohttp.abc.AbstractResolver | None = None) -> aiohttp.ClientSession:
-    """The HTTP client for all upstreams: bodies as they are, no cookies, no redirects without being looked at."""
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=connections, resolver=resolver),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"User-Agent": "shoal", "Accept-Encoding": "identity"},
-        auto_decompress=False,
-        read_bufsize=_READ_SIZE,
-        max_line_size=_MAX_HEADER_SIZE,
-        max_field_size=_MAX_HEADER_SIZE,
-    )
+@dataclass(frozen=True, slots=True)
+class Sessions:
+    """The HTTP clients for all upstreams: bodies as they are, no cookies, no redirects without being looked at.
+
+    Two, since each keeps connections for the next request to a host, and judges a host when it connects.
+    """
+
+    anywhere: aiohttp.ClientSession
+    """For hosts that the configuration names."""
+    public: aiohttp.ClientSession
+    """For all others: connects to public addresses only."""
+
+    @classmethod
+    def open(cls, connections: int, public: PublicResolver) -> Self:
+        """To be closed. Up to so many connections to hosts that are named, and as many to others."""
+        return cls(_open_session(connections, None), _open_session(connections, public))
+
+    async def close(self) -> None:
+        await self.anywhere.close()
+        await self.public.close()
+
+    def of(self, *, named: bool) -> aiohttp.ClientSession:
+        return self.anywhere if named else self.public
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +96,12 @@ class Endpoint:
         registry: Registry,
         settings: EndpointSettings,
         egress: Egress,
-        session: Callable[[], aiohttp.ClientSession],
+        sessions: Callable[[], Sessions],
         clock: Callable[[], float],
         *,
         public_only: bool,
     ) -> None:
-        """`registry`: its name in a `docker_config`. `session` gives the HTTP client.
+        """`registry`: its name in a `docker_config`. `sessions` gives the HTTP clients.
 
         `public_only`: nothing is asked for without TLS, or at other addresses.
 
@@ -100,7 +113,8 @@ class Endpoint:
         self.host = str(self._base.host)
         """The name under which errors speak of it."""
         self._egress = egress
-        self._session = session
+        self._sessions = sessions
+        self._reach = Reach(self._base, settings.redirects, egress.hosts, public_only=public_only)
         self._public_only = public_only
         self._own_tls, self._other_tls = tls_contexts(settings)
         self._timeout = aiohttp.ClientTimeout(
@@ -202,22 +216,34 @@ class Endpoint:
     async def _send(self, method: str, url: URL, **options: Any) -> aiohttp.ClientResponse:
         """One request, by the way out that is set and with the TLS that the host may see."""
         proxy = self._egress.proxy_for(url, self.settings.http_proxy)
-        if self._public_only and not self._is_public(url, proxy):
-            raise OriginDenied(f"{self.host} leads to {url.scheme}://{url.host}, which is not for everybody")
-        return await self._session().request(
-            method,
-            url.with_user(None),
-            timeout=self._timeout,
-            allow_redirects=False,
-            proxy=proxy,
-            ssl=self._own_tls if self.is_own(url) else self._other_tls,
-            **options,
-        )
+        named = self._reach.is_named(url)
+        try:
+            if not named:
+                self._reach.check(url, is_direct=proxy is None)
+            return (
+                await self._sessions()
+                .of(named=named)
+                .request(
+                    method,
+                    url.with_user(None),
+                    timeout=self._timeout,
+                    allow_redirects=False,
+                    proxy=proxy,
+                    ssl=self._own_tls if self.is_own(url) else self._other_tls,
+                    **options,
+                )
+            )
+        except NotPermitted as error:
+            raise self._astray(error) from None
 
-    def _is_public(self, url: URL, proxy: URL | None) -> bool:
-        """Whether an address may be that of a public registry. Behind a proxy, its hosts are the proxy's to judge."""
-        host = url.host or ""
-        return url.scheme == "https" and may_be_public(host) and (proxy is not None or host not in self._egress.hosts)
+    def _astray(self, error: NotPermitted) -> OriginError:
+        """What is said where the upstream leads to what may be somebody's inside."""
+        if self._public_only:
+            return OriginDenied(f"{self.host} leads astray: {error}")
+        return OriginUnavailable(
+            f"{self.host} leads to a host that its configuration does not name: {error} "
+            "(the upstream's `redirects` names hosts that it may send to)"
+        )
 
     def _target(self, url: URL, location: str) -> URL:
         """Where a redirect leads. It is not shown in errors: it may be signed."""
@@ -304,6 +330,18 @@ def tls_contexts(settings: EndpointSettings) -> tuple[ssl.SSLContext | bool, ssl
     return own, other
 
 
+def _open_session(connections: int, resolver: PublicResolver | None) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=connections, resolver=resolver),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"User-Agent": "shoal", "Accept-Encoding": "identity"},
+        auto_decompress=False,
+        read_bufsize=_READ_SIZE,
+        max_line_size=_MAX_HEADER_SIZE,
+        max_field_size=_MAX_HEADER_SIZE,
+    )
+
+
 @contextlib.contextmanager
 def translated(host: str) -> Iterator[None]:
     """Errors of the HTTP client as the origin's; each names the host and the cause."""
@@ -328,8 +366,6 @@ def translated(host: str) -> Iterator[None]:
         raise Unreachable(f"{host} answers what is no HTTP: {_shown(error.message)}") from None
     except aiohttp.ClientConnectorError as error:
         raise Unreachable(f"{host}: cannot connect to {error.host}:{error.port}: {error.os_error}") from None
-    except NotPermitted as error:
-        raise OriginDenied(f"{host}: {error}") from None
     except (aiohttp.InvalidURL, UnicodeError):
         raise OriginUnavailable(f"{host}: not an address") from None
     except TimeoutError:

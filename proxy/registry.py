@@ -14,7 +14,7 @@ from yarl import URL
 
 from peer.origin import OriginDenied, OriginError, OriginNotFound, OriginUnavailable
 from proxy.egress import Egress
-from proxy.endpoint import Endpoint, Question, translated
+from proxy.endpoint import Endpoint, Question, Sessions, translated
 from proxy.identity import ANONYMOUS, Identity
 from proxy.limits import LimitBoard, parse_rate_limit, quiet_seconds
 from proxy.retry import Limited, Transient, failure, read_whole
@@ -60,13 +60,13 @@ class UpstreamRegistry:
         name: Registry,
         settings: UpstreamSettings,
         egress: Egress,
-        session: Callable[[], aiohttp.ClientSession],
+        sessions: Callable[[], Sessions],
         clock: Callable[[], float],
         board: LimitBoard,
         *,
         public_only: bool,
     ) -> None:
-        """`session` gives the HTTP client. `public_only`: it is asked by https and at public addresses alone.
+        """`sessions` gives the HTTP clients. `public_only`: it is asked by https and at public addresses alone.
 
         Raises `CredentialsUnreadable`.
         """
@@ -77,10 +77,10 @@ class UpstreamRegistry:
         self._clock = clock
         self._board = board
         self._mirrors = [
-            _Place(Endpoint(_own_name(mirror), mirror, egress, session, clock, public_only=False))
+            _Place(Endpoint(_own_name(mirror), mirror, egress, sessions, clock, public_only=False))
             for mirror in settings.mirrors
         ]
-        self._own = Endpoint(name, settings, egress, session, clock, public_only=public_only)
+        self._own = Endpoint(name, settings, egress, sessions, clock, public_only=public_only)
 
     async def close(self) -> None:
         """Give up tokens that are being fetched."""

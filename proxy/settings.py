@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from proxy.admission import AdmissionSettings
-from proxy.destinations import TunnelSettings
+from proxy.destinations import Authority, InvalidAuthority, TunnelSettings
 from shoal.fields import Duration, Host, Port, check_proxy_url, check_url
 from shoal.reference import DOCKER_HUB, InvalidReference, Location, Registry, Tag, parse_registry
 
@@ -55,6 +55,12 @@ class EndpointSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     http_proxy: str = ""
     """The HTTP proxy on the way there, `http://[user:password@]host:port`; `none` for none, whatever else is set."""
 
+    redirects: list[str] = []
+    """Hosts at private addresses, `host` or `host:port`, that it may send to: by a redirect, or as its token server.
+
+    Its own host and public ones need no mention.
+    """
+
     connect_timeout: _Timeout = 5.0
     """Seconds until a connection stands: name, TCP and TLS together."""
 
@@ -76,6 +82,11 @@ class EndpointSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             raise ValueError("`cert_file` and `key_file` belong together")
         if self.http_proxy and self.http_proxy != NO_HTTP_PROXY:
             check_proxy_url("http_proxy", self.http_proxy)
+        for text in self.redirects:
+            try:
+                Authority.parse(text, 443)
+            except InvalidAuthority:
+                raise ValueError(f"`redirects` {text!r} (allowed: host or host:port)") from None
 
     def credentials(self) -> tuple[str, str] | None:
         """Username and password that stand here, or None where there are none; raises `CredentialsUnreadable`."""
@@ -131,8 +142,9 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     The proxy opens connections to the hosts that `upstreams` name and to no others, with one exception that a registry
     needs to work: hosts that a configured upstream itself announces, by a redirect (its CDN) or as the `realm` of its
-    tokens. What the upstream's credentials are is never told to a host that a redirect names. `any_upstream` adds
-    registries with public names, by https and at public addresses.
+    tokens, where they have public addresses or stand in its `redirects`. What the upstream's credentials are is never
+    told to a host that a redirect names. `any_upstream` adds registries with public names, by https and at public
+    addresses.
     """
 
     host: Host = "127.0.0.1"
@@ -214,6 +226,12 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def aliases(self) -> dict[str, Registry]:
         """Other names of registries as a path's first segment."""
         return {alias: Registry(name) for name, upstream in self.upstreams.items() for alias in upstream.aliases}
+
+    @property
+    def own_http_proxies(self) -> list[str]:
+        """The HTTP proxies of single upstreams and mirrors."""
+        endpoints = [each for upstream in self.upstreams.values() for each in (upstream, *upstream.mirrors)]
+        return [each.http_proxy for each in endpoints if each.http_proxy not in {"", NO_HTTP_PROXY}]
 
     def freshness_of(self, location: Location, tag: Tag) -> float:
         """Seconds for which what a tag stands for is given without asking."""

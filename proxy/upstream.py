@@ -16,7 +16,7 @@ from proxy.addresses import PublicResolver
 from proxy.authorization import CATALOG
 from proxy.body import UpstreamBody, answered_range, content_length, parse_content_range, size_differs
 from proxy.egress import Egress
-from proxy.endpoint import Question, open_session
+from proxy.endpoint import Question, Sessions
 from proxy.identity import ANONYMOUS, Identity
 from proxy.lending import Lending
 from proxy.limits import MAX_QUIET_SECONDS, LimitBoard
@@ -77,22 +77,18 @@ class UpstreamClient:
         self._sleep = sleep
         self._clock = clock
         self._board = board
-        self._session: aiohttp.ClientSession | None = None
-        self._public_session: aiohttp.ClientSession | None = None
+        self._sessions: Sessions | None = None
         self._stack = contextlib.AsyncExitStack()
-        self._egress = Egress(settings.http_proxy, settings.https_proxy, settings.no_proxy)
+        self._egress = Egress(settings.http_proxy, settings.https_proxy, settings.no_proxy, settings.own_http_proxies)
         self._named = {
-            Registry(name): self._make(Registry(name), upstream, self._open_session)
-            for name, upstream in settings.upstreams.items()
+            Registry(name): self._make(Registry(name), upstream) for name, upstream in settings.upstreams.items()
         }
         self._others: Recent[Registry, UpstreamRegistry] = Recent(_MAX_OTHERS)
         self._lending = Lending(clock)
 
     async def __aenter__(self) -> Self:
-        self._session = await self._stack.enter_async_context(open_session(self._connections))
-        if self._settings.any_upstream:
-            public = open_session(self._connections, PublicResolver(self._egress.hosts))
-            self._public_session = await self._stack.enter_async_context(public)
+        self._sessions = Sessions.open(self._connections, PublicResolver(self._egress.hosts))
+        self._stack.push_async_callback(self._sessions.close)
         self._stack.push_async_callback(self._close_registries)
         return self
 
@@ -302,11 +298,11 @@ class UpstreamClient:
 
     # --- registries -----------------------------------------------------------------------------------------------
 
-    def _make(
-        self, name: Registry, settings: UpstreamSettings, session: Callable[[], aiohttp.ClientSession]
-    ) -> UpstreamRegistry:
+    def _make(self, name: Registry, settings: UpstreamSettings) -> UpstreamRegistry:
         is_public = name not in self._settings.upstreams
-        return UpstreamRegistry(name, settings, self._egress, session, self._clock, self._board, public_only=is_public)
+        return UpstreamRegistry(
+            name, settings, self._egress, self._open_sessions, self._clock, self._board, public_only=is_public
+        )
 
     def _registry(self, name: Registry) -> UpstreamRegistry:
         registry = self._named.get(name) or self._others.get(name)
@@ -314,21 +310,17 @@ class UpstreamClient:
             return registry
         if not self._settings.any_upstream or not is_public_name(name):
             raise OriginDenied(f"no upstream {name!r} is configured")
-        registry = self._make(name, UpstreamSettings(url=f"https://{name}"), self._open_public_session)
+        registry = self._make(name, UpstreamSettings(url=f"https://{name}"))
         return self._others.put(name, registry)  # what runs at one that goes for it ends by itself
 
     async def _close_registries(self) -> None:
         for registry in [*self._named.values(), *self._others.values()]:
             await registry.close()
 
-    def _open_session(self) -> aiohttp.ClientSession:
-        if self._session is None:
+    def _open_sessions(self) -> Sessions:
+        if self._sessions is None:
             raise RuntimeError("an UpstreamClient is used outside of its `async with`")
-        return self._session
-
-    def _open_public_session(self) -> aiohttp.ClientSession:
-        assert self._public_session is not None
-        return self._public_session
+        return self._sessions
 
 
 def _path(reference: Tag | Digest, kind: BlobKind) -> str:

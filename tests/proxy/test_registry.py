@@ -26,7 +26,7 @@ from peer.origin import OriginDenied, OriginNotFound, OriginUnavailable
 from proxy.addresses import PublicResolver
 from proxy.authorization import Authorizer
 from proxy.egress import Egress
-from proxy.endpoint import Endpoint, Question, open_session
+from proxy.endpoint import Endpoint, Question, Sessions
 from proxy.identity import ANONYMOUS, Identity, basic, client_identity
 from proxy.limits import MAX_QUIET_SECONDS, LimitBoard
 from proxy.metrics import ProxyMetrics
@@ -710,7 +710,7 @@ async def test_the_proxy_itself_is_no_public_registry(monkeypatch: pytest.Monkey
     board = LimitBoard(ProxyMetrics(CollectorRegistry()), None)
     settings = ProxySettings(any_upstream=True, https_proxy="http://proxy.example.com:3128", no_proxy=["example.com"])
     async with UpstreamClient(settings, board, sleep=_no_pause) as client:
-        with pytest.raises(OriginDenied, match="not for everybody"):
+        with pytest.raises(OriginDenied, match="no public address"):
             await client.check(Registry("proxy.example.com"), ANONYMOUS)
 
 
@@ -764,9 +764,10 @@ async def test_no_redirect_of_a_public_registry_leads_inside(tmp_path: Path, way
         stack.push_async_callback(runner.cleanup)
         listener = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
         await listener.start()
-        session = await stack.enter_async_context(open_session(10, _OneHost()))
+        sessions = Sessions.open(10, _OneHost())
+        stack.push_async_callback(sessions.close)
         settings = EndpointSettings(url=f"https://registry.test:{listener.port}", ca_file=str(authority.file))
-        endpoint = Endpoint(AT.registry, settings, Egress(), lambda: session, time.monotonic, public_only=True)
+        endpoint = Endpoint(AT.registry, settings, Egress(), lambda: sessions, time.monotonic, public_only=True)
         question = Question("GET", "team/app", "tags/list")
         with pytest.raises((OriginDenied, OriginUnavailable)):
             await endpoint.ask(question, ANONYMOUS)
