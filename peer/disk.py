@@ -16,6 +16,9 @@ FILE_MODE = 0o644
 FOLDER_MODE = 0o755
 TEMPORARY_SUFFIX = ".tmp"
 
+NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}
+"""Errors of opening: nothing is there, or a symbolic link, or a socket."""
+
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _temporary_number = itertools.count()
 

@@ -13,7 +13,6 @@ hashed first. File modes are 0644 and 0755 less the process's umask.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -28,6 +27,7 @@ from peer.checkpoint import Checkpoint
 from peer.disk import (
     FILE_MODE,
     FOLDER_MODE,
+    NO_FILE,
     SharedFile,
     Stamp,
     StoreBusy,
@@ -57,8 +57,6 @@ _LAYOUT_FILES = {
     "oci-layout": b'{"imageLayoutVersion":"1.0.0"}',
     "index.json": b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}',
 }
-_NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}
-"""Nothing is there, or a symbolic link, or a socket."""
 
 
 class StoredBlob:
@@ -151,7 +149,7 @@ class Store:
             try:
                 fd = open_for_reading(self.path(digest))
             except OSError as error:
-                if error.errno not in _NO_FILE:
+                if error.errno not in NO_FILE:
                     raise
             else:
                 if known.fits(os.fstat(fd)):
