@@ -27,6 +27,11 @@ from shoal.pieces import MAX_BLOB_SIZE
 
 log = structlog.get_logger()
 
+FOLDER = "io.containerd.content.v1.content"
+"""Where a content store lies below containerd's root."""
+INDEX = "containerd.sqlite"
+"""In this node's own store: what was checked."""
+
 
 @dataclass(frozen=True, slots=True)
 class Changes:

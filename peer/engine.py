@@ -8,7 +8,7 @@ import os
 import random
 import secrets
 import time
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 import structlog
@@ -35,11 +35,14 @@ from peer.commands import (
     Tell,
     TellTable,
 )
+from peer.contentstore import ContentStore
 from peer.errors import DownloadFailed, Stopping
 from peer.fetcher import Fetcher
+from peer.holdings import Holdings
 from peer.machine import Machine, MachineSettings
 from peer.metrics import PeerMetrics
 from peer.neighbours import Neighbours
+from peer.offering import Offering
 from peer.openblob import OpenBlob
 from peer.origin import Origin
 from peer.piecemap import StreamId
@@ -66,7 +69,10 @@ T = TypeVar("T")
 
 
 class Engine:
-    """One peer, as an async context manager. `control` is None where there is no supernode."""
+    """One peer, as an async context manager.
+
+    `control` is None where there is no supernode, `content` where containerd's content store is not offered.
+    """
 
     def __init__(
         self,
@@ -76,15 +82,17 @@ class Engine:
         control: ControlClient | None,
         registry: CollectorRegistry,
         budget: Budget,
+        content: ContentStore | None = None,
     ) -> None:
         self.id = PeerId(secrets.token_hex(16))
         self.store = store
+        self.library = Holdings(store, content)
         self.metrics = PeerMetrics(registry)
         self._settings = settings
         self._control = control
         self._workers = Workers()
         self._plans = ImagePlans()
-        self._shelf = Shelf(store, self._workers, budget, self)
+        self._shelf = Shelf(store, self.library, self._workers, budget, self)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._hashing: set[BlobInProgress] = set()
         self._was_known = False
@@ -92,7 +100,7 @@ class Engine:
         self._wake: asyncio.TimerHandle | None = None
         self._stack = contextlib.AsyncExitStack()
         decisions = MachineSettings(settings.upload_slots, control is not None, settings.origin_wait)
-        self.machine = Machine(decisions, self, random.Random(), time.monotonic())
+        self.machine = Machine(decisions, self.library, random.Random(), time.monotonic())
         self.neighbours = Neighbours(
             self.id,
             settings.host,
@@ -103,8 +111,9 @@ class Engine:
         )
         self._serving = Serving(self.neighbours, self.metrics, settings.upload_slots, self._open_file, self.uploaded)
         self._fetcher = Fetcher(origin, self)
+        self._offering = Offering(content, self._workers, self._offer, self._withdraw) if content is not None else None
         self.metrics.downloads.set_function(lambda: len(self._shelf.blobs))
-        self.metrics.blobs.set_function(lambda: sum(1 for _ in store.digests()))
+        self.metrics.blobs.set_function(lambda: sum(1 for _ in self.library.digests()))
         self.metrics.neighbours.set_function(lambda: len(self.neighbours.all))
         self.metrics.streams.set_function(lambda: self.machine.exchange.streams)
         self.metrics.connected.set_function(lambda: float(self.machine.connected))
@@ -127,6 +136,8 @@ class Engine:
         self._stack.push_async_callback(_ended, self.own(self._tick()))
         if self.store.unverified():
             self._stack.push_async_callback(_ended, self.own(self._recheck()))
+        if self._offering is not None:
+            self._stack.push_async_callback(_ended, self.own(self._offering.run()))
         if self._control is not None:
             self._stack.push_async_callback(_ended, self.own(self._control.run(self)))
         return self
@@ -156,8 +167,8 @@ class Engine:
     # --- what the proxy asks for (design, section 3) --------------------------------------------------------------
 
     def stored(self, digest: Digest) -> int | None:
-        """Bytes of a blob that is in the store."""
-        return self.store.size(digest)
+        """Bytes of a blob that this node holds."""
+        return self.library.size(digest)
 
     def expect(self, blobs: Sequence[Descriptor], location: Location) -> None:
         """A manifest was read at `location` that names these blobs, in this order."""
@@ -167,8 +178,7 @@ class Engine:
         """Take a blob out of the store; returns its size in bytes, 0 where it was not there. Raises `StoreError`."""
         size = await self._workers.run_long(lambda: self.store.remove(digest))
         if size:
-            self.machine.forgotten(BlobKey(digest, size))
-            self._carry_out_soon()
+            self._withdraw(BlobKey(digest, size))
         return size
 
     def named(self, digest: Digest, location: Location) -> Descriptor | None:
@@ -214,11 +224,11 @@ class Engine:
         return OpenBlob(progress.descriptor, None, progress.readers, reader)
 
     def _open_stored(self, digest: Digest) -> OpenBlob | None:
-        size = self.store.size(digest)
+        size = self.library.size(digest)
         if size is None:
             return None
         try:
-            stored = self.store.open_blob(digest)
+            stored = self.library.open_blob(digest)
         except StoreError as error:
             raise store_failed(error) from None
         if stored is None:
@@ -396,7 +406,7 @@ class Engine:
         """Tell the supernode the piece digests of a stored blob."""
         layout = PieceLayout.of(key.size)
         try:
-            stored = self.store.open_blob(key.digest)
+            stored = self.library.open_blob(key.digest)
             if stored is None:
                 self.machine.forgotten(key)
                 return
@@ -447,8 +457,19 @@ class Engine:
         while (found := await self._workers.run_long(lambda: next(rechecking, None))) is not None:
             digest, right = found
             size = self.store.size(digest)
-            if right and size is not None and self._control is not None:
-                self._control.send(protocol.Announce([protocol.Held(digest, size)]))
+            if right and size is not None:
+                self._offer(BlobKey(digest, size))
+
+    def _offer(self, key: BlobKey) -> None:
+        """A verified blob has come to be here that was not asked for."""
+        if self._control is not None:
+            self._control.send(protocol.Announce([protocol.Held(*key)]))
+
+    def _withdraw(self, key: BlobKey) -> None:
+        """A blob is gone from one of its places."""
+        if not self.library.holds(key):
+            self.machine.forgotten(key)
+            self._carry_out_soon()
 
     def own(self, coroutine: Coroutine[None, None, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(coroutine)
@@ -549,22 +570,14 @@ class Engine:
         self.machine.lost(time.monotonic())
         self._carry_out_soon()
 
-    # --- what there is (peer.exchange.Library) --------------------------------------------------------------------
-
-    def holds(self, blob: BlobKey) -> bool:
-        """Whether the whole, verified blob is in the store."""
-        return self.store.size(blob.digest) == blob.size
-
-    def holdings(self) -> Iterable[BlobKey]:
-        """All blobs of the store."""
-        return (BlobKey(digest, size) for digest, size in self.store.digests())
+    # --- what there is ----------------------------------------------------------------------------------------------
 
     def _open_file(self, key: BlobKey) -> int:
         """A file descriptor of a blob's data, for the caller to close; raises `OSError`, `StoreError`."""
         blob = self._shelf.blobs.get(key)
         if blob is not None:
             return os.dup(blob.partial.fd)
-        stored = self.store.open_blob(key.digest)
+        stored = self.library.open_blob(key.digest)
         if stored is None:
             self.machine.forgotten(key)
             raise FileNotFoundError(key.digest)

@@ -38,5 +38,5 @@ class PeerMetrics:
         )
         self.streams = Gauge("shoal_origin_streams", "Streams from origins now", registry=registry)
         self.connected = Gauge("shoal_supernode_connected", "1 while the supernode is reached", registry=registry)
-        self.blobs = Gauge("shoal_stored_blobs", "Complete blobs in the store", registry=registry)
+        self.blobs = Gauge("shoal_stored_blobs", "Complete blobs that this node holds", registry=registry)
         self.ended = Counter("shoal_downloads_ended", "Downloads by outcome", ["outcome"], registry=registry)

@@ -17,7 +17,7 @@ from shoal.pieces import MIB
 
 log = structlog.get_logger()
 
-LOOK_SECONDS = 10.0
+_LOOK_SECONDS = 3.0
 """Between two looks at the folders."""
 _STEP = 4 * MIB
 _RATE = 50 * MIB
@@ -46,7 +46,7 @@ class Offering:
                 await self.look()
             except Exception:  # a fault of ours: what is there is to be offered all the same, later
                 log.exception("offering.failed")
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def look(self) -> None:
         """Withdraw what is there no more, then hash what is new, one file after the other."""

@@ -45,6 +45,10 @@ class PeerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     store: Path = msgspec.field(default_factory=default_store)
     """The folder of the blob store."""
 
+    containerd: Path | None = None
+    """The root of this node's containerd, as a rule `/var/lib/containerd`: what its content store holds is read
+    where it lies, and offered to other peers."""
+
     upload_slots: Annotated[int, Meta(ge=1, le=64)] = UPLOAD_SLOTS
     """Pieces served to other peers at a time (design, "balanced degree")."""
 

@@ -12,6 +12,7 @@ from peer.asked import Asked
 from peer.blob import BlobInProgress, store_failed
 from peer.budget import Budget
 from peer.errors import DigestMismatch, DownloadFailed, Stopping
+from peer.holdings import Holdings
 from peer.partial import Partial
 from peer.readers import Readers
 from peer.store import Store, StoreError
@@ -50,8 +51,9 @@ class Owner(Protocol):
 class Shelf:
     """Opens and closes partial blobs within the budget; a digest and size is never open twice."""
 
-    def __init__(self, store: Store, workers: Workers, budget: Budget, owner: Owner) -> None:
+    def __init__(self, store: Store, holdings: Holdings, workers: Workers, budget: Budget, owner: Owner) -> None:
         self._store = store
+        self._holdings = holdings
         self._workers = workers
         self._most = budget.open_blobs
         self._owner = owner
@@ -133,7 +135,7 @@ class Shelf:
     def _is_absent(self, blob: Descriptor) -> bool:
         key = blob.key
         underway = key in self.blobs or key in self._opening or key in self._saving
-        return not underway and self._store.size(blob.digest) is None
+        return not underway and self._holdings.size(blob.digest) is None
 
     def _next_ahead(self, location: Location) -> list[Descriptor]:
         """Blobs of `location` at the head of the queue, while half of all may be opened ahead."""

@@ -11,6 +11,7 @@ from typing import Self
 from prometheus_client import CollectorRegistry
 
 from peer.budget import Budget
+from peer.contentstore import FOLDER, INDEX, ContentStore
 from peer.engine import Engine
 from peer.settings import PeerSettings
 from peer.store import Store
@@ -35,6 +36,9 @@ class Node:
         """Raises `CredentialsUnreadable`."""
         self._settings = peer
         self._store = Store(peer.store)
+        self._content = (
+            ContentStore(peer.containerd / FOLDER, peer.store / INDEX) if peer.containerd is not None else None
+        )
         self._token = OperatorToken(peer.token_file)
         self._audit = Audit(Path(proxy.audit)) if proxy.audit else None
         budget = Budget.of(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
@@ -45,7 +49,7 @@ class Node:
         self._upstreams = UpstreamClient(proxy, board, connections=budget.origin_connections)
         if control is not None:
             control.quietened = self._upstreams.quieten
-        self.engine = Engine(peer, self._store, self._upstreams, control, metrics, budget)
+        self.engine = Engine(peer, self._store, self._upstreams, control, metrics, budget, self._content)
         self.proxy = ProxyServer(
             proxy,
             self.engine,
@@ -76,6 +80,9 @@ class Node:
             await stack.enter_async_context(self.operations)
             await asyncio.to_thread(self._store.open)
             stack.callback(self._store.close)
+            if self._content is not None:
+                await asyncio.to_thread(self._content.open)
+                stack.callback(self._content.close)
             await stack.enter_async_context(self._catalogue)
             await stack.enter_async_context(self._upstreams)
             await stack.enter_async_context(self.engine)

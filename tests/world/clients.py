@@ -216,9 +216,10 @@ class Containerd(Client):
         self._folder = folder = Path(stack.enter_context(temporary))
         self._user: tuple[str, ...] = ()
         daemon, self._ctr = self.programs
+        self.root = folder / "root"
         self._socket = folder / "containerd.sock"
         configuration = folder / "config.toml"
-        places = f'root = "{folder}/root"\nstate = "{folder}/state"\n'
+        places = f'root = "{self.root}"\nstate = "{folder}/state"\n'
         configuration.write_text(f'{places}{self.configuration}[grpc]\naddress = "{self._socket}"\n')
         started = stack.enter_context(Daemon([daemon, "--config", str(configuration)], folder / "log", STAY_HERE))
         started.wait_until(lambda: self._socket.exists())
