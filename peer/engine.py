@@ -548,8 +548,16 @@ class Engine:
 
     def hello(self) -> protocol.Hello:
         """Who this peer is."""
-        settings, was_known = self._settings, self._was_known
-        return protocol.Hello(protocol.VERSION, self.id, self.port, settings.advertise, settings.zone, was_known)
+        settings = self._settings
+        return protocol.Hello(
+            protocol.VERSION,
+            self.id,
+            self.port,
+            settings.advertise,
+            settings.zone,
+            returning=self._was_known,
+            confirms=True,
+        )
 
     def welcomed(self, announce_interval: float) -> None:
         """A supernode that knows nothing yet of this peer."""

@@ -40,6 +40,10 @@ _SEEK_SECONDS = 2.0
 _COMING_AGAIN_SECONDS = 2.0
 """Between two times that neighbours are told what comes to this peer without a lease."""
 _FEW_NEIGHBOURS = 3
+_NOT_OURS = (
+    protocol.Welcome | protocol.Refused | protocol.Resolved | protocol.Confirm | protocol.Quiet | protocol.Refresh
+)
+"""Messages of the supernode that the control client answers itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,9 +328,7 @@ class Machine:
             case protocol.Revoke():
                 self.sourcing.revoked(message.lease, now)
                 return
-        if isinstance(
-            message, protocol.Welcome | protocol.Refused | protocol.Resolved | protocol.Quiet | protocol.Refresh
-        ):
+        if isinstance(message, _NOT_OURS):
             raise InvalidMessage("not expected")
         key = key_of(message)
         sought = self.sought.get(key)

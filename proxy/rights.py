@@ -40,11 +40,16 @@ class Rights:
             return None
         return error.with_traceback(None)  # which would grow with each time that it is raised
 
+    def grant_for_now(self, location: Location, identity: Identity, now: float, seconds: float) -> None:
+        """One other node says that the origin lets this identity read there; nobody has confirmed it yet."""
+        key = location, identity.key
+        self._granted.put(key, max(now + seconds, self._granted.get(key, 0.0)))
+
     def grant(self, location: Location, identity: Identity, now: float) -> bool:
         """The origin lets this identity read there. True where that is news."""
         key = location, identity.key
         self._refused.pop(key, None)
-        is_news = key not in self._granted
+        is_news = identity.is_client or self._granted.get(key) != _ALWAYS
         self._granted.put(key, now + self._seconds if identity.is_client else _ALWAYS)
         return is_news
 

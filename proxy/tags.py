@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -22,12 +24,14 @@ from shoal.descriptor import MAX_MANIFEST_SIZE, BlobKind, Descriptor
 from shoal.digest import Digest, InvalidDigest
 from shoal.recent import Recent
 from shoal.reference import Location, Registry, Tag
-from supernode.protocol import Resolved
+from supernode.protocol import PROVISIONAL_SECONDS, Resolved
 
 log = structlog.get_logger()
 
 STALE_WAIT_SECONDS = 2.5
 """How long the origin has for its answer where the last known one can be given instead: a client has it within 3 s."""
+
+_MAX_PROVISIONAL = 1000
 
 REST_SECONDS = 60.0
 """How long an origin that gave no answer is left alone, as far as last known answers serve."""
@@ -65,6 +69,9 @@ class OriginHead(Protocol):
     ) -> Descriptor:
         """What a reference stands for; raises `OriginError`."""
 
+    async def named(self, registry: Registry, name: str) -> Identity | None:
+        """Whom `name` stands for on all nodes, nobody or the node, as far as this node can ask as it."""
+
     def lend(self, location: Location, identity: Identity) -> None:
         """This client may read there, and asks for something: it may be fetched as him."""
 
@@ -93,6 +100,8 @@ class TagResolver:
         self._missing: Recent[tuple[Key, str], tuple[OriginNotFound, float]] = Recent(MAX_ENTRIES)
         self._silent: Recent[Registry, float] = Recent(MAX_ENTRIES)
         self._flights: SingleFlight[tuple[Key, str], Resolution] = SingleFlight()
+        self._provisional: Recent[tuple[Key, str], Identity] = Recent(_MAX_PROVISIONAL)
+        """Answers of the cluster that one other node alone has given."""
 
     def restore(self) -> None:
         """Take over what the catalogue knew when it was opened: last known answers, to be asked for anew."""
@@ -166,6 +175,29 @@ class TagResolver:
             del self._missing[key]
         self._silent.pop(location.registry, None)
 
+    async def confirm(self, location: Location, reference: Tag | Digest, identity: str) -> None:
+        """Publish what the origin says of a manifest, which the cluster wants to hear of this node too.
+
+        Raises `OriginError` and `TimeoutError` when that has been published, too.
+        """
+        if self._resolver is None:
+            return
+        known = await self._origin.named(location.registry, identity)
+        if known is None:
+            self._resolver.publish(location, reference, BlobKind.MANIFEST, identity, None, missing=False)
+            return
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await self._ask_origin(Key(location, reference, BlobKind.MANIFEST), known, self._resolver)
+
+    async def settle(self) -> None:
+        """Ask the cluster again for what one node alone has said, while no client waits for it."""
+        provisional = list(self._provisional.items())
+        self._provisional.clear()
+        for (key, name), identity in provisional:
+            with contextlib.suppress(OriginError, TimeoutError):
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await self._flights.run((key, name), functools.partial(self._ask, key, identity))
+
     async def close(self) -> None:
         """Give up the questions underway."""
         await self._flights.close()
@@ -235,6 +267,8 @@ class TagResolver:
             descriptor = _descriptor(answer, key)
             if descriptor is not None:
                 self._metrics.tags.labels("cluster").inc()
+                if answer.provisional:
+                    return self._granted_for_now(key, identity, descriptor)
                 return self._granted(key, identity, descriptor)
         if answer is not None and answer.state == "missing":
             raise self._lacking(
@@ -293,6 +327,19 @@ class TagResolver:
         if isinstance(key.reference, Digest):
             return Resolution(descriptor)
         return self._table.remember(key, descriptor, now + self._freshness(key) if fresh else float("-inf"))
+
+    def _granted_for_now(self, key: Key, identity: Identity, descriptor: Descriptor) -> Resolution:
+        """One other node says that the origin gives this. Nothing of it outlives a restart, or the time in which a
+        second node has its answer."""
+        now = self._clock()
+        until = now + min(self._freshness(key), PROVISIONAL_SECONDS)
+        self._rights.grant_for_now(key.location, identity, now, PROVISIONAL_SECONDS)
+        self._provisional.put((key, identity.key), identity)
+        if not isinstance(key.reference, Digest):
+            by_digest = Key(key.location, descriptor.digest, key.kind)
+            if self._table.last(by_digest) is None:
+                self._table.remember(by_digest, descriptor, now + PROVISIONAL_SECONDS)
+        return self._table.remember(key, descriptor, until)
 
     def _lacking(self, key: Key, identity: Identity, error: OriginNotFound) -> OriginNotFound:
         """The origin has nothing there for this identity; a client is told so too of what he may not know of."""

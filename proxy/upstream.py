@@ -106,6 +106,16 @@ class UpstreamClient:
         if identity.is_client:
             self._lending.lend(location, identity)
 
+    async def named(self, registry: Registry, name: str) -> Identity | None:
+        """Whom `name` stands for on all nodes: nobody, or this node, where it has these credentials."""
+        if name == ANONYMOUS.key:
+            return ANONYMOUS
+        try:
+            node = await self._registry(registry).node()
+        except OriginError:
+            return None
+        return node if node is not None and node.key == name else None
+
     def quieten(self, registry: Registry, seconds: float) -> None:
         """The cluster says that an upstream has answered 429 to another node."""
         found = self._named.get(registry) or self._others.get(registry)

@@ -57,6 +57,8 @@ class ControlClient:
         self.connected = False
         self.quietened: Callable[[Registry, float], None] = lambda _, __: None
         """Called when the cluster says that an upstream is to be left alone for so many seconds."""
+        self.confirming: Callable[[protocol.Confirm], None] = self._cannot_confirm
+        """Called when the supernode wants to hear of this node too what the origin says; answered by `publish`."""
         self.refreshed: Callable[[Location], None] = lambda _: None
         """Called when somebody in the cluster wants a repository to be asked for anew."""
 
@@ -123,6 +125,10 @@ class ControlClient:
         found = (descriptor.digest, descriptor.size, descriptor.media_type) if descriptor is not None else ("", 0, "")
         place = location.registry, location.repository, reference, kind
         self.send(protocol.Publish(*place, *found, identity, missing))
+
+    def _cannot_confirm(self, message: protocol.Confirm) -> None:
+        place = message.registry, message.repository, message.reference, message.kind
+        self.send(protocol.Publish(*place, identity=message.identity))
 
     def quiet(self, registry: Registry, seconds: float) -> None:
         """Tell that an upstream has answered 429."""
@@ -194,6 +200,8 @@ class ControlClient:
                     answer = self._answers.pop(message.query, None)
                     if answer is not None and not answer.done():
                         answer.set_result(message)
+                case protocol.Confirm():
+                    self.confirming(message)
                 case protocol.Quiet():
                     self.quietened(Registry(message.registry), message.seconds)
                 case protocol.Refresh():

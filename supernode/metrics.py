@@ -9,6 +9,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from supernode.alarms import PIECES, TAG
+
 
 class SupernodeMetrics(Collector):
     """The supernode's metrics, in a registry of their own.
@@ -26,6 +28,14 @@ class SupernodeMetrics(Collector):
         self.dropped = Counter(
             "shoal_supernode_dropped_connections_total", "Connections ended", ["reason"], registry=registry
         )
+        self.alarms = Counter(
+            "shoal_supernode_alarms_total",
+            "Contradictions between members, by what they are about",
+            ["kind"],
+            registry=registry,
+        )
+        for kind in (TAG, PIECES):
+            self.alarms.labels(kind)
         self.decision_seconds = Histogram(
             "shoal_supernode_tick_seconds",
             "Time of one periodic round of decisions",

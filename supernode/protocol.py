@@ -29,6 +29,8 @@ MAX_MESSAGE_SIZE = 4 << 20
 """Bytes of one control message in either direction."""
 MAX_BLOBS = 1024
 """Blobs in one message."""
+PROVISIONAL_SECONDS = 10.0
+"""How long one member's word on a reference is given to others before a second one has confirmed it."""
 
 PeerId = NewType("PeerId", str)
 LeaseId = NewType("LeaseId", int)
@@ -96,6 +98,8 @@ class Hello(Message, frozen=True):
     zone: _Text = ""
     returning: bool = False
     """Whether a supernode has known this peer before: others that it knew are coming back too."""
+    confirms: bool = False
+    """Whether this peer answers `Confirm`."""
 
 
 class Open(Message, frozen=True):
@@ -184,7 +188,7 @@ class Resolve(Message, frozen=True):
 
 
 class Publish(Message, frozen=True):
-    """What the origin said, by the peer that had to ask it. `digest` is empty where the origin could not be asked.
+    """What the origin said, by a peer that had to ask it. `digest` is empty where the origin could not be asked.
 
     Where it is `missing`, the origin said that there is nothing.
     """
@@ -312,6 +316,18 @@ class Resolved(Message, frozen=True):
     digest: _Text = ""
     size: BlobSize = 0
     media_type: _Text = ""
+    provisional: bool = False
+    """Whether one member alone says so yet: not to be kept for long."""
+
+
+class Confirm(Message, frozen=True):
+    """Asks a peer for what the origin says to itself, for nobody's sake that waits; answered with `Publish`."""
+
+    registry: _Text
+    repository: _Text
+    reference: _Text
+    kind: _Text
+    identity: _Text = ""
 
 
 FromPeer = (
@@ -343,6 +359,7 @@ FromSupernode = (
     | NeedTable
     | Void
     | Resolved
+    | Confirm
     | Quiet
     | Refresh
 )

@@ -182,7 +182,7 @@ class SupernodeServer:
     def _join(self, request: web.Request, peer: PeerId, hello: protocol.Hello) -> None:
         host = hello.host or request.remote or ""
         contact = Contact(host, hello.port, hello.zone or _subnet(host))
-        self._tracker.join(peer, contact, time.monotonic(), returning=hello.returning)
+        self._tracker.join(peer, contact, time.monotonic(), returning=hello.returning, confirms=hello.confirms)
         log.info("peer.joined", peer=peer, host=host, port=hello.port, zone=hello.zone)
 
     async def _hello(self, socket: web.WebSocketResponse) -> protocol.Hello:
@@ -216,6 +216,9 @@ class SupernodeServer:
 
     def _flush(self) -> None:
         """Send what the tracker decided; a message to many peers is encoded once."""
+        for alarm in self._tracker.take_alarms():
+            self._metrics.alarms.labels(alarm.kind).inc()
+            log.error("members.contradict", kind=alarm.kind, about=alarm.about, not_believed=alarm.peer)
         for peers, message in self._tracker.take():
             try:
                 data = protocol.from_supernode.encode(message)

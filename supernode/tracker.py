@@ -13,6 +13,7 @@ from shoal.messages import InvalidMessage, NamesBlob, key_of, pieces_of
 from shoal.pieces import PIECE_DIGEST_SIZE, PieceLayout, PieceSet, iterate, run_of, to_bitfield
 from shoal.reference import InvalidReference, Location, Registry
 from supernode import protocol
+from supernode.alarms import Alarm
 from supernode.handout import MAX_NEIGHBOURS, Contact, choose_audience, choose_neighbours
 from supernode.leases import ORIGIN_SLOTS, Decision, Granted, OriginLeases, Revoked, Trimming
 from supernode.protocol import LeaseId, PeerId, ReleaseReason
@@ -83,18 +84,21 @@ class Tracker:
         self._origins: dict[Registry, OriginLeases] = {}
         self._quiet: dict[Registry, float] = {}
         """Upstreams at their rate limit, and until when."""
-        self._tags = TagTable(tag_freshness)
+        self._tags = TagTable(tag_freshness, rng)
         self._news: dict[BlobKey, Swarm] = {}
         self._untold: dict[BlobKey, Swarm] = {}
         self._expecting: dict[BlobKey, Swarm] = {}
         self._out: list[Outgoing] = []
+        self._alarms: list[Alarm] = []
         self.swarms: dict[BlobKey, Swarm] = {}
 
     # --- what happens ---------------------------------------------------------------------------------------------
 
-    def join(self, peer: PeerId, contact: Contact, now: float, *, returning: bool = False) -> None:
+    def join(
+        self, peer: PeerId, contact: Contact, now: float, *, returning: bool = False, confirms: bool = False
+    ) -> None:
         """A peer has connected; of an older connection of the same peer nothing stays. `returning`: an earlier
-        supernode has known it."""
+        supernode has known it. `confirms`: it can be asked what an origin says."""
         if self._born_at is None:
             self._born_at = now
         if returning and self._gathering_until is None and now - self._born_at < _YOUNG_SECONDS:
@@ -103,6 +107,8 @@ class Tracker:
             self.leave(peer, now)
         self._peers[peer] = _Peer(protocol.Neighbour(peer, contact.host, contact.port), now)
         self._contacts[peer] = contact
+        if confirms:
+            self._tags.join(peer, contact.host)
         for registry, until in self._quiet.items():
             if until > now:
                 self._send([peer], protocol.Quiet(registry, until - now))
@@ -189,6 +195,11 @@ class Tracker:
         """What is to be sent, in order; it is given once."""
         out, self._out = self._out, []
         return out
+
+    def take_alarms(self) -> list[Alarm]:
+        """What members contradicted each other about; it is given once."""
+        alarms, self._alarms = self._alarms, []
+        return alarms
 
     @property
     def has_outgoing(self) -> bool:
@@ -518,6 +529,11 @@ class Tracker:
     def _reply(self, replies: list[Reply]) -> None:
         for peer, message in replies:
             self._send([peer], message)
+        withdrawn, self._tags.withdrawn = self._tags.withdrawn, []
+        for place in withdrawn:
+            self._send(list(self._peers), protocol.Refresh(*place))
+        self._alarms += self._tags.alarms
+        self._tags.alarms.clear()
 
     def _send(self, peers: Sequence[PeerId], message: protocol.FromSupernode) -> None:
         if peers:

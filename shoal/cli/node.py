@@ -24,6 +24,7 @@ from proxy.metrics import ProxyMetrics
 from proxy.server import ProxyServer
 from proxy.settings import ProxySettings
 from proxy.upstream import UpstreamClient
+from proxy.witness import Witness
 from shoal.operations import OperationsServer
 from shoal.operator import OperatorToken
 from supernode.client import ControlClient
@@ -60,8 +61,11 @@ class Node:
             audit=self._audit,
             connections=budget.client_connections,
         )
+        self._witness: Witness | None = None
         if control is not None:
+            self._witness = Witness(self.proxy.tags, control)
             control.refreshed = self.proxy.tags.refreshed
+            control.confirming = self._witness.confirm
         connected = (lambda: control.connected) if control is not None else (lambda: False)
         changes = Changes(self._token, self._audit)
         administration = Administration(proxy, self.proxy.tags, self.engine, board, connected, changes)
@@ -88,6 +92,8 @@ class Node:
             await stack.enter_async_context(self.engine)
             stack.push_async_callback(self.engine.stop, self._settings.shutdown_grace)
             await stack.enter_async_context(self.proxy)
+            if self._witness is not None:
+                await stack.enter_async_context(self._witness)
             stack.callback(self._unready)
             self._serving = True
             self._stack = stack.pop_all()

@@ -21,7 +21,7 @@ from proxy.tags import REST_SECONDS, TagResolver
 from shoal.descriptor import MAX_MANIFEST_SIZE, OCI_MANIFEST, BlobKind, Descriptor
 from shoal.digest import Digest
 from shoal.reference import Location, Tag
-from supernode.protocol import Resolved
+from supernode.protocol import PROVISIONAL_SECONDS, Resolved
 
 if TYPE_CHECKING:
     from tests.proxy.conftest import MemoryCluster, MemoryOrigin
@@ -416,3 +416,60 @@ async def test_a_blobs_size_is_no_business_of_the_cluster(world: World, cluster:
     cluster.answer = Resolved(1, "fresh", OLD.digest, 77)
     assert (await world.tags.resolve(AT, OLD.digest, BlobKind.BLOB, ANONYMOUS)).descriptor == blob
     assert cluster.published == []
+
+
+# --- one other node's word --------------------------------------------------------------------------------------------
+
+
+def provisional(descriptor: Descriptor) -> Resolved:
+    return Resolved(1, "fresh", descriptor.digest, descriptor.size, descriptor.media_type, provisional=True)
+
+
+async def test_what_one_other_node_says_is_given_at_once_and_not_kept_for_long(
+    world: World, cluster: MemoryCluster
+) -> None:
+    cluster.answer = provisional(NEW)
+    assert await world.resolve() == Resolution(NEW)
+    world.now = PROVISIONAL_SECONDS - 1
+    assert await world.resolve() == Resolution(NEW)
+    assert await world.admit() == Resolution(BLOB, named=True)
+    assert (world.origin.asked, cluster.published) == ([], [])
+    cluster.answer = Resolved(1, "ask")
+    world.now = PROVISIONAL_SECONDS
+    assert await world.resolve() == Resolution(OLD)
+
+
+async def test_a_right_that_rests_on_one_other_nodes_word_ends_with_it(world: World, cluster: MemoryCluster) -> None:
+    cluster.answer = provisional(NEW)
+    await world.resolve()
+    world.now = PROVISIONAL_SECONDS
+    world.origin.refused[ANONYMOUS.key] = OriginDenied("401")
+    with pytest.raises(OriginDenied):
+        await world.admit()
+
+
+async def test_what_a_second_node_has_confirmed_is_kept_as_long_as_any_answer(
+    world: World, cluster: MemoryCluster
+) -> None:
+    cluster.answer = provisional(NEW)
+    await world.resolve()
+    cluster.answer = Resolved(1, "fresh", NEW.digest, NEW.size, NEW.media_type)
+    await world.tags.settle()
+    cluster.answer = Resolved(1, "failed")
+    world.now = 59
+    assert await world.resolve() == Resolution(NEW)
+    assert await world.admit() == Resolution(BLOB, named=True)
+    assert world.origin.asked == []
+
+
+async def test_a_node_publishes_what_the_origin_says_to_itself(world: World, cluster: MemoryCluster) -> None:
+    cluster.answer = provisional(NEW)
+    await world.resolve()
+    await world.tags.confirm(AT, TAG, ANONYMOUS.key)
+    assert cluster.published == [OLD]
+    assert await world.resolve() == Resolution(OLD), "it believes its own answer rather than another node's"
+    with pytest.raises(OriginNotFound):
+        await world.tags.confirm(AT, Tag("other"), ANONYMOUS.key)
+    await world.tags.confirm(AT, TAG, "node:somebody else")
+    assert cluster.published == [OLD, "missing", None]
+    assert len(world.origin.asked) == 2
