@@ -12,6 +12,7 @@ import contextlib
 import errno
 import os
 import stat
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from pathlib import Path
 import structlog
 
 from peer.disk import NO_FILE, SharedFile, Stamp, failing_to, open_for_reading
-from peer.index import Index
+from peer.index import Entry, Index
 from peer.store import ALGORITHMS, StoredBlob
 from shoal.descriptor import BlobKey
 from shoal.digest import Digest, InvalidDigest
@@ -90,7 +91,7 @@ class ContentStore:
 
     def open(self) -> None:
         """Read what was checked before; raises `StoreError`. `look` tells what of it is still so."""
-        self._checked = {Digest(digest): stamp for digest, stamp in self._index.open().items()}
+        self._checked = {digest: entry.stamp for digest, entry in self._index.open().blobs.items()}
 
     def close(self) -> None:
         self._index.close()
@@ -146,7 +147,8 @@ class ContentStore:
     def checked(self, file: Unchecked) -> BlobKey | None:
         """A file was hashed to its end: the blob that it is from now on, or None where it is wrong."""
         if file.is_right:
-            self._index.add(file.digest, file.stamp)
+            now = time.time()
+            self._index.add(file.digest, Entry(file.stamp, now, now), None)
             self._checked[file.digest] = file.stamp
             return BlobKey(file.digest, file.stamp.size)
         self._wrong[file.digest] = file.stamp

@@ -8,7 +8,7 @@ import os
 import random
 import secrets
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 import structlog
@@ -50,7 +50,8 @@ from peer.plans import ImagePlans
 from peer.serving import Serving
 from peer.settings import PeerSettings
 from peer.shelf import Shelf
-from peer.store import Store, StoreError
+from peer.store import Lost, Store, StoreError
+from peer.upkeep import Upkeep
 from peer.uploads import Upload
 from peer.workers import Workers
 from shoal.descriptor import BlobKey, Descriptor
@@ -88,6 +89,8 @@ class Engine:
         self.store = store
         self.library = Holdings(store, content)
         self.metrics = PeerMetrics(registry)
+        self.damaged: Callable[[Lost], None] = _nobody
+        """Told of each blob whose file turned out to be wrong or gone."""
         self._settings = settings
         self._control = control
         self._workers = Workers()
@@ -111,7 +114,7 @@ class Engine:
         )
         self._serving = Serving(self.neighbours, self.metrics, settings.upload_slots, self._open_file, self.uploaded)
         self._fetcher = Fetcher(origin, self)
-        self._offering = Offering(content, self._workers, self._offer, self._withdraw) if content is not None else None
+        self._offering = Offering(content, self._workers, self.offer, self._withdraw) if content is not None else None
         self.metrics.downloads.set_function(lambda: len(self._shelf.blobs))
         self.metrics.blobs.set_function(lambda: sum(1 for _ in self.library.digests()))
         self.metrics.neighbours.set_function(lambda: len(self.neighbours.all))
@@ -129,15 +132,19 @@ class Engine:
         return self._shelf.blobs
 
     async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        self._stack.callback(
+            self.store.tell, self.store.tell(lambda lost: loop.call_soon_threadsafe(self._lost_blobs, lost))
+        )
         self._stack.callback(self._workers.close)
         self._stack.push_async_callback(self._settle)
         await self._stack.enter_async_context(self.neighbours)
         self._stack.push_async_callback(self._fetcher.close)
         self._stack.push_async_callback(_ended, self.own(self._tick()))
-        if self.store.unverified():
-            self._stack.push_async_callback(_ended, self.own(self._recheck()))
         if self._offering is not None:
             self._stack.push_async_callback(_ended, self.own(self._offering.run()))
+        upkeep = Upkeep(self.store, self._workers, self._settings.cache.scrub, self)
+        self._stack.push_async_callback(_ended, self.own(upkeep.run()))
         if self._control is not None:
             self._stack.push_async_callback(_ended, self.own(self._control.run(self)))
         return self
@@ -176,10 +183,20 @@ class Engine:
 
     async def remove(self, digest: Digest) -> int:
         """Take a blob out of the store; returns its size in bytes, 0 where it was not there. Raises `StoreError`."""
-        size = await self._workers.run_long(lambda: self.store.remove(digest))
-        if size:
-            self._withdraw(BlobKey(digest, size))
-        return size
+        return await self._workers.run_long(lambda: self.store.remove(digest))
+
+    async def restore(self, blob: Descriptor, location: Location) -> bool:
+        """Get a blob that is to be in the store; whether it is there at the end.
+
+        Raises `OriginError` or `DownloadFailed` where nobody can give it.
+        """
+        async with await self.open(blob, location):
+            progress = self._shelf.blobs.get(blob.key)
+            if progress is not None:
+                await progress.finished.wait()
+                if progress.readers.error is not None:
+                    raise progress.readers.error
+        return self.store.size(blob.digest) is not None
 
     def named(self, digest: Digest, location: Location) -> Descriptor | None:
         """What a manifest that was read at this location said of a blob."""
@@ -224,16 +241,11 @@ class Engine:
         return OpenBlob(progress.descriptor, None, progress.readers, reader)
 
     def _open_stored(self, digest: Digest) -> OpenBlob | None:
-        size = self.library.size(digest)
-        if size is None:
-            return None
         try:
             stored = self.library.open_blob(digest)
         except StoreError as error:
             raise store_failed(error) from None
         if stored is None:
-            self.machine.forgotten(BlobKey(digest, size))
-            self._carry_out_soon()
             return None
         return OpenBlob(Descriptor(digest, stored.size), stored, None, None)
 
@@ -408,7 +420,6 @@ class Engine:
         try:
             stored = self.library.open_blob(key.digest)
             if stored is None:
-                self.machine.forgotten(key)
                 return
             with stored:
                 digests = await self._workers.run_long(lambda: _digests_of(stored.fd, layout))
@@ -451,25 +462,24 @@ class Engine:
                 log.exception("engine.tick_failed")
             self._carry_out()
 
-    async def _recheck(self) -> None:
-        """Hash stored blobs of which it is not known that they are right, one after the other."""
-        rechecking = self.store.recheck()
-        while (found := await self._workers.run_long(lambda: next(rechecking, None))) is not None:
-            digest, right = found
-            size = self.store.size(digest)
-            if right and size is not None:
-                self._offer(BlobKey(digest, size))
-
-    def _offer(self, key: BlobKey) -> None:
+    def offer(self, key: BlobKey) -> None:
         """A verified blob has come to be here that was not asked for."""
         if self._control is not None:
             self._control.send(protocol.Announce([protocol.Held(*key)]))
 
     def _withdraw(self, key: BlobKey) -> None:
         """A blob is gone from one of its places."""
-        if not self.library.holds(key):
+        if key not in self.machine.sought and not self.library.holds(key):
             self.machine.forgotten(key)
             self._carry_out_soon()
+
+    def _lost_blobs(self, lost: Sequence[Lost]) -> None:
+        """Blobs are in the store no more: nobody is to ask for them, and what was damaged is somebody's to mend."""
+        for blob in lost:
+            if blob.size is not None:
+                self._withdraw(BlobKey(blob.digest, blob.size))
+            if blob.damaged:
+                self.damaged(blob)
 
     def own(self, coroutine: Coroutine[None, None, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(coroutine)
@@ -587,7 +597,6 @@ class Engine:
             return os.dup(blob.partial.fd)
         stored = self.library.open_blob(key.digest)
         if stored is None:
-            self.machine.forgotten(key)
             raise FileNotFoundError(key.digest)
         with stored:
             return os.dup(stored.fd)
@@ -605,3 +614,7 @@ async def _ended(task: asyncio.Task[None]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+def _nobody(_: Lost) -> None:
+    """Who mends damaged blobs where nobody does."""

@@ -1,37 +1,63 @@
-"""What was verified of the store's files, so that a start need not hash them again: one SQLite file.
+"""What is known of the store's files, so that a start need not read them again: one SQLite file.
 
-Losing it costs hashing the blobs again and nothing else. So commits are not synced, and a failure to write is logged.
+Losing it costs reading the blobs again, which tells what was verified and what manifests name, and the times of their
+last use. So commits are not synced, and a failure to write is logged.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
 from peer.disk import Stamp, StoreError
+from peer.references import Names
 from shoal.digest import Digest
 
 log = structlog.get_logger()
 
-_VERSION = 1
+_VERSION = 2
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISMATCH}
-_FAILURES = (sqlite3.Error, ValueError, TypeError)
-"""Damage that SQLite does not see shows as values of other types."""
+_FAILURES = (sqlite3.Error, ValueError, TypeError, KeyError, AttributeError)
+"""Damage that SQLite does not see shows as values of other types, or of blobs that are not there."""
 _PRIMARY_CODE = 0xFF
 """Of SQLite's extended result codes, the part that names the kind of error."""
 _SETTINGS = "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
 _SCHEMA = f"""  -- inodes are text: they may be larger than SQLite's integers
     BEGIN;
     CREATE TABLE blobs (
-        digest TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, inode TEXT NOT NULL
+        digest TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, inode TEXT NOT NULL,
+        used REAL NOT NULL, checked REAL NOT NULL
     ) WITHOUT ROWID;
+    CREATE TABLE manifests (digest TEXT PRIMARY KEY, named TEXT NOT NULL, subject TEXT NOT NULL) WITHOUT ROWID;
     PRAGMA user_version={_VERSION};
     COMMIT;
 """
+
+
+_Changes = list[tuple[str, Sequence[tuple[str | int | float, ...]]]]
+"""Statements, each with its rows."""
+
+
+class Entry(NamedTuple):
+    """One blob: its file as it was when its content was verified, and times in seconds since the epoch."""
+
+    stamp: Stamp
+    used: float
+    """When it was last read or written."""
+    checked: float
+    """When its content was last hashed."""
+
+
+class Contents(NamedTuple):
+    """All that an index holds."""
+
+    blobs: dict[Digest, Entry]
+    manifests: dict[Digest, Names]
 
 
 class _Damaged(ValueError):
@@ -39,15 +65,15 @@ class _Damaged(ValueError):
 
 
 class Index:
-    """The stamps that files had when their content was verified. Safe to use from several threads."""
+    """What is known of verified files. Safe to use from several threads."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._database: sqlite3.Connection | None = None
         self._guard = threading.Lock()
 
-    def open(self) -> dict[str, Stamp]:
-        """All stamps by digest; none where the file is missing or damaged, and is made anew. Raises `StoreError`."""
+    def open(self) -> Contents:
+        """All that is known; nothing where the file is missing or damaged, and is made anew. Raises `StoreError`."""
         try:
             try:
                 return self._open()
@@ -70,27 +96,39 @@ class Index:
             if database is not None:
                 database.close()
 
-    def add(self, digest: Digest, stamp: Stamp) -> None:
-        """Remember that the file with this stamp has the content that `digest` names."""
-        self._change(
-            "INSERT OR REPLACE INTO blobs VALUES (?, ?, ?, ?)", [(digest, stamp.size, stamp.mtime_ns, str(stamp.inode))]
-        )
+    def add(self, digest: Digest, entry: Entry, names: Names | None) -> None:
+        """Remember a verified blob; `names`: what it names, where it is a manifest."""
+        stamp, used, checked = entry
+        row = (digest, stamp.size, stamp.mtime_ns, str(stamp.inode), used, checked)
+        changes: _Changes = [("INSERT OR REPLACE INTO blobs VALUES (?, ?, ?, ?, ?, ?)", [row])]
+        if names is not None:
+            about = (digest, " ".join(names.named), names.subject or "")
+            changes.append(("INSERT OR REPLACE INTO manifests VALUES (?, ?, ?)", [about]))
+        self._change(changes)
 
-    def remove(self, digests: Iterable[str]) -> None:
+    def remove(self, digests: Collection[Digest]) -> None:
         """Forget these blobs."""
-        self._change("DELETE FROM blobs WHERE digest = ?", [(digest,) for digest in digests])
+        rows = [(digest,) for digest in digests]
+        self._change([(f"DELETE FROM {table} WHERE digest = ?", rows) for table in ("blobs", "manifests")])
 
-    def _change(self, statement: str, rows: list[tuple[str | int, ...]]) -> None:
+    def note(self, times: Mapping[Digest, Entry]) -> None:
+        """When these blobs were used and checked."""
+        rows = [(entry.used, entry.checked, digest) for digest, entry in times.items()]
+        self._change([("UPDATE blobs SET used = ?, checked = ? WHERE digest = ?", rows)])
+
+    def _change(self, changes: _Changes) -> None:
+        """All of it or nothing."""
         with self._guard:
-            if self._database is None or not rows:
+            if self._database is None:
                 return
             try:
                 with self._database:
-                    self._database.executemany(statement, rows)
+                    for statement, rows in changes:
+                        self._database.executemany(statement, rows)
             except sqlite3.Error as error:
                 log.warning("index.failed", path=str(self._path), error=str(error))
 
-    def _open(self) -> dict[str, Stamp]:
+    def _open(self) -> Contents:
         database = sqlite3.connect(self._path, check_same_thread=False)
         self._database = database
         database.executescript(_SETTINGS)
@@ -99,8 +137,18 @@ class Index:
             database.executescript(_SCHEMA)
         elif version != _VERSION:
             raise _Damaged(f"version {version} instead of {_VERSION}")
-        rows = database.execute("SELECT digest, size, mtime_ns, inode FROM blobs")
-        return {digest: Stamp(size, mtime_ns, int(inode)) for digest, size, mtime_ns, inode in rows}
+        rows = database.execute("SELECT digest, size, mtime_ns, inode, used, checked FROM blobs")
+        blobs = {
+            Digest(digest): Entry(Stamp(size, mtime_ns, int(inode)), float(used), float(checked))
+            for digest, size, mtime_ns, inode, used, checked in rows
+        }
+        known = {digest: digest for digest in blobs}  # one object for each digest: most are named by some manifest
+        manifests = {}
+        for digest, named, subject in database.execute("SELECT digest, named, subject FROM manifests"):
+            each = (Digest(name) for name in named.split())
+            names = Names(tuple(known.get(name, name) for name in each), Digest(subject) if subject else None)
+            manifests[known[digest]] = names
+        return Contents(blobs, manifests)
 
 
 def _is_damage(error: Exception) -> bool:

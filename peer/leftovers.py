@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import structlog
 
 from peer.checkpoint import MAX_CHECKPOINT_SIZE, Checkpoint, InvalidCheckpoint
 from peer.disk import TEMPORARY_SUFFIX, failing_to, sync_folder
+from peer.eviction import Kept
 from peer.partial import PartialFiles
 from shoal.descriptor import BlobKey
 from shoal.digest import Digest, InvalidDigest
@@ -20,6 +22,8 @@ log = structlog.get_logger()
 
 _DATA_SUFFIX = ".data"
 _CHECKPOINT_SUFFIX = ".state"
+_BLOCK = 512
+"""Bytes of a block in a file's status, whatever blocks the disk has."""
 _NAME = re.compile(r"(?P<digest>sha(?:256|512)-[0-9a-f]+)(?:-(?P<size>0|[1-9][0-9]{0,12}))?\.(?:data|state)")
 """Without a size it is a name that versions before 0.2 gave."""
 
@@ -61,6 +65,29 @@ class PartialFolder:
                 sync_folder(self.path)
                 files.data.unlink(missing_ok=True)
                 return None
+
+    def sizes(self) -> dict[BlobKey, Kept]:
+        """Every partial blob with the bytes that it takes of the disk, and its last change; raises `StoreError`."""
+        found: dict[BlobKey, Kept] = {}
+        with failing_to(f"read {self.path}"), os.scandir(self.path) as entries:
+            for entry in entries:
+                key = _key_of(entry.name)
+                if key is None:
+                    continue
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                before = found.get(key, Kept(0, 0.0))
+                found[key] = Kept(before.size + status.st_blocks * _BLOCK, max(before.used, status.st_mtime))
+        return found
+
+    def remove(self, key: BlobKey) -> None:
+        """Remove the files of a partial blob that nobody has open; raises `OSError`."""
+        files = self.files(key)
+        files.checkpoint.unlink(missing_ok=True)
+        sync_folder(self.path)  # no later file of this name may meet it after a crash
+        files.data.unlink(missing_ok=True)
 
     def sweep(self, finished: Callable[[Digest], bool]) -> None:
         """Remove what a crash left: temporary files, data or checkpoint alone, both of a finished blob, old names.

@@ -73,6 +73,11 @@ class Partial:
         return BlobKey(self.digest, self.layout.size)
 
     @property
+    def is_closed(self) -> bool:
+        """Whether nobody reads it any more."""
+        return self._closed
+
+    @property
     def file(self) -> SharedFile:
         """The data, to be used inside `with partial.file as fd`; entering raises `StoreError` once closed."""
         return self._file

@@ -13,6 +13,7 @@ from msgspec import Meta
 from peer.uploads import UPLOAD_SLOTS
 from shoal.fields import Duration, Port, check_url
 from shoal.operations import OperationsSettings
+from shoal.units import parse_amount
 
 SYSTEM_STORE = Path("/var/lib/shoal")
 USER_STORE = Path("~/.local/share/shoal")
@@ -23,6 +24,37 @@ LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"
 def default_store() -> Path:
     """Where the store is when nobody says so: the system's place for root, else below the home folder."""
     return SYSTEM_STORE if os.geteuid() == 0 else USER_STORE.expanduser()
+
+
+Amount = Annotated[
+    str, Meta(min_length=1, description="a size such as 200GiB, or a share of the disk such as 80%, as a text")
+]
+
+
+class CacheSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much the store may hold. Pinned images and what is in use stay also beyond it."""
+
+    high: Amount = "80%"
+    """Over so much the store gives up what was least recently used ..."""
+
+    low: Amount = "70%"
+    """... until it holds no more than this."""
+
+    free: Amount = "5%"
+    """So much the disk keeps free besides, whoever fills it."""
+
+    scrub: Annotated[Duration, Meta(ge=0)] = 7 * 24 * 3600.0
+    """How long one round takes in which each stored blob is hashed again; 0: never."""
+
+    def __post_init__(self) -> None:
+        for key, text in (("high", self.high), ("low", self.low), ("free", self.free)):
+            try:
+                parse_amount(text, 0)
+            except ValueError as error:
+                raise ValueError(f"`{key}`: {error}") from None
+
+
+DEFAULT_CACHE = CacheSettings()
 
 
 class PeerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -48,6 +80,8 @@ class PeerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     containerd: Path | None = None
     """The root of this node's containerd, as a rule `/var/lib/containerd`: what its content store holds is read
     where it lies, and offered to other peers."""
+
+    cache: CacheSettings = DEFAULT_CACHE
 
     upload_slots: Annotated[int, Meta(ge=1, le=64)] = UPLOAD_SLOTS
     """Pieces served to other peers at a time (design, "balanced degree")."""

@@ -77,10 +77,16 @@ class _RawManifest(msgspec.Struct):
     config: _RawDescriptor | None = None
     layers: list[_RawDescriptor] | None = None
     manifests: list[_RawDescriptor] | None = None
+    subject: msgspec.Raw = msgspec.Raw()
+
+
+class _RawSubject(msgspec.Struct):
+    digest: str
 
 
 _DECODER = msgspec.json.Decoder(_RawManifest)
 """Made here, not at the first manifest: msgspec 0.22 crashes where two threads are the first to use a type together."""
+_SUBJECT_DECODER = msgspec.json.Decoder(_RawSubject)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +100,15 @@ class Platform:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a manifest or an index points to. `blobs` is the configuration, then the layers, in order."""
+    """What a manifest or an index points to. `blobs` is the configuration, then the layers, in order.
+
+    `subject`: the manifest that this one is about, as a signature is.
+    """
 
     media_type: str
     blobs: tuple[Descriptor, ...] = ()
     children: tuple[tuple[Descriptor, Platform | None], ...] = ()
+    subject: Digest | None = None
 
     @classmethod
     def parse(cls, content: bytes) -> Manifest:
@@ -113,11 +123,11 @@ class Manifest:
             children = tuple(
                 (_descriptor(d, BlobKind.MANIFEST), _platform(d.platform)) for d in _bounded(raw.manifests)
             )
-            return cls(raw.mediaType or OCI_INDEX, children=children)
+            return cls(raw.mediaType or OCI_INDEX, children=children, subject=_subject(raw.subject))
         if raw.config is not None:
             layers = [d for d in _bounded(raw.layers or []) if not d.urls]
             blobs = tuple(_descriptor(d, BlobKind.BLOB) for d in [raw.config, *layers])
-            return cls(raw.mediaType or OCI_MANIFEST, blobs=blobs)
+            return cls(raw.mediaType or OCI_MANIFEST, blobs=blobs, subject=_subject(raw.subject))
         if raw.schemaVersion == 1:
             return cls(DOCKER_SCHEMA1)
         raise InvalidManifest("not a manifest: it has neither `config` nor `manifests`")
@@ -137,6 +147,14 @@ def _descriptor(raw: _RawDescriptor, kind: BlobKind) -> Descriptor:
     if raw.size < 0:
         raise InvalidManifest(f"a negative size: {raw.size}")
     return Descriptor(digest, raw.size, raw.mediaType, kind)
+
+
+def _subject(raw: msgspec.Raw) -> Digest | None:
+    """A subject that cannot be read is none: the manifest serves without it."""
+    try:
+        return Digest(_SUBJECT_DECODER.decode(raw).digest)
+    except (msgspec.DecodeError, UnicodeDecodeError, InvalidDigest):
+        return None
 
 
 def _platform(raw: _RawPlatform | None) -> Platform | None:

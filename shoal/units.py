@@ -18,6 +18,7 @@ _BYTES = {
     "tib": 2**40,
 }
 _BITS = {"bit/s": 1, "kbit/s": 10**3, "mbit/s": 10**6, "gbit/s": 10**9}
+_PERCENT = 100
 _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -27,6 +28,16 @@ def parse_size(text: str) -> int:
     if unit.lower() not in _BYTES:
         raise ValueError(f"not a size: {text!r} (allowed: a number and one of B, kB, MB, GB, TB, KiB, MiB, GiB, TiB)")
     return round(number * _BYTES[unit.lower()])
+
+
+def parse_amount(text: str, whole: int) -> int:
+    """Bytes: a size, or a share of `whole` bytes such as `80%`; raises `ValueError`."""
+    if not text.rstrip().endswith("%"):
+        return parse_size(text)
+    number, unit = _split(text.rstrip()[:-1])
+    if unit or number > _PERCENT:
+        raise ValueError(f"not a share: {text!r} (allowed: from 0% to 100%)")
+    return round(whole * number / _PERCENT)
 
 
 def parse_rate(text: str) -> float:

@@ -36,7 +36,7 @@ class Node:
     def __init__(self, peer: PeerSettings, proxy: ProxySettings, metrics: CollectorRegistry) -> None:
         """Raises `CredentialsUnreadable`."""
         self._settings = peer
-        self._store = Store(peer.store)
+        self._store = Store(peer.store, peer.cache)
         self._content = (
             ContentStore(peer.containerd / FOLDER, peer.store / INDEX) if peer.containerd is not None else None
         )

@@ -83,7 +83,7 @@ def a_life(store: Store, opened: list[Partial]) -> None:
         if index == 2:
             partial.checkpoint()
     partial.finish()
-    store.delete(Digest.of(b"small"))
+    store.remove(Digest.of(b"small"))
     aborted = store.partial(BlobKey(Digest.of(b"aborted"), 7))
     opened.append(aborted)
     aborted.write(0, b"aborted")
@@ -235,7 +235,7 @@ class PowerLoss(RuleBasedStateMachine):
         if all(self.marked[index] == piece(index) for index in range(LAYOUT.count)):
             path = self.partial.finish()
             assert path.read_bytes() == self.synced == CONTENT
-            self.store.delete(DIGEST)
+            self.store.remove(DIGEST)
         else:
             self.partial.abort()
         self.partial.close()

@@ -244,10 +244,10 @@ def open_partials(engine: Engine) -> list[str]:
 
 
 def is_quiet(engine: Engine) -> bool:
-    """Nothing runs but the tick, and nothing is open."""
+    """Nothing runs but the tick and the store's upkeep, and nothing is open."""
     sourcing, requests = engine.machine.sourcing, engine.machine.exchange.requests
     idle = not engine.blobs and not sourcing.streams and not requests.count and not engine.machine.sought
-    return idle and len(engine._tasks) == 1 and not engine._fetcher._tasks and not open_partials(engine)
+    return idle and len(engine._tasks) == 2 and not engine._fetcher._tasks and not open_partials(engine)
 
 
 async def test_a_clean_end_means_the_right_bytes_however_the_origin_fails(

@@ -12,29 +12,49 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peer.disk import Stamp, StoreError
-from peer.index import Index
+from peer.index import Contents, Entry, Index
+from peer.references import Names
 from shoal.digest import Digest
 
-STAMPS = {Digest.of(bytes([number])): Stamp(number, 1_700_000_000_000_000_000 + number, 1) for number in range(100)}
+ENTRIES = {
+    Digest.of(bytes([number])): Entry(Stamp(number, 1_700_000_000_000_000_000 + number, 1), number + 0.5, 2.0)
+    for number in range(100)
+}
 
 
-def reopened(index: Index) -> dict[str, Stamp]:
+def reopened(index: Index) -> Contents:
     index.close()
     return index.open()
 
 
-def test_stamps_come_back(tmp_path: Path) -> None:
+def test_entries_come_back(tmp_path: Path) -> None:
     index = Index(tmp_path / "index.sqlite")
-    assert index.open() == {}
-    for digest, stamp in STAMPS.items():
-        index.add(digest, stamp)
-    first, second, *_ = STAMPS
+    assert index.open() == Contents({}, {})
+    for digest, entry in ENTRIES.items():
+        index.add(digest, entry, None)
+    first, second, *_ = ENTRIES
     index.remove([first])
-    changed = Stamp(1 << 40, 0, (1 << 64) - 1)
-    index.add(second, changed)
-    expected = STAMPS | {second: changed}
+    changed = Entry(Stamp(1 << 40, 0, (1 << 64) - 1), 3.0, 4.0)
+    index.add(second, changed, None)
+    expected = ENTRIES | {second: changed}
     del expected[first]
-    assert reopened(index) == expected
+    assert reopened(index) == Contents(expected, {})
+    index.close()
+
+
+def test_what_manifests_name_and_when_blobs_were_used_comes_back(tmp_path: Path) -> None:
+    index = Index(tmp_path / "index.sqlite")
+    index.open()
+    first, second, third, *_ = ENTRIES
+    names = {first: Names((second, Digest.of(b"not here"))), second: Names((), first), third: Names(())}
+    for digest, named in names.items():
+        index.add(digest, ENTRIES[digest], named)
+    used = ENTRIES[first]._replace(used=7.0, checked=8.0)
+    index.note({first: used, Digest.of(b"never added"): used})
+    index.remove([third])
+    assert reopened(index) == Contents(
+        {first: used, second: ENTRIES[second]}, {first: names[first], second: names[second]}
+    )
     index.close()
 
 
@@ -44,12 +64,12 @@ def test_several_threads_write_at_once(tmp_path: Path) -> None:
 
     def add(part: int) -> None:
         start.wait()
-        for digest, stamp in list(STAMPS.items())[part::4]:
-            index.add(digest, stamp)
+        for digest, entry in list(ENTRIES.items())[part::4]:
+            index.add(digest, entry, None)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(add, range(4)))
-    assert reopened(index) == STAMPS
+    assert reopened(index) == Contents(ENTRIES, {})
     index.close()
 
 
@@ -57,10 +77,10 @@ def test_what_comes_after_the_end_is_dropped(tmp_path: Path) -> None:
     index = Index(tmp_path / "index.sqlite")
     index.open()
     index.close()
-    for digest, stamp in STAMPS.items():
-        index.add(digest, stamp)
-    index.remove(STAMPS)
-    assert index.open() == {}
+    for digest, entry in ENTRIES.items():
+        index.add(digest, entry, None)
+    index.remove(ENTRIES)
+    assert index.open() == Contents({}, {})
     index.close()
 
 
@@ -70,8 +90,8 @@ def test_any_damage_is_read_or_rebuilt(damage: dict[int, int], truncate: bool) -
         path = Path(folder) / "index.sqlite"
         index = Index(path)
         index.open()
-        for digest, stamp in list(STAMPS.items())[:30]:
-            index.add(digest, stamp)
+        for digest, entry in list(ENTRIES.items())[:30]:
+            index.add(digest, entry, None)
         index.close()
         content = bytearray(path.read_bytes())
         for place, value in damage.items():

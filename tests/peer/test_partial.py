@@ -660,7 +660,7 @@ def test_the_last_check_reads_a_bounded_part(store: Store, monkeypatch: pytest.M
         partial.close()
         assert len(read) == pieces
         assert {0, partial.layout.span(partial.layout.last).start} <= set(read)
-        store.delete(DIGEST)
+        store.remove(DIGEST)
 
 
 def test_a_file_that_was_replaced_gets_no_name(store: Store, partial: Partial, data: Path) -> None:

@@ -328,7 +328,7 @@ async def test_a_clean_end_means_the_right_bytes_whatever_happens(store: Store, 
         assert not world.blob.readers.are_waiting
         assert not world.told
         assert descriptors() == before
-        store.delete(BLOB.digest)
+        store.remove(BLOB.digest)
     assert clean > len(SEEDS)
 
 

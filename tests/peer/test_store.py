@@ -86,8 +86,8 @@ def test_small_content_is_put_and_found_again(store: Store) -> None:
     restart(store)
     assert list(store.digests()) == [(DIGEST, len(CONTENT))]
     assert store.path(DIGEST).read_bytes() == CONTENT
-    store.delete(DIGEST)
-    store.delete(DIGEST)
+    store.remove(DIGEST)
+    store.remove(DIGEST)
     assert store.size(DIGEST) is None
     restart(store)
     assert store.size(DIGEST) is None
@@ -280,7 +280,7 @@ def test_a_stored_blob_is_opened_and_let_go(store: Store) -> None:
     with store.open_blob(DIGEST) or pytest.fail() as blob:
         assert (blob.size, os.pread(blob.fd, 100, 0)) == (len(CONTENT), CONTENT)
         number = blob.fd
-        store.delete(DIGEST)
+        store.remove(DIGEST)
         assert os.pread(blob.fd, 100, 0) == CONTENT
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(number)
@@ -381,8 +381,8 @@ def test_a_recheck_does_not_touch_what_a_fetch_puts_there_meanwhile(
     restart(store)
     compare = peer.store._stamp_if_right
 
-    def slow(path: Path, digest: Digest) -> object:
-        stamp = compare(path, digest)
+    def slow(path: Path, digest: Digest, pace: Callable[[int], None]) -> object:
+        stamp = compare(path, digest, pace)
         fetch(store)
         return stamp
 
@@ -397,9 +397,9 @@ def test_a_blob_that_is_deleted_while_it_is_verified_stays_deleted(
     store.put(DIGEST, CONTENT)
     compare = peer.store._stamp_if_right
 
-    def slow(path: Path, digest: Digest) -> object:
-        stamp = compare(path, digest)
-        store.delete(digest)
+    def slow(path: Path, digest: Digest, pace: Callable[[int], None]) -> object:
+        stamp = compare(path, digest, pace)
+        store.remove(digest)
         return stamp
 
     monkeypatch.setattr(peer.store, "_stamp_if_right", slow)
@@ -478,7 +478,7 @@ def test_a_hundred_thousand_blobs_are_compared_at_a_start(store: Store) -> None:
     assert database is not None
     with database:
         database.executemany(
-            "INSERT INTO blobs VALUES (?, ?, ?, ?)",
+            "INSERT INTO blobs VALUES (?, ?, ?, ?, 0.0, 0.0)",
             [
                 (str(digest), size, mtime_ns, str(inode))
                 for digest, (size, mtime_ns, inode) in zip(digests, stamps, strict=True)

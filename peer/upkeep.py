@@ -1,0 +1,127 @@
+"""What is done for a store while its daemon runs: limits are kept, uses noted, files hashed again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import structlog
+
+from peer.disk import StoreError
+from peer.store import Store
+from peer.workers import Workers
+from shoal.descriptor import BlobKey
+
+log = structlog.get_logger()
+
+_LOOK_SECONDS = 5.0
+"""How often the limits are looked at, besides each time that a blob has been stored: others fill the disk too."""
+_NOTE_SECONDS = 60.0
+_SCRUB_RATE = float(1 << 20)
+"""Bytes/s at which files are hashed again at least: a disk hardly notices."""
+_MAX_NAP_SECONDS = 3600.0
+_LEAST_PRIORITY = 19
+
+
+class Told(Protocol):
+    """Who is told of blobs (`peer.engine`)."""
+
+    def offer(self, key: BlobKey) -> None:
+        """A stored blob turned out to be right, which was not known before."""
+
+
+class Upkeep:
+    """The owner of a store's background work; `run` ends when it is cancelled."""
+
+    def __init__(self, store: Store, workers: Workers, period: float, told: Told) -> None:
+        """`period`: the seconds in which all stored blobs are hashed again; 0: never."""
+        self._store = store
+        self._workers = workers
+        self._period = period
+        self._told = told
+
+    async def run(self) -> None:
+        """Do all of it, side by side."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._recheck())
+            group.create_task(self._hold_limits())
+            group.create_task(self._note_uses())
+            if self._period:
+                group.create_task(self._scrub())
+
+    async def _recheck(self) -> None:
+        """Hash stored blobs of which it is not known that they are right, one after the other."""
+        rechecking = self._store.recheck()
+        while True:
+            try:
+                found = await self._workers.run_long(lambda: next(rechecking, None))
+            except StoreError as error:
+                log.error("store.not_rechecked", error=str(error))
+                return
+            if found is None:
+                return
+            digest, right = found
+            size = self._store.size(digest)
+            if right and size is not None:
+                self._told.offer(BlobKey(digest, size))
+
+    async def _hold_limits(self) -> None:
+        while True:
+            try:
+                await self._workers.run_long(self._store.hold_limits)
+            except StoreError as error:
+                log.warning("store.over_limits", error=str(error))
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _note_uses(self) -> None:
+        while True:
+            await asyncio.sleep(_NOTE_SECONDS)
+            await self._workers.run_long(self._store.note_uses)
+
+    async def _scrub(self) -> None:
+        """Hash each blob again when its time has come, those that wait longest first."""
+        loop, stopping = asyncio.get_running_loop(), threading.Event()
+        pool = ThreadPoolExecutor(1, thread_name_prefix="shoal-scrub", initializer=_be_patient)
+        try:
+            while True:
+                delay = await loop.run_in_executor(pool, self._scrub_next, stopping)
+                await asyncio.sleep(delay)
+        finally:
+            stopping.set()
+            pool.shutdown(wait=True)
+
+    def _scrub_next(self, stopping: threading.Event) -> float:
+        """In a thread of its own; returns after how many seconds to go on."""
+        found = self._store.longest_unchecked()
+        if found is None:
+            return min(self._period, _MAX_NAP_SECONDS)
+        digest, _, age = found
+        if age < self._period:
+            return min(self._period - age, _MAX_NAP_SECONDS)
+        rate = max(_SCRUB_RATE, sum(size for _, size in self._store.digests()) / self._period)
+
+        def pace(count: int) -> None:
+            if stopping.wait(count / rate):
+                raise _Stopped
+
+        try:
+            right = self._store.check(digest, pace)
+        except StoreError as error:
+            log.error("blob.not_checked", digest=digest, error=str(error))
+        except _Stopped:
+            log.debug("blob.not_checked", digest=digest, error="the daemon is shutting down")
+        else:
+            log.debug("blob.checked", digest=digest, right=right)
+        return 0.0
+
+
+class _Stopped(Exception):
+    """The daemon shuts down before a file is hashed."""
+
+
+def _be_patient() -> None:
+    """This thread has the processor when nobody else wants it."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LEAST_PRIORITY)
