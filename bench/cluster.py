@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from bench.daemons import REGISTRY, Daemon, parse_metrics
+from bench.daemons import MEMBERS, REGISTRY, Daemon, parse_metrics
 from bench.netns import Host, Network, NotPossible, socket_in, visit
 from bench.origin import PROGRAM, distribution_config, logged_traffic
 
@@ -79,7 +79,7 @@ class Cluster:
             daemon.wait_for(PROXY_PORT)
 
     def _shoal(self, host: Host, name: str, command: str, settings: dict[str, str]) -> HostDaemon:
-        environment = [f"{key}={value}" for key, value in settings.items()]
+        environment = [f"{key}={value}" for key, value in (settings | MEMBERS).items()]
         if command == "supernode":
             environment.append("SHOAL_SUPERNODE__HOST=0.0.0.0")
         line = ["env", *environment, sys.executable, "-m", "shoal.cli", command]

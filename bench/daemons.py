@@ -18,6 +18,9 @@ from bench.processes import DidNotStart, Program
 REGISTRY = "origin.test:5000"
 """What the origin is called in references; configurations say where it listens."""
 
+MEMBERS = {"SHOAL_CLUSTER__SECRET": "of one measurement alone"}
+"""By what the daemons of a measurement know each other: what people are told to set is what is measured."""
+
 _START_SECONDS = 60.0
 
 
@@ -99,16 +102,28 @@ class LocalNode:
         return int(self.counted(f'shoal_bytes_total{{direction="in",source="{source}"}}'))
 
 
-def start_supernode(stack: ExitStack, folder: Path) -> int:
-    """Run a supernode on loopback until `stack` ends; returns its port."""
+def start_supernode(stack: ExitStack, folder: Path, members: Mapping[str, str] = MEMBERS) -> str:
+    """Run a supernode on loopback until `stack` ends; returns its address. `members`: settings of the cluster."""
     (port,) = free_ports(1)
-    daemon = stack.enter_context(shoal("supernode", folder / "supernode.log", {"SHOAL_SUPERNODE__PORT": str(port)}))
+    settings = {"SHOAL_SUPERNODE__PORT": str(port), **members}
+    daemon = stack.enter_context(shoal("supernode", folder / f"supernode-{port}.log", settings))
     daemon.wait_for(port)
-    return port
+    scheme = "https" if "SHOAL_CLUSTER__CERT_FILE" in members else "http"
+    return f"{scheme}://127.0.0.1:{port}"
 
 
-def start_node(stack: ExitStack, folder: Path, name: str, upstream: str, supernode: int = 0) -> LocalNode:
-    """Run a node on loopback whose only upstream is at `upstream`; returns when it serves and has joined."""
+def start_node(
+    stack: ExitStack,
+    folder: Path,
+    name: str,
+    upstream: str,
+    supernode: str = "",
+    members: Mapping[str, str] = MEMBERS,
+) -> LocalNode:
+    """Run a node on loopback whose only upstream is at `upstream`; returns when it serves and has joined.
+
+    `supernode`: its address, as `start_supernode` gives it; empty: none.
+    """
     peer, proxy, operations = free_ports(3)
     settings = {
         "SHOAL_PEER__PORT": str(peer),
@@ -119,9 +134,10 @@ def start_node(stack: ExitStack, folder: Path, name: str, upstream: str, superno
         "SHOAL_PROXY__DEFAULT_UPSTREAM": REGISTRY,
         "SHOAL_PROXY__UPSTREAMS": json.dumps({REGISTRY: {"url": upstream}}),
         "SHOAL_PROXY__SHUTDOWN_TIMEOUT": "0s",
+        **members,
     }
     if supernode:
-        settings["SHOAL_PEER__SUPERNODE"] = f"http://127.0.0.1:{supernode}"
+        settings["SHOAL_PEER__SUPERNODE"] = supernode
     daemon = stack.enter_context(shoal("peer", folder / f"{name}.log", settings))
     node = LocalNode(daemon, proxy, operations, folder / f"store-{name}")
     daemon.wait_for(proxy)

@@ -1,13 +1,13 @@
 """One connection to another peer: bytes in and out of a non-blocking socket, as lean as they can be.
 
-Received bytes go straight into the memory of the piece; sent pieces go from the file to the socket by `sendfile`.
+Received bytes go straight into the memory of the piece; sent pieces go from the file to the socket by `sendfile`, where
+no TLS is between the two.
 Messages overtake the rest of a piece that is being sent.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import struct
 import time
@@ -19,6 +19,8 @@ from typing import Protocol
 import structlog
 
 from peer import wire
+from peer.lines import line_of
+from shoal.handshake import UNSEALED, Session, Unsealed
 from shoal.messages import InvalidMessage
 
 log = structlog.get_logger()
@@ -79,12 +81,15 @@ class Handler(Protocol):
 class Connection:
     """A connected socket. Takes it over: `close` closes it."""
 
-    def __init__(self, sock: socket.socket, handler: Handler) -> None:
+    def __init__(self, sock: socket.socket, handler: Handler, session: Session | Unsealed = UNSEALED) -> None:
+        """`session` seals and opens messages; the bytes of pieces, which have their digests, go as they are."""
         self._loop = asyncio.get_running_loop()
         self._socket = sock
         self._fd = sock.fileno()
+        self._line = line_of(sock)
         self._handler = handler
-        self._decoder: wire.Decoder | None = wire.Decoder(self._accept)
+        self._session = session
+        self._decoder: wire.Decoder | None = wire.Decoder(self._accept, session)
         """Refers back to the connection, and is None when that is closed, so that both are freed at once."""
         self._messages: deque[bytes] = deque()
         self._backlog = 0
@@ -132,12 +137,13 @@ class Connection:
 
     def send(self, message: wire.Kinds) -> None:
         """Send a message as soon as the socket takes it."""
-        self.send_raw(wire.frame(message))
+        self.send_encoded(wire.codec.encode(message))
 
-    def send_raw(self, data: bytes) -> None:
-        """Send an encoded frame."""
+    def send_encoded(self, message: bytes) -> None:
+        """Send a message that was encoded before."""
         if self.closed:
             return
+        data = wire.framed(self._session.seal(message))
         self._messages.append(data)
         self._backlog += len(data)
         if self._backlog + len(self._out) > _MAX_BACKLOG:
@@ -190,6 +196,8 @@ class Connection:
             for _ in range(_READS_PER_WAKE):
                 if self._decoder is None or not self._read(self._decoder):
                     break
+            while self._decoder is not None and self._line.is_pending():
+                self._read(self._decoder)
             if self._decoder is not None:
                 self._set_wake(min(self._decoder.chunk_left, _WAKE_BYTES) or 1)
         except InvalidMessage as error:
@@ -201,7 +209,7 @@ class Connection:
         """Receive once and pass on what that brings; returns whether there may be more."""
         buffer = decoder.buffer()
         try:
-            count = self._socket.recv_into(buffer)
+            count = self._line.receive(buffer)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
@@ -217,11 +225,11 @@ class Connection:
                 if self.closed:
                     return False
             events = decoder.received(0)
-        return count == len(buffer)
+        return self._line.has_more(count, len(buffer))
 
     def _set_wake(self, size: int) -> None:
         """Let the kernel call when so many bytes are there."""
-        if size != self._wake:
+        if size != self._wake and self._line.wakes_late:
             self._wake = size
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
 
@@ -248,8 +256,7 @@ class Connection:
         """Send a bit; False where nothing is left. Raises `BlockingIOError` where the socket takes no more."""
         if self._out:
             # a chunk's length goes out with the chunk, not as a packet of its own
-            more = socket.MSG_MORE if self._chunk_left else 0
-            self._out = self._out[self._socket.send(self._out, more) :]
+            self._out = self._out[self._line.send(self._out, self._chunk_left > 0) :]
         elif self._chunk_left:
             self._send_chunk()
         elif self._messages:
@@ -285,7 +292,7 @@ class Connection:
         span = self._spans[0]
         self._due = None
         if span.sent == 0:
-            self._out = wire.frame(span.message)
+            self._out = wire.frame(span.message, self._session)
         self._chunk_left = size
         if size:
             self._out += wire.chunk_prefix(size)
@@ -294,7 +301,7 @@ class Connection:
 
     def _send_chunk(self) -> None:
         span = self._spans[0]
-        sent = os.sendfile(self._fd, span.fd, span.offset + span.sent, self._chunk_left)
+        sent = self._line.send_file(span.fd, span.offset + span.sent, self._chunk_left)
         if sent == 0:
             raise OSError("the file of a piece is shorter than the piece")
         span.sent += sent

@@ -56,6 +56,7 @@ from peer.uploads import Upload
 from peer.workers import Workers
 from shoal.descriptor import BlobKey, Descriptor
 from shoal.digest import Digest
+from shoal.membership import Membership
 from shoal.messages import InvalidMessage
 from shoal.pieces import PieceLayout, piece_digest, to_bitfield
 from shoal.reference import Location
@@ -84,7 +85,9 @@ class Engine:
         registry: CollectorRegistry,
         budget: Budget,
         content: ContentStore | None = None,
+        membership: Membership | None = None,
     ) -> None:
+        """Without a membership everybody is a member."""
         self.id = PeerId(secrets.token_hex(16))
         self.store = store
         self.library = Holdings(store, content)
@@ -109,6 +112,7 @@ class Engine:
             settings.host,
             settings.port,
             self,
+            Membership() if membership is None else membership,
             connections=budget.peer_connections,
             strangers=budget.strangers,
         )

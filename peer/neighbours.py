@@ -13,17 +13,24 @@ import structlog
 
 from peer import wire
 from peer.connection import Connection, Span
+from peer.entrance import Entrance
+from shoal.handshake import UNSEALED, Session, Unsealed
+from shoal.membership import Membership
 from shoal.messages import InvalidMessage
+from shoal.strangers import Strangers, group_of
 from supernode.protocol import PeerId, parse_peer_id
 
 log = structlog.get_logger()
 
 MAX_CONNECTIONS = 1024
 MAX_STRANGERS, MAX_STRANGERS_OF_ADDRESS = 128, 32
-"""Accepted connections that have not said who they are: in all, and from one address."""
+"""Accepted connections that have not said who they are: in all, and from one address. They have places of their own."""
+_SHARE_OF_ADDRESS = 4
+"""The part of all neighbours that may come from one address where everybody is taken for a member."""
 MAX_SHUNNED = 4096
 
-_GREETING_SECONDS = 10.0
+_GREETING_SECONDS = 5.0
+"""From a connection to the hello on it, with all that has to be proved before."""
 _DIAL_SECONDS = 5.0
 _LISTEN_REST_SECONDS = 0.5
 """After an error of the listening socket, such as no file descriptor being left."""
@@ -74,14 +81,19 @@ class Shunned:
         return self._until.get(peer, 0.0) > now
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class _Stranger:
-    """What is known of a connection before the other side has said who it is."""
+    """Somebody who has not said who it is."""
 
-    timer: asyncio.TimerHandle
-    address: str = ""
-    """Where an accepted one comes from."""
+    address: str
     dialled: PeerId | None = None
+    """Whom this peer has called."""
+    connection: Connection | None = None
+    """None as long as there is something to prove."""
+    proving: asyncio.Task[None] | None = None
+    proved: str = ""
+    """Which peer it has proved to be; empty where there is nothing to prove, or where certificates do not tell."""
+    timer: asyncio.TimerHandle | None = None
 
 
 class Neighbours:
@@ -93,6 +105,7 @@ class Neighbours:
         host: str,
         port: int,
         handler: Handler,
+        membership: Membership,
         *,
         connections: int = MAX_CONNECTIONS,
         strangers: int = MAX_STRANGERS,
@@ -103,13 +116,16 @@ class Neighbours:
         self.port = port
         self._handler = handler
         self._max_connections = connections
-        self._max_strangers = strangers
-        self._max_strangers_of_address = strangers_of_address
+        self._entrance = Entrance(membership, peer)
+        self._waiting: Strangers[_Stranger] = Strangers(strangers, strangers_of_address)
+        """Those who were accepted."""
         self._listener: socket.socket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._dialling: set[PeerId] = set()
         self._strangers: dict[Connection, _Stranger] = {}
         self._peers: dict[Connection, PeerId] = {}
+        self._addresses: dict[Connection, str] = {}
+        """Where neighbours that have called this peer come from."""
         self._leaving: dict[PeerId, str] = {}
         """Why peers are gone of whom the handler has not been told that yet."""
         self._shunned = Shunned()
@@ -147,18 +163,18 @@ class Neighbours:
         if peer in self.all or peer in self._dialling or peer == self._me or self._listener is None:
             return
         self._dialling.add(peer)
-        if self.shuns(peer) or self._count >= self._max_connections:
+        if self.shuns(peer) or len(self._peers) + len(self._dialling) > self._max_connections:
             self._missed(peer)
         else:
             self._own(self._dial(peer, host, port))
 
     def send(self, peers: Sequence[PeerId], message: wire.Kinds) -> None:
         """Send a message to those of `peers` that are connected."""
-        data = wire.frame(message)
+        data = wire.codec.encode(message)
         for peer in peers:
             connection = self.all.get(peer)
             if connection is not None:
-                connection.send_raw(data)
+                connection.send_encoded(data)
 
     def send_piece(self, peer: PeerId, span: Span) -> None:
         """Send a piece; where the peer is not connected, the span is released unsent."""
@@ -189,14 +205,11 @@ class Neighbours:
 
     # --- connections ----------------------------------------------------------------------------------------------
 
-    @property
-    def _count(self) -> int:
-        return len(self._strangers) + len(self._peers)
-
-    def _own(self, coroutine: Coroutine[None, None, None]) -> None:
+    def _own(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -215,39 +228,69 @@ class Neighbours:
                 await asyncio.sleep(_LISTEN_REST_SECONDS)
 
     def _accepted(self, sock: socket.socket, address: str) -> None:
-        others = [stranger.address for stranger in self._strangers.values() if stranger.dialled is None]
-        if (
-            self._count >= self._max_connections
-            or len(others) >= self._max_strangers
-            or others.count(address) >= self._max_strangers_of_address
-        ):
-            log.debug("stranger.refused", address=address)
-            sock.close()
+        stranger = _Stranger(address)
+        leaving = self._waiting.enter(stranger, address)
+        if leaving is not None:
+            self._drop(leaving, "too many strangers")
+        if self._entrance.is_open:
+            self._begin(sock, stranger, UNSEALED)
         else:
-            self._begin(sock, address=address)
+            stranger.proving = self._own(self._let_in(sock, stranger))
+
+    async def _let_in(self, sock: socket.socket, stranger: _Stranger) -> None:
+        is_in = False
+        try:
+            async with asyncio.timeout(_GREETING_SECONDS):
+                sock, session = await self._entrance.let_in(sock)
+            is_in = True
+        except (InvalidMessage, OSError) as error:  # TimeoutError is one
+            reason = str(error) or "no proof of membership in time"
+            log.warning("stranger.not_a_member", address=stranger.address, reason=reason)
+        finally:
+            stranger.proving = None
+            if not is_in:
+                self._waiting.leave(stranger)
+                sock.close()
+        if is_in:
+            self._begin(sock, stranger, session)
+
+    def _drop(self, stranger: _Stranger, reason: str) -> None:
+        if stranger.connection is not None:
+            stranger.connection.close(reason)
+        elif stranger.proving is not None:
+            stranger.proving.cancel()
 
     async def _dial(self, peer: PeerId, host: str, port: int) -> None:
         is_connected = False
+        sock: socket.socket | None = None
         try:
             async with asyncio.timeout(_DIAL_SECONDS):
                 sock = await _connect(host, port)
-            connection = self._begin(sock, dialled=peer)
+                sock, session = await self._entrance.go_in(sock, peer)
+            connection = self._begin(sock, _Stranger(host, peer), session)
             is_connected = True
             connection.send(wire.Hello(wire.VERSION, self._me))
+        except InvalidMessage as error:
+            log.warning("neighbour.not_a_member", peer=peer, host=host, port=port, reason=str(error))
         except (OSError, UnicodeError) as error:
             log.info("neighbour.unreachable", peer=peer, host=host, port=port, error=repr(error))
         finally:
             if not is_connected:
+                if sock is not None:
+                    sock.close()
                 self._missed(peer)
 
-    def _begin(self, sock: socket.socket, address: str = "", dialled: PeerId | None = None) -> Connection:
+    def _begin(self, sock: socket.socket, stranger: _Stranger, session: Session | Unsealed) -> Connection:
         try:
-            connection = Connection(sock, self)
+            connection = Connection(sock, self, session)
         except BaseException:
+            self._waiting.leave(stranger)
             sock.close()
             raise
-        timer = asyncio.get_running_loop().call_later(_GREETING_SECONDS, connection.close, "no hello in time")
-        self._strangers[connection] = _Stranger(timer, address, dialled)
+        stranger.connection, stranger.proved = connection, session.other
+        loop = asyncio.get_running_loop()
+        stranger.timer = loop.call_later(_GREETING_SECONDS, connection.close, "no hello in time")
+        self._strangers[connection] = stranger
         return connection
 
     def _missed(self, peer: PeerId) -> None:
@@ -276,10 +319,13 @@ class Neighbours:
         if event.version != wire.VERSION:
             raise InvalidMessage(f"version {event.version} is not spoken here (allowed: {wire.VERSION})")
         peer = parse_peer_id(event.peer)
-        dialled = self._strangers[connection].dialled
-        if peer == self._me or self.shuns(peer) or dialled not in (None, peer):
+        stranger = self._strangers[connection]
+        dialled = stranger.dialled
+        if peer == self._me or self.shuns(peer) or dialled not in (None, peer) or stranger.proved not in ("", peer):
             raise InvalidMessage("not a peer to talk to")
-        self._strangers.pop(connection).timer.cancel()
+        if dialled is None:
+            self._check_place(peer, stranger.address)
+        self._known(connection)
         if dialled is None:
             connection.send(wire.Hello(wire.VERSION, self._me))
         else:
@@ -295,9 +341,34 @@ class Neighbours:
             older.close("connected twice")
         self.all[peer] = connection
         self._peers[connection] = peer
+        if dialled is None:
+            self._addresses[connection] = group_of(stranger.address)
         connection.greeted()
         self._tell_gone(peer)  # of an older connection, whose end may not have been told yet
         self._handler.arrived(peer)
+
+    def _check_place(self, peer: PeerId, address: str) -> None:
+        """Raises `InvalidMessage` where a caller is one too many, or takes the place of another one."""
+        older = self.all.get(peer)
+        if older is None and len(self._peers) >= self._max_connections:
+            raise InvalidMessage("there are as many neighbours as there may be")
+        if not self._entrance.is_open:
+            return
+        group = group_of(address)
+        if older is not None and self._addresses.get(older, group) != group:
+            raise InvalidMessage("a peer of this name is connected from another address")
+        share = max(self._max_connections // _SHARE_OF_ADDRESS, 1)
+        if older is None and list(self._addresses.values()).count(group) >= share:
+            raise InvalidMessage("too many neighbours from one address")
+
+    def _known(self, connection: Connection) -> _Stranger | None:
+        """A connection is no stranger's any more."""
+        stranger = self._strangers.pop(connection, None)
+        if stranger is not None:
+            self._waiting.leave(stranger)
+            if stranger.timer is not None:
+                stranger.timer.cancel()
+        return stranger
 
     # --- what connections tell (peer.connection.Handler) ----------------------------------------------------------
 
@@ -318,16 +389,16 @@ class Neighbours:
 
     def closed(self, connection: Connection, reason: str) -> None:
         """A connection is over; the handler is told of it by the event loop, since it may be what has called."""
-        stranger = self._strangers.pop(connection, None)
+        stranger = self._known(connection)
         if stranger is not None:
-            stranger.timer.cancel()
-            log.info("stranger.dropped", reason=reason)
+            log.info("stranger.dropped", address=stranger.address, reason=reason)
             if stranger.dialled is not None:
                 self._missed(stranger.dialled)
         peer = self._peers.pop(connection, None)
         if peer is not None:
             log.info("neighbour.gone", peer=peer, reason=reason)
             del self.all[peer]
+            self._addresses.pop(connection, None)
             self._leaving[peer] = reason
             asyncio.get_running_loop().call_soon(self._tell_gone, peer)
 

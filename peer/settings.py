@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from peer.uploads import UPLOAD_SLOTS
-from shoal.fields import Duration, Port, check_url
+from shoal.fields import Duration, Port, check_url, is_loopback
 from shoal.operations import OperationsSettings
 from shoal.units import parse_amount
 
@@ -104,13 +103,6 @@ class PeerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return Path(configured).expanduser() if configured else self.store / OPERATOR_TOKEN
 
     def __post_init__(self) -> None:
-        alone = not self.supernode or _is_loopback(check_url("supernode", self.supernode))
+        alone = not self.supernode or is_loopback(check_url("supernode", self.supernode))
         if not self.host:
             msgspec.structs.force_setattr(self, "host", LOOPBACK if alone else EVERYWHERE)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -3,6 +3,8 @@
 A frame is a length in four bytes, big-endian, and that many bytes. With the top bit clear they are a msgpack message;
 with it set they are the next chunk of the piece that the last `Piece` message began. So a piece's bytes travel raw, and
 other messages may stand between its chunks instead of waiting behind megabytes.
+
+Where the cluster has a secret, a handshake (`shoal.handshake`) comes before the first frame, and messages are sealed.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Annotated
 
 import msgspec
 
+from shoal.handshake import UNSEALED, Session, Unsealed, is_opening
 from shoal.messages import (
     Bitfield,
     BlobRef,
@@ -148,10 +151,14 @@ class PieceReceived:
 Event = Kinds | PieceReceived
 
 
-def frame(message: Kinds) -> bytes:
-    """A message with its length in front."""
-    data = codec.encode(message)
+def framed(data: bytes) -> bytes:
+    """An encoded message with its length in front."""
     return _PREFIX.pack(len(data)) + data
+
+
+def frame(message: Kinds, session: Session | Unsealed = UNSEALED) -> bytes:
+    """A message, sealed as the next one of a session, with its length in front."""
+    return framed(session.seal(codec.encode(message)))
 
 
 def chunk_prefix(length: int) -> bytes:
@@ -167,8 +174,9 @@ class Decoder:
     `accept` is asked at the start of each piece for the memory to put it in (of just its length), or None to drop it.
     """
 
-    def __init__(self, accept: Callable[[Piece], bytearray | None]) -> None:
+    def __init__(self, accept: Callable[[Piece], bytearray | None], session: Session | Unsealed = UNSEALED) -> None:
         self._accept = accept
+        self._session = session
         self._is_stranger = True
         self.limit = _STRANGER_LIMIT
         """Bytes of the largest message that is taken."""
@@ -221,7 +229,7 @@ class Decoder:
     def _make_room(self) -> None:
         """Move what is not parsed yet to the front of a new scratch buffer, of twice its size where that is much."""
         rest = self._view[self._start : self._end]
-        larger = min(2 * len(rest), self.limit + _PREFIX.size)
+        larger = min(2 * len(rest), self.limit + self._session.overhead + _PREFIX.size)
         self._scratch = bytearray(max(self._usual_size, larger))
         self._view = memoryview(self._scratch)
         self._view[: len(rest)] = rest
@@ -244,18 +252,23 @@ class Decoder:
             self._begin_chunk(length & ~_CHUNK_FLAG)
             self._start += _PREFIX.size
             return True
-        if length > self.limit:
+        if length > self.limit + self._session.overhead:
             raise InvalidMessage(f"a message of {length} bytes is over the limit of {self.limit}")
         if available < _PREFIX.size + length:
             return False
         begin = self._start + _PREFIX.size
-        message = codec.decode(self._view[begin : begin + length])
+        message = self._decoded(self._view[begin : begin + length])
         self._start = begin + length
         if isinstance(message, Piece):
             self._begin_piece(message, events)
         else:
             events.append(message)
         return True
+
+    def _decoded(self, data: memoryview) -> Kinds:
+        if self._is_stranger and self._session is UNSEALED and is_opening(data):
+            raise InvalidMessage("the other side wants a proof of a cluster secret, and this node has none")
+        return codec.decode(self._session.open(data))
 
     def _begin_piece(self, message: Piece, events: list[Event]) -> None:
         if self._piece is not None:

@@ -26,6 +26,7 @@ from proxy.errors import AdmissionDenied
 from proxy.metrics import ProxyMetrics
 from proxy.naming import BlobTarget, CatalogTarget, ManifestTarget, ReferrersTarget, TagsTarget, Target
 from shoal.digest import Digest
+from shoal.files import file_state
 from shoal.reference import DOCKER_HUB, InvalidReference, Location, Repository, Tag, parse_registry, qualify
 from shoal.settings import SettingsError, load
 
@@ -145,7 +146,7 @@ class Admission:
         if self._file is None:
             self._rules = Rules(settings)
             return
-        self._seen = _state(self._file)
+        self._seen = file_state(self._file)
         try:
             self._rules = Rules(load(RuleBook, self._file, {}))
         except SettingsError as error:
@@ -177,7 +178,7 @@ class Admission:
     def refresh(self) -> None:
         """Read the file again where it has changed. A file that cannot be used leaves the rules as they are."""
         assert self._file is not None
-        state = _state(self._file)
+        state = file_state(self._file)
         if state == self._seen:
             return
         self._seen = state
@@ -235,12 +236,3 @@ def _canonical(pattern: str) -> str:
     if registry == DOCKER_HUB and not _GLOB.search(rest):
         rest = qualify(registry, Repository(rest))
     return f"{registry}/{rest}"
-
-
-def _state(file: Path) -> tuple[int, int, int] | None:
-    """What changes when a file does."""
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns

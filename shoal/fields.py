@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,14 @@ def check_proxy_url(key: str, text: str) -> None:
     extra = url.query_string or url.fragment or url.path not in {"", "/"}
     if url.scheme != "http" or not url.host or extra:
         raise ValueError(f"`{key}` is no address of an HTTP proxy (allowed: http://[user:password@]host[:port])")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether who listens at this host, a name or an address, is reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def bare(kind: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import secrets
 from collections.abc import Callable
 from typing import Protocol
 
@@ -13,6 +14,8 @@ import tenacity
 
 from shoal.descriptor import Descriptor
 from shoal.digest import Digest
+from shoal.handshake import NONCE_SIZE, SEAL_SIZE, SUPERNODE, UNSEALED, Initiator, NotAMember, Session, Unsealed
+from shoal.membership import Membership
 from shoal.messages import InvalidMessage
 from shoal.reference import Location, Registry, Repository, Tag
 from supernode import protocol
@@ -47,8 +50,11 @@ class Listener(Protocol):
 class ControlClient:
     """The control connection to the supernode at `url` (`http://host:port`)."""
 
-    def __init__(self, url: str, *, wait: float = 2.0) -> None:
-        """`wait`: the longest time in seconds that a question waits for its answer."""
+    def __init__(self, url: str, *, wait: float = 2.0, membership: Membership | None = None) -> None:
+        """`wait`: the longest time in seconds that a question waits for its answer. Without a membership any supernode
+        is taken."""
+        self._membership = Membership() if membership is None else membership
+        self._session: Session | Unsealed = UNSEALED
         self._url = url.rstrip("/") + protocol.PATH
         self._wait = wait
         self._outgoing: asyncio.Queue[bytes] = asyncio.Queue()
@@ -69,6 +75,9 @@ class ControlClient:
                 try:
                     await self._connection(session, listener)
                     await asyncio.sleep(_PAUSE_SECONDS)
+                except NotAMember as error:
+                    log.warning("supernode.not_of_this_cluster", url=self._url, reason=str(error))
+                    await asyncio.sleep(_FAULT_SECONDS)
                 except Exception:  # a fault of ours: without this task the node would never reach the supernode again
                     log.exception("supernode.connection_failed", url=self._url)
                     await asyncio.sleep(_FAULT_SECONDS)
@@ -139,21 +148,43 @@ class ControlClient:
         self.send(protocol.Refresh(location.registry, location.repository))
 
     async def _connect(self, session: aiohttp.ClientSession, listener: Listener) -> aiohttp.ClientWebSocketResponse:
-        hello = protocol.from_peer.encode(listener.hello())
+        hello = listener.hello()
+        tls = self._membership.tls
         async with asyncio.timeout(_CONNECT_SECONDS):
             socket = await session.ws_connect(
                 self._url,
-                max_msg_size=protocol.MAX_MESSAGE_SIZE,
+                ssl=True if tls is None else tls.to_supernode,
+                max_msg_size=protocol.MAX_MESSAGE_SIZE + SEAL_SIZE,
                 compress=0,
                 heartbeat=_HEARTBEAT_SECONDS,
                 timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_SECONDS),
             )
             try:
-                await socket.send_bytes(hello)
+                self._session = await self._proved(socket, hello.peer)
+                await socket.send_bytes(self._session.seal(protocol.from_peer.encode(hello)))
             except BaseException:
                 await socket.close()
                 raise
             return socket
+
+    async def _proved(self, socket: aiohttp.ClientWebSocketResponse, peer: str) -> Session | Unsealed:
+        """The session with a supernode that knows the cluster's secret, as this node does; raises `NotAMember`."""
+        keys = self._membership.keys
+        if not keys:
+            return UNSEALED
+        handshake = Initiator(keys[0], "control", peer, SUPERNODE, secrets.token_bytes(NONCE_SIZE))
+        message: bytes | None = handshake.opening()
+        while message is not None:
+            await socket.send_bytes(message)
+            frame = await socket.receive()
+            if frame.type is not aiohttp.WSMsgType.BINARY:
+                raise NotAMember("the supernode ended the handshake")
+            try:
+                message = handshake.received(frame.data)
+            except NotAMember as error:
+                raise NotAMember(_refusal(frame.data) or str(error)) from None
+        assert handshake.session is not None
+        return handshake.session
 
     def _log_failure(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None
@@ -168,12 +199,11 @@ class ControlClient:
             finally:
                 writing.cancel()
 
-    @staticmethod
-    async def _write(socket: aiohttp.ClientWebSocketResponse, outgoing: asyncio.Queue[bytes]) -> None:
+    async def _write(self, socket: aiohttp.ClientWebSocketResponse, outgoing: asyncio.Queue[bytes]) -> None:
         try:
             while True:
                 data = await outgoing.get()
-                await socket.send_bytes(data)
+                await socket.send_bytes(self._session.seal(data))
         except (ConnectionError, aiohttp.ClientError) as error:
             log.warning("supernode.not_writable", error=repr(error))
             await socket.close()  # ends the reading too
@@ -183,7 +213,7 @@ class ControlClient:
             if frame.type is not aiohttp.WSMsgType.BINARY:
                 break
             try:
-                message = protocol.from_supernode.decode(frame.data)
+                message = protocol.from_supernode.decode(self._session.open(memoryview(frame.data)))
             except InvalidMessage as error:
                 log.warning("supernode.invalid_message", error=str(error))
                 break
@@ -221,3 +251,12 @@ class ControlClient:
                 listener.lost()
             except Exception:  # raised from here it could take the place of a cancellation
                 log.exception("supernode.listener_failed")
+
+
+def _refusal(data: bytes) -> str:
+    """Why a supernode ends the connection, where it says so in clear."""
+    try:
+        message = protocol.from_supernode.decode(data)
+    except InvalidMessage:
+        return ""
+    return f"the supernode says: {message.reason}" if isinstance(message, protocol.Refused) else ""

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import resource
+import secrets
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Self
 
@@ -13,9 +16,12 @@ import structlog
 from aiohttp import WSMsgType, web
 from prometheus_client import CollectorRegistry
 
+from shoal.handshake import NONCE_SIZE, SEAL_SIZE, SUPERNODE, UNSEALED, Responder, Session, Unsealed, is_opening
+from shoal.membership import Membership
 from shoal.messages import InvalidMessage
 from shoal.operations import operations_routes
 from supernode import protocol
+from supernode.door import Door, Place
 from supernode.handout import Contact
 from supernode.metrics import SupernodeMetrics
 from supernode.protocol import PeerId
@@ -26,12 +32,21 @@ log = structlog.get_logger()
 
 _TICK_SECONDS = 0.02
 _FAULT_SECONDS = 1.0
-_HELLO_SECONDS = 10.0
+_REQUEST_SECONDS, _HELLO_SECONDS = 10.0, 5.0
+"""Until the head of a request is here, and from then on until the peer has proved and said who it is."""
+_MAX_LINE, _MAX_HEADERS = 4 << 10, 64
+"""Bytes of a request's first line and of each header, and how many headers it may have."""
 _CLOSE_SECONDS = 1.0
 _TURN = 256
 """Messages of one peer that are taken before others have their turn: those that are here are read without waiting."""
+_MAX_HELLO_SIZE = 4 << 10
 _MAX_BACKLOG = 32 << 20
 """Bytes that may wait for one peer that does not read before its connection is closed."""
+
+_RESERVED = 64
+"""File descriptors for what is no connection."""
+MAX_PEERS_OF_ADDRESS = 1024
+"""Peers from one address where everybody is taken for a member."""
 
 _ENDS = frozenset((WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED))
 """Frames after which nothing more comes."""
@@ -43,10 +58,19 @@ class _Connection:
     As an async context manager it owns the task that sends.
     """
 
-    def __init__(self, socket: web.WebSocketResponse, transport: asyncio.Transport | None, peer: PeerId) -> None:
+    def __init__(
+        self,
+        socket: web.WebSocketResponse,
+        transport: asyncio.Transport | None,
+        peer: PeerId,
+        session: Session | Unsealed,
+        address: str,
+    ) -> None:
         self.socket = socket
+        self.address = address
         self._transport = transport
         self._peer = peer
+        self._session = session
         self._queue: asyncio.Queue[bytes] = asyncio.Queue()
         self._waiting = 0
 
@@ -63,6 +87,11 @@ class _Connection:
         self._queue.put_nowait(data)
         return self._waiting <= _MAX_BACKLOG
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the connection has ended, though that may not have been noticed where it is read."""
+        return self._transport is None or self._transport.is_closing()
+
     def abort(self) -> None:
         """End the connection without waiting for what was not sent."""
         if self._transport is not None:
@@ -73,7 +102,7 @@ class _Connection:
             while True:
                 data = await self._queue.get()
                 self._waiting -= len(data)
-                await self.socket.send_bytes(data)
+                await self.socket.send_bytes(self._session.seal(data))
         except ConnectionError:
             self.abort()
         except Exception:
@@ -84,10 +113,16 @@ class _Connection:
 class SupernodeServer:
     """The supernode as an async context manager; `port` is known inside."""
 
-    def __init__(self, settings: SupernodeSettings, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, settings: SupernodeSettings, registry: CollectorRegistry, membership: Membership | None = None
+    ) -> None:
+        """Without a membership everybody is a member."""
         self._settings = settings
+        self._membership = Membership() if membership is None else membership
         self._metrics = SupernodeMetrics(registry)
         self._connections: dict[PeerId, _Connection] = {}
+        self._addresses: Counter[str] = Counter()
+        """How many peers are connected from each address."""
         self._tracker = Tracker(
             random.Random(),
             origin_slots=settings.origin_slots,
@@ -101,7 +136,15 @@ class SupernodeServer:
         app = web.Application()
         app.add_routes([web.get(protocol.PATH, self._serve)])
         app.add_routes(operations_routes(registry, {}))
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            shutdown_timeout=1.0,
+            keepalive_timeout=_REQUEST_SECONDS,
+            max_line_size=_MAX_LINE,
+            max_field_size=_MAX_LINE,
+            max_headers=_MAX_HEADERS,
+        )
         self._stack = contextlib.AsyncExitStack()
         self.port = settings.port
 
@@ -109,10 +152,13 @@ class SupernodeServer:
         await self._runner.setup()
         self._stack.push_async_callback(self._runner.cleanup)
         self._stack.push_async_callback(self._hang_up)
-        site = web.TCPSite(self._runner, self._settings.host, self._settings.port)
-        await site.start()
-        self._stack.push_async_callback(site.stop)  # before the peers are hung up on: they call again at once
-        self.port = self._runner.addresses[0][1]
+        assert self._runner.server is not None
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._door = Door(self._runner.server, self._settings.host, self._settings.port, self._membership, descriptors)
+        # closed before the peers are hung up on: they call again at once
+        await self._stack.enter_async_context(self._door)
+        self.port = self._door.port
+        self._max_peers = descriptors - descriptors // 4 - _RESERVED
         ticking = asyncio.create_task(self._tick())
         self._stack.push_async_callback(_cancelled, ticking)
         log.info("supernode.started", host=self._settings.host, port=self.port)
@@ -137,47 +183,86 @@ class SupernodeServer:
                 await asyncio.sleep(_FAULT_SECONDS)
 
     async def _serve(self, request: web.Request) -> web.WebSocketResponse:
+        transport = request.transport
+        if self._membership.tls is not None and (transport is None or not transport.get_extra_info("peercert")):
+            raise web.HTTPForbidden(text="a certificate of the cluster is needed here")
         socket = web.WebSocketResponse(
             timeout=_CLOSE_SECONDS,
-            max_msg_size=protocol.MAX_MESSAGE_SIZE,
+            max_msg_size=protocol.MAX_MESSAGE_SIZE + SEAL_SIZE,
             compress=False,
             heartbeat=4 * self._settings.announce_interval,
         )
         await socket.prepare(request)
         peer: PeerId | None = None
+        session: Session | Unsealed = UNSEALED
         try:
-            hello = await asyncio.wait_for(self._hello(socket), _HELLO_SECONDS)
+            async with asyncio.timeout(_HELLO_SECONDS):
+                session = await self._proved(socket)
+                hello = await self._hello(socket, session)
             peer = protocol.parse_peer_id(hello.peer)
-            await self._registered(request, socket, peer, hello)
+            if session.other not in ("", peer):
+                raise InvalidMessage("not the peer that has proved its membership")
+            await self._registered(request, socket, session, peer, hello)
         except InvalidMessage as error:
-            await self._refuse(socket, peer, str(error))
+            await self._refuse(socket, session, peer, str(error))
         except TimeoutError:
-            await self._refuse(socket, peer, "no hello in time")
+            await self._refuse(socket, session, peer, "no hello in time")
         except Exception:  # a fault of ours ends the connection that it came with, and no other one
             log.exception("peer.failed", peer=peer)
-            await self._refuse(socket, peer, "a fault of the supernode")
+            await self._refuse(socket, session, peer, "a fault of the supernode")
         return socket
 
+    async def _proved(self, socket: web.WebSocketResponse) -> Session | Unsealed:
+        """The session of a peer that has proved that it knows the cluster's secret; raises `NotAMember`."""
+        keys = self._membership.keys
+        if not keys:
+            return UNSEALED
+        handshake = Responder(keys, "control", SUPERNODE, secrets.token_bytes(NONCE_SIZE))
+        while handshake.session is None:
+            await socket.send_bytes(handshake.received(await _binary(socket)))
+        return handshake.session
+
     async def _registered(
-        self, request: web.Request, socket: web.WebSocketResponse, peer: PeerId, hello: protocol.Hello
+        self,
+        request: web.Request,
+        socket: web.WebSocketResponse,
+        session: Session | Unsealed,
+        peer: PeerId,
+        hello: protocol.Hello,
     ) -> None:
+        address = request.remote or ""
         older = self._connections.get(peer)
+        self._check_place(peer, address, older)
         if older is not None:
             older.abort()
-        async with _Connection(socket, request.transport, peer) as connection:
+        self._door.known(_place(request))
+        async with _Connection(socket, request.transport, peer, session, address) as connection:
             self._connections[peer] = connection
+            self._addresses[address] += 1
             try:
                 self._join(request, peer, hello)
                 connection.send(
                     protocol.from_supernode.encode(protocol.Welcome(protocol.VERSION, self._settings.announce_interval))
                 )
-                await self._read(socket, peer)
+                await self._read(socket, session, peer)
             finally:
+                self._addresses -= Counter((address,))
                 if self._connections.get(peer) is connection:
                     del self._connections[peer]
                     self._tracker.leave(peer, time.monotonic())
                     self._flush()
                     log.info("peer.left", peer=peer)
+
+    def _check_place(self, peer: PeerId, address: str, older: _Connection | None) -> None:
+        """Raises `InvalidMessage` where a peer is one too many, or takes the place of another one."""
+        if older is None and len(self._connections) >= self._max_peers:
+            raise InvalidMessage("this supernode has as many peers as it may have")
+        if not self._membership.is_open:
+            return
+        if older is not None and older.address != address and not older.is_over:
+            raise InvalidMessage(f"the peer {peer} is connected from another address")
+        if older is None and self._addresses[address] >= MAX_PEERS_OF_ADDRESS:
+            raise InvalidMessage("too many peers from one address")
 
     def _join(self, request: web.Request, peer: PeerId, hello: protocol.Hello) -> None:
         host = hello.host or request.remote or ""
@@ -185,18 +270,18 @@ class SupernodeServer:
         self._tracker.join(peer, contact, time.monotonic(), returning=hello.returning, confirms=hello.confirms)
         log.info("peer.joined", peer=peer, host=host, port=hello.port, zone=hello.zone)
 
-    async def _hello(self, socket: web.WebSocketResponse) -> protocol.Hello:
-        frame = await socket.receive()
-        if frame.type is not WSMsgType.BINARY:
-            raise InvalidMessage("the first frame is not a hello")
-        hello = protocol.from_peer.decode(frame.data)
+    async def _hello(self, socket: web.WebSocketResponse, session: Session | Unsealed) -> protocol.Hello:
+        data = await _binary(socket)
+        if session is UNSEALED and is_opening(data):
+            raise InvalidMessage("this supernode has no cluster secret, and the peer wants a proof of one")
+        hello = protocol.from_peer.decode(session.open(memoryview(data)))
         if not isinstance(hello, protocol.Hello):
             raise InvalidMessage("the first message is not a hello")
         if hello.version != protocol.VERSION:
             raise InvalidMessage(f"version {hello.version} is not spoken here (allowed: {protocol.VERSION})")
         return hello
 
-    async def _read(self, socket: web.WebSocketResponse, peer: PeerId) -> None:
+    async def _read(self, socket: web.WebSocketResponse, session: Session | Unsealed, peer: PeerId) -> None:
         taken, turn = self._metrics.taken, 0
         while True:
             kind, data, _ = await socket.receive()
@@ -204,7 +289,7 @@ class SupernodeServer:
                 if kind in _ENDS:
                     return
                 raise InvalidMessage("a frame that is not binary")
-            message = protocol.from_peer.decode(data)
+            message = protocol.from_peer.decode(session.open(memoryview(data)))
             taken[type(message)] += 1
             self._tracker.receive(peer, message, time.monotonic())
             if self._tracker.has_outgoing:
@@ -236,12 +321,31 @@ class SupernodeServer:
                 self._metrics.dropped.labels("not reading").inc()
                 connection.abort()
 
-    async def _refuse(self, socket: web.WebSocketResponse, peer: PeerId | None, reason: str) -> None:
+    async def _refuse(
+        self, socket: web.WebSocketResponse, session: Session | Unsealed, peer: PeerId | None, reason: str
+    ) -> None:
         log.warning("peer.refused", peer=peer, reason=reason)
         self._metrics.dropped.labels("refused").inc()
         with contextlib.suppress(ConnectionError):
-            await socket.send_bytes(protocol.from_supernode.encode(protocol.Refused(reason[:500])))
+            await socket.send_bytes(session.seal(protocol.from_supernode.encode(protocol.Refused(reason[:500]))))
             await socket.close()
+
+
+async def _binary(socket: web.WebSocketResponse) -> bytes:
+    """The next message of somebody who has not said who it is; raises `InvalidMessage`."""
+    frame = await socket.receive()
+    if frame.type is not WSMsgType.BINARY:
+        raise InvalidMessage("the first frames are not a hello")
+    if len(frame.data) > _MAX_HELLO_SIZE:
+        raise InvalidMessage(f"a first message of {len(frame.data)} bytes")
+    data: bytes = frame.data
+    return data
+
+
+def _place(request: web.Request) -> Place:
+    """Where a connection comes from."""
+    found = None if request.transport is None else request.transport.get_extra_info("peername")
+    return (found[0], found[1]) if found else ("", 0)
 
 
 def _subnet(host: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import click
 import msgspec
 import uvloop
+from prometheus_client import CollectorRegistry
 from rich.console import Console
 
 import shoal.cli.daemon
@@ -34,7 +35,9 @@ from shoal.cli.options import (
 from shoal.cli.orders import refresh, rm, status
 from shoal.cli.progress import PullBars
 from shoal.cli.pull import pull_into_store
+from shoal.cluster import Exposed
 from shoal.descriptor import Platform
+from shoal.membership import Membership, MembershipUnusable
 from shoal.operations import process_metrics
 from shoal.reference import InvalidReference, Reference
 from shoal.units import format_size
@@ -63,8 +66,8 @@ def main(context: click.Context) -> None:
 @click.pass_obj
 def supernode(invocation: Invocation) -> None:
     """Run the supernode, which leads the swarm."""
-    settings = invocation.configuration().supernode
-    _run(lambda: SupernodeServer(settings, process_metrics()))
+    configuration = invocation.configuration()
+    _run(lambda: _supernode(configuration, process_metrics()))
 
 
 @main.command()
@@ -77,7 +80,7 @@ def supernode(invocation: Invocation) -> None:
 def peer(invocation: Invocation) -> None:
     """Run one node's daemon: the peer and the proxy that its clients use as a mirror."""
     configuration = invocation.configuration()
-    _run(lambda: Node(configuration.peer, configuration.proxy, process_metrics()))
+    _run(lambda: Node(configuration.peer, configuration.proxy, configuration.cluster, process_metrics()))
 
 
 @main.command()
@@ -123,10 +126,21 @@ for command in (config, status, refresh, rm):
 async def _everything(configuration: Configuration) -> AsyncIterator[None]:
     """A supernode and one node that is its peer."""
     metrics = process_metrics()
-    async with SupernodeServer(configuration.supernode, metrics) as server:
-        own = msgspec.structs.replace(configuration.peer, supernode=f"http://127.0.0.1:{server.port}")
-        async with Node(own, configuration.proxy, metrics):
+    async with _supernode(configuration, metrics) as server:
+        scheme = "https" if configuration.cluster.uses_tls else "http"
+        own = msgspec.structs.replace(configuration.peer, supernode=f"{scheme}://127.0.0.1:{server.port}")
+        async with Node(own, configuration.proxy, configuration.cluster, metrics):
             yield
+
+
+@contextlib.asynccontextmanager
+async def _supernode(configuration: Configuration, metrics: CollectorRegistry) -> AsyncIterator[SupernodeServer]:
+    configuration.cluster.check_host("supernode.host", configuration.supernode.host)
+    async with (
+        Membership(configuration.cluster) as membership,
+        SupernodeServer(configuration.supernode, metrics, membership) as server,
+    ):
+        yield server
 
 
 def _run(open_daemon: Callable[[], contextlib.AbstractAsyncContextManager[object]]) -> None:
@@ -145,7 +159,7 @@ def _failures() -> Iterator[None]:
         yield
     except (OSError, StoreError, PullFailed, AuthorityUnusable) as error:
         raise click.ClickException(str(error)) from None
-    except (CredentialsUnreadable, RulesUnusable) as error:
+    except (CredentialsUnreadable, Exposed, MembershipUnusable, RulesUnusable) as error:
         raise BadConfiguration(str(error)) from None
 
 

@@ -25,6 +25,8 @@ from proxy.server import ProxyServer
 from proxy.settings import ProxySettings
 from proxy.upstream import UpstreamClient
 from proxy.witness import Witness
+from shoal.cluster import ClusterSettings
+from shoal.membership import Membership
 from shoal.operations import OperationsServer
 from shoal.operator import OperatorToken
 from supernode.client import ControlClient
@@ -33,8 +35,12 @@ from supernode.client import ControlClient
 class Node:
     """A peer and its proxy as an async context manager; leaving it lets running transfers end, and saves the rest."""
 
-    def __init__(self, peer: PeerSettings, proxy: ProxySettings, metrics: CollectorRegistry) -> None:
-        """Raises `CredentialsUnreadable`."""
+    def __init__(
+        self, peer: PeerSettings, proxy: ProxySettings, cluster: ClusterSettings, metrics: CollectorRegistry
+    ) -> None:
+        """Raises `CredentialsUnreadable`, `Exposed` and `MembershipUnusable`."""
+        cluster.check_host("peer.host", peer.host)
+        self._membership = Membership(cluster)
         self._settings = peer
         self._store = Store(peer.store, peer.cache)
         self._content = (
@@ -45,12 +51,18 @@ class Node:
         budget = Budget.of(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         proxy_metrics = ProxyMetrics(metrics)
         self._catalogue = Catalogue(peer.store / CATALOGUE)
-        control = ControlClient(peer.supernode, wait=peer.origin_wait) if peer.supernode else None
+        control = (
+            ControlClient(peer.supernode, wait=peer.origin_wait, membership=self._membership)
+            if peer.supernode
+            else None
+        )
         board = LimitBoard(proxy_metrics, None if control is None else control.quiet)
         self._upstreams = UpstreamClient(proxy, board, connections=budget.origin_connections)
         if control is not None:
             control.quietened = self._upstreams.quieten
-        self.engine = Engine(peer, self._store, self._upstreams, control, metrics, budget, self._content)
+        self.engine = Engine(
+            peer, self._store, self._upstreams, control, metrics, budget, self._content, self._membership
+        )
         self.proxy = ProxyServer(
             proxy,
             self.engine,
@@ -87,6 +99,7 @@ class Node:
             if self._content is not None:
                 await asyncio.to_thread(self._content.open)
                 stack.callback(self._content.close)
+            await stack.enter_async_context(self._membership)
             await stack.enter_async_context(self._catalogue)
             await stack.enter_async_context(self._upstreams)
             await stack.enter_async_context(self.engine)

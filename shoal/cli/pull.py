@@ -27,7 +27,7 @@ _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 async def pull_into_store(
     configuration: Configuration, reference: Reference, platform: Platform, progress: Progress
 ) -> PulledImage:
-    """Pull an image; raises `PullFailed`, `StoreError`, `CredentialsUnreadable` and `OSError`."""
+    """Pull an image; raises `PullFailed`, `StoreError`, `OSError` and what `Node` does."""
     registry = reference.registry
     upstream = configuration.proxy.upstream(registry)
     if upstream is None and not configuration.proxy.any_upstream:
@@ -64,7 +64,7 @@ async def _short_lived(configuration: Configuration) -> AsyncIterator[Node]:
         configuration.peer, port=0, shutdown_grace=0.0, operations=OperationsSettings(host="127.0.0.1", port=0)
     )
     proxy = msgspec.structs.replace(configuration.proxy, host="127.0.0.1", port=0, shutdown_timeout=0.0)
-    async with Node(peer, proxy, process_metrics()) as node:
+    async with Node(peer, proxy, configuration.cluster, process_metrics()) as node:
         yield node
 
 

@@ -181,7 +181,7 @@ async def test_a_closed_connection_is_freed_at_once(known: bool, no_gc: None) ->
     other = Connection(ours, heard)
     released: list[bool] = []
     connection.send_piece(span(1, -1, released.append, wait=60.0))  # a timer refers to the connection
-    other.send_raw(struct.pack(">I", wire.MAX_MESSAGE_SIZE) + bytes(500_000))
+    other.send_encoded(struct.pack(">I", wire.MAX_MESSAGE_SIZE) + bytes(500_000))
     await asyncio.sleep(0.05)
     connection.close("over")
     reference = weakref.ref(connection)
@@ -266,12 +266,12 @@ async def test_what_waits_for_a_neighbour_that_does_not_read_is_bounded() -> Non
     connection = Connection(ours, heard)
     try:
         for _ in range(8):
-            connection.send_raw(megabyte)
+            connection.send_encoded(megabyte)
         read = 0
         while read < 1 << 20:  # then the first one is gone, and the others are in one buffer on their way to the socket
             read += len(await asyncio.wait_for(loop.sock_recv(theirs, 1 << 16), 5))
         for _ in range(6):
-            connection.send_raw(megabyte)
+            connection.send_encoded(megabyte)
         assert connection.closed
         assert heard.reasons.get_nowait() == "it does not read"
     finally:

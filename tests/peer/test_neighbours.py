@@ -19,6 +19,7 @@ from peer import wire
 from peer.connection import Span
 from peer.neighbours import MAX_SHUNNED, Neighbours, Shunned
 from shoal.digest import Digest
+from shoal.membership import Membership
 from shoal.messages import InvalidMessage
 from supernode.protocol import PeerId
 
@@ -101,7 +102,7 @@ class Stranger:
 @asynccontextmanager
 async def running(peer: PeerId = ME, **limits: int) -> AsyncIterator[tuple[Neighbours, Engine]]:
     engine = Engine()
-    async with Neighbours(peer, "127.0.0.1", 0, engine, **limits) as neighbours:
+    async with Neighbours(peer, "127.0.0.1", 0, engine, Membership(), **limits) as neighbours:
         yield neighbours, engine
 
 
@@ -399,13 +400,45 @@ async def test_strangers_are_bounded_in_all_and_for_each_address() -> None:
     async with running(strangers=3, strangers_of_address=2) as (mine, _), AsyncExitStack() as stack:
         sources = ["127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.2", "127.0.0.3"]
         others = [await stack.enter_async_context(stranger(mine, source)) for source in sources]
-        assert await others[2].is_closed(), "the third of one address"
-        assert await others[4].is_closed(), "the fourth of all"
-        for number, peer in [(0, OTHER), (3, THIRD)]:
+        assert await others[0].is_closed(), "the oldest of an address with three"
+        assert await others[1].is_closed(), "of four in all, the oldest of the address with most"
+        for number, peer in [(2, OTHER), (3, THIRD)]:
             others[number].send(wire.Hello(wire.VERSION, peer))
             assert isinstance(await others[number].message(), wire.Hello)
         async with neighbour(mine, FIRST):
             assert len(mine.all) == 3
+
+
+async def test_a_thousand_strangers_keep_no_neighbour_out() -> None:
+    async with running(connections=8) as (mine, _), AsyncExitStack() as stack:
+        for _ in range(1060):
+            crowd = stack.enter_context(socket.socket())
+            crowd.setblocking(False)
+            crowd.connect_ex(("127.0.0.1", mine.port))
+            await asyncio.sleep(0)
+        async with neighbour(mine, OTHER):
+            assert list(mine.all) == [OTHER]
+        assert len(mine._strangers) <= module.MAX_STRANGERS_OF_ADDRESS
+
+
+async def test_made_up_peers_of_one_address_leave_places_for_others() -> None:
+    async with running(connections=8) as (mine, _), AsyncExitStack() as stack:
+        for number in range(2):
+            await stack.enter_async_context(neighbour(mine, PeerId(f"{number:032x}")))
+        third = await stack.enter_async_context(stranger(mine))
+        third.send(wire.Hello(wire.VERSION, OTHER))
+        assert await third.is_closed()
+        other = await stack.enter_async_context(stranger(mine, "127.0.0.2"))
+        other.send(wire.Hello(wire.VERSION, OTHER))
+        assert await other.message() == wire.Hello(wire.VERSION, ME)
+
+
+async def test_nobody_takes_a_neighbours_place_from_another_address() -> None:
+    async with running() as (mine, _), neighbour(mine, FIRST), stranger(mine, "127.0.0.2") as other:
+        before = mine.all[FIRST]
+        other.send(wire.Hello(wire.VERSION, FIRST))
+        assert await other.is_closed()
+        assert mine.all[FIRST] is before
 
 
 async def test_many_that_greet_at_once_are_all_let_in() -> None:
@@ -421,6 +454,7 @@ async def test_many_that_greet_at_once_are_all_let_in() -> None:
 
 async def test_connections_are_bounded() -> None:
     async with running(connections=1) as (mine, engine), neighbour(mine), stranger(mine) as second:
+        second.send(wire.Hello(wire.VERSION, THIRD))
         assert await second.is_closed()
         mine.dial(THIRD, "127.0.0.1", mine.port)
         await engine.until(("arrived", OTHER), ("unreachable", THIRD))
@@ -488,7 +522,7 @@ async def test_connections_with_an_unfinished_message_leave_no_memory_behind(gre
                     pass
             await asyncio.sleep(0.1)
             most = tracemalloc.get_traced_memory()[0]
-        await until(lambda: not mine._count)
+        await until(lambda: not mine._strangers and not mine._peers)
         await asyncio.sleep(0.05)
         return most
 

@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from shoal.descriptor import BlobKind, Descriptor
 from shoal.digest import Digest
+from shoal.handshake import SEAL_SIZE
 from shoal.messages import BlobRef
 from shoal.reference import Location, Tag
 from supernode import protocol
@@ -104,7 +105,7 @@ async def test_an_oversized_message_ends_the_connection(
         await socket.send_bytes(hello())
         assert isinstance(await receive(socket), protocol.Welcome)
         with contextlib.suppress(ConnectionError):  # it may be gone before all is sent
-            await socket.send_bytes(bytes(protocol.MAX_MESSAGE_SIZE + 1))
+            await socket.send_bytes(bytes(protocol.MAX_MESSAGE_SIZE + SEAL_SIZE + 1))
         frame = await socket.receive(timeout=5)
         assert frame.type in {aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR}
 

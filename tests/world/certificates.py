@@ -12,6 +12,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from shoal.cluster import ClusterSettings
+
 _VALID = datetime.timedelta(days=2)
 
 
@@ -41,6 +43,13 @@ class Authority:
     def file(self) -> Path:
         """Its own certificate (PEM)."""
         return self._own.certificate_file
+
+    def members(self, name: str) -> ClusterSettings:
+        """Of a node that knows the members of its cluster by certificates of this authority."""
+        made = self.issue(name)
+        return ClusterSettings(
+            cert_file=str(made.certificate_file), key_file=str(made.key_file), ca_file=str(self.file)
+        )
 
     def issue(self, name: str) -> Certificate:
         """A certificate for a host: a DNS name or an address."""

@@ -103,6 +103,7 @@ class Supernode:
     """A `shoal supernode`."""
 
     folder: Path
+    settings: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -110,6 +111,7 @@ class Supernode:
 
     def start(self, stack: ExitStack) -> Daemon:
         """Start it, and wait until it serves."""
-        daemon = stack.enter_context(shoal("supernode", self.folder / "log", {"SHOAL_SUPERNODE__PORT": str(self.port)}))
+        settings = {"SHOAL_SUPERNODE__PORT": str(self.port), **self.settings}
+        daemon = stack.enter_context(shoal("supernode", self.folder / "log", settings))
         daemon.wait_for(self.port)
         return daemon

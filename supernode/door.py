@@ -1,0 +1,121 @@
+"""The supernode's port: who may wait there before having said who it is, and TLS where the cluster has certificates."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Self
+
+import structlog
+from aiohttp import web
+
+from shoal.membership import Membership
+from shoal.strangers import Strangers
+
+log = structlog.get_logger()
+
+MAX_STRANGERS, MAX_STRANGERS_OF_ADDRESS = 4096, 1024
+"""Connections that have not said who they are; all peers come back at once to a supernode that was started again."""
+
+_STRANGERS_SHARE = 4
+"""The part of all file descriptors that strangers may take, and of strangers those of one address."""
+_BACKLOG = 1024
+_TLS_SECONDS = 5.0
+_LISTEN_REST_SECONDS = 0.5
+"""After an error of the listening socket, such as no file descriptor being left."""
+_USER_TIMEOUT_MS = 20_000
+
+Place = tuple[str, int]
+"""Address and port from which a connection comes."""
+
+
+def strangers_for(descriptors: int) -> Strangers[Place]:
+    """Places for strangers in a process that may have so many file descriptors."""
+    places = min(descriptors // _STRANGERS_SHARE, MAX_STRANGERS)
+    return Strangers(places, min(max(places // _STRANGERS_SHARE, 1), MAX_STRANGERS_OF_ADDRESS))
+
+
+class Door:
+    """Accepts connections for an HTTP server, as an async context manager; `port` is known inside."""
+
+    def __init__(self, server: web.Server, host: str, port: int, membership: Membership, descriptors: int) -> None:
+        self._server = server
+        self._host = host
+        self.port = port
+        self._membership = membership
+        self._strangers = strangers_for(descriptors)
+        self._tasks: dict[Place, asyncio.Task[None]] = {}
+        """Connections that are being made."""
+        self._transports: dict[Place, asyncio.Transport] = {}
+        """Those of strangers that stand."""
+
+    async def __aenter__(self) -> Self:
+        """Raises `OSError`."""
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        self._listener = socket.create_server((self._host, self.port), family=family, backlog=_BACKLOG)
+        self._listener.setblocking(False)
+        self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
+        self.port = self._listener.getsockname()[1]
+        self._listening = asyncio.create_task(self._listen())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """No connection is accepted any more; those that stand are the HTTP server's."""
+        tasks = [self._listening, *self._tasks.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._listener.close()
+
+    def known(self, place: Place) -> None:
+        """Who comes from there has said who it is, and counts as a stranger no more."""
+        self._strangers.leave(place)
+        self._transports.pop(place, None)
+
+    async def _listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                sock, address = await loop.sock_accept(self._listener)
+                self._accepted(sock, (address[0], address[1]))
+            except Exception:
+                log.exception("listener.failed")
+                await asyncio.sleep(_LISTEN_REST_SECONDS)
+
+    def _accepted(self, sock: socket.socket, place: Place) -> None:
+        for gone in [gone for gone, transport in self._transports.items() if transport.is_closing()]:
+            self.known(gone)
+        self.known(place)
+        leaving = self._strangers.enter(place, place[0])
+        if leaving is not None:
+            self._drop(leaving)
+        task = asyncio.create_task(self._let_in(sock, place))
+        self._tasks[place] = task
+        task.add_done_callback(lambda _: self._tasks.pop(place, None))
+
+    def _drop(self, place: Place) -> None:
+        log.debug("stranger.dropped", address=place[0], reason="too many")
+        if place in self._tasks:
+            self._tasks[place].cancel()
+        transport = self._transports.pop(place, None)
+        if transport is not None:
+            transport.abort()
+
+    async def _let_in(self, sock: socket.socket, place: Place) -> None:
+        contexts = self._membership.tls
+        tls = None if contexts is None else contexts.of_supernode
+        try:
+            transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
+                self._server, sock, ssl=tls, ssl_handshake_timeout=None if tls is None else _TLS_SECONDS
+            )
+        except OSError as error:
+            log.info("stranger.dropped", address=place[0], reason=str(error) or repr(error))
+            sock.close()
+            self._strangers.leave(place)
+        except BaseException:
+            sock.close()
+            self._strangers.leave(place)
+            raise
+        else:
+            if place in self._strangers:
+                self._transports[place] = transport
