@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BENCH ?= all
 
-.PHONY: demo test compatibility lint format lock bench bench-report clean
+.PHONY: demo test faults compatibility lint format lock bench bench-report clean
 
 # JSON=1 prints the outcome as one JSON object
 demo: $(VENV)/.installed
@@ -12,6 +12,12 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest $(ARGS)
+
+# Faults in the middle of pulls; needs root for links that are cut and disks that are full. SEED=number and FAULT=name
+# replay, RUNS=number is of each fault, JSON=1 ends with one JSON object
+faults: $(VENV)/.installed
+	$(BIN)/python -m tests.faults $(if $(JSON),--json) $(if $(SEED),--seed $(SEED)) $(if $(FAULT),--fault $(FAULT)) \
+		$(if $(RUNS),--runs $(RUNS))
 
 # All clients and origins; builds those that Debian lacks by Go, and writes docs/compatibility.md
 compatibility: $(VENV)/.installed

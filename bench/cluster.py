@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from bench.daemons import MEMBERS, REGISTRY, Daemon, parse_metrics
-from bench.netns import Host, Network, NotPossible, socket_in, visit
+from bench.netns import Host, Network, NotPossible, visit
 from bench.origin import PROGRAM, distribution_config, logged_traffic
 
 REGISTRY_PORT, SUPERNODE_PORT, PEER_PORT, PROXY_PORT, OPERATIONS_PORT = 5000, 5090, 5081, 5080, 5082
@@ -28,15 +28,6 @@ class HostDaemon(Daemon):
     def __init__(self, host: Host, command: Sequence[str], output: Path) -> None:
         super().__init__(command, output, host=host)
         self.host = host
-
-    def wait_for(self, port: int) -> None:
-        """Wait until it listens on its host's loopback; raises `DidNotStart`."""
-
-        def listens() -> bool:
-            with socket_in(self.host) as probe:
-                return probe.connect_ex(("127.0.0.1", port)) == 0
-
-        self.wait_until(listens)
 
 
 class Cluster:

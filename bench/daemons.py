@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.processes import DidNotStart, Program
+from bench.netns import Host
+from bench.processes import DidNotStart, Program, connect_from
 
 REGISTRY = "origin.test:5000"
 """What the origin is called in references; configurations say where it listens."""
@@ -22,14 +22,15 @@ MEMBERS = {"SHOAL_CLUSTER__SECRET": "of one measurement alone"}
 """By what the daemons of a measurement know each other: what people are told to set is what is measured."""
 
 _START_SECONDS = 60.0
+_ANSWER_SECONDS = 5.0
 
 
 class Daemon(Program):
     """A program that is waited for by what it does."""
 
     def wait_for(self, port: int) -> None:
-        """Wait until it listens on loopback; raises `DidNotStart`."""
-        self.wait_until(lambda: _connects(port))
+        """Wait until it listens on loopback of its host; raises `DidNotStart`."""
+        self.wait_until(lambda: _connects(port, self._host))
 
     def wait_until(self, is_there: Callable[[], bool], every: float = 0.05) -> None:
         """Wait until it is there, looking each `every` seconds; raises `DidNotStart`."""
@@ -46,9 +47,17 @@ class Daemon(Program):
         self.process.wait()
 
 
-def shoal(command: str, log: Path, settings: Mapping[str, str], prefix: Sequence[str] = ()) -> Daemon:
-    """A daemon of Shoal's own, configured by environment variables; `prefix` is a command that becomes it."""
-    return Daemon([*prefix, sys.executable, "-m", "shoal.cli", command], log, settings)
+def shoal(
+    command: str,
+    log: Path,
+    settings: Mapping[str, str],
+    prefix: Sequence[str] = (),
+    host: Host | None = None,
+    python: str = sys.executable,
+) -> Daemon:
+    """A daemon of Shoal's own, configured by environment variables; `prefix` is a command that becomes it, `host` where
+    it runs if not on this machine's own network, `python` the interpreter that has the version which is meant."""
+    return Daemon([*prefix, python, "-m", "shoal.cli", command], log, settings, host)
 
 
 def free_ports(count: int) -> list[int]:
@@ -62,13 +71,24 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def metrics(port: int) -> dict[str, float]:
-    """What a daemon's operations endpoint on loopback counts now, by name and labels."""
+def metrics(port: int, host: Host | None = None) -> dict[str, float]:
+    """What a daemon's operations endpoint on loopback of `host` counts now, by name and labels."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-            return parse_metrics(answer.read().decode())
-    except (urllib.error.URLError, OSError) as error:
+        status, text = ask(port, "/metrics", host)
+    except (http.client.HTTPException, OSError) as error:
         raise DidNotStart(f"no metrics on port {port}: {error}") from None
+    return parse_metrics(text) if status == 200 else {}
+
+
+def ask(port: int, path: str, host: Host | None = None) -> tuple[int, str]:
+    """Status and body of a daemon's answer on loopback of `host`; raises `OSError` and `HTTPException`."""
+    with closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
+        connection.sock = connect_from(host)()
+        connection.sock.settimeout(_ANSWER_SECONDS)
+        connection.sock.connect(("127.0.0.1", port))
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
 
 
 def parse_metrics(text: str) -> dict[str, float]:
@@ -77,8 +97,8 @@ def parse_metrics(text: str) -> dict[str, float]:
     return {name: float(value) for name, value in lines}
 
 
-def _connects(port: int) -> bool:
-    with socket.socket() as probe:
+def _connects(port: int, host: Host | None) -> bool:
+    with connect_from(host)() as probe:
         probe.settimeout(1.0)
         return probe.connect_ex(("127.0.0.1", port)) == 0
 

@@ -361,7 +361,7 @@ class Engine:
             self.metrics.pieces.labels("corrupt").inc()
             log.warning("piece.corrupt", peer=source, digest=key.digest, piece=piece)
             assert not isinstance(source, int)
-            self.machine.corrupt(key, piece, source)
+            self.machine.corrupt(key, piece, source, time.monotonic())
         elif self.machine.landed(key, piece, digest, source, time.monotonic()):
             if not isinstance(source, int):
                 self.metrics.pieces.labels("verified").inc()

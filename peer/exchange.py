@@ -64,6 +64,14 @@ class Exchange:
                 held |= theirs
         return (pieces.missing & held & sought.book.checkable) | pieces.landing | pieces.leased
 
+    def denied(self, sought: Sought, now: float) -> PieceSet:
+        """Pieces that neighbours have claimed which do not keep what they claim."""
+        denied = sought.broken
+        for peer, theirs in sought.book.holders.items():
+            if self.requests.is_left_alone(peer, now):
+                denied |= theirs
+        return denied
+
     def coming(self, sought: Sought, now: float) -> PieceSet:
         """Pieces that neighbours are fetching by themselves."""
         return sought.coming_elsewhere(now, _COMING_SECONDS)
@@ -165,7 +173,7 @@ class Exchange:
             sought.coming.pop(peer, None)
             for piece in sought.pieces.asked_of(peer):
                 sought.pieces.unask(piece, peer)
-        self.requests.drop(peer)
+        self.requests.drop(peer, now)
         self.uploading.gone(peer)
         self.unreachable(peer, now)
         self.count_sources()
@@ -191,6 +199,7 @@ class Exchange:
         if sought is None or peer not in (askers := sought.pieces.askers(piece.piece)):
             return False
         if piece.length != sought.layout.length(piece.piece):
+            self.requests.broke_claim(peer, now, knowingly=True)
             raise InvalidMessage(f"piece {piece.piece} of {piece.length} bytes")
         self.requests.began(peer, askers[peer], now)
         return True
@@ -226,7 +235,7 @@ class Exchange:
             case wire.Absent():
                 sought = self._unask(peer, message)
                 if sought is not None:
-                    sought.book.held(peer, sought.book.holders.get(peer, 0) & ~(1 << message.piece))
+                    self._absent(sought, peer, message.piece, now)
                 self.due()
             case wire.Cancel():
                 self.uploading.cancelled(Upload(peer, key_of(message), message.piece))
@@ -242,13 +251,22 @@ class Exchange:
             case _:
                 raise InvalidMessage(f"an unexpected {type(message).__name__}")
 
-    def suspect(self, sought: Sought, piece: int, peer: PeerId) -> None:
+    def _absent(self, sought: Sought, peer: PeerId, piece: int, now: float) -> None:
+        claimed = sought.book.holders.get(peer, 0)
+        if claimed >> piece & 1:
+            sought.book.held(peer, claimed & ~(1 << piece))
+            sought.broken |= 1 << piece
+            self.requests.broke_claim(peer, now)
+
+    def suspect(self, sought: Sought, piece: int, peer: PeerId, now: float) -> None:
         """A neighbour's piece does not match the table: it is not asked for this piece again.
 
         Who is right is not known before the whole blob is verified.
         """
         sought.suspects.setdefault(peer, {})[piece] = sought.table.get(piece, b"")
         sought.book.held(peer, sought.book.holders.get(peer, 0) & ~sought.suspected(peer))
+        sought.broken |= 1 << piece
+        self.requests.broke_claim(peer, now)
         self.due()
 
     # --- time -----------------------------------------------------------------------------------------------------

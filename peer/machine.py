@@ -250,15 +250,17 @@ class Machine:
             sought.own |= 1 << piece
             sought.hearsay &= ~(1 << piece)
             self.sourcing.landed(source, piece, digest)
+        else:
+            self.exchange.requests.kept_claim(source)
         self.exchange.gained(sought, piece, now, own=isinstance(source, int))
         return True
 
-    def corrupt(self, key: BlobKey, piece: int, peer: PeerId) -> None:
+    def corrupt(self, key: BlobKey, piece: int, peer: PeerId, now: float) -> None:
         """A neighbour's piece does not match its digest."""
         sought = self.sought.get(key)
         if sought is not None:
             sought.pieces.reject(piece)
-            self.exchange.suspect(sought, piece, peer)
+            self.exchange.suspect(sought, piece, peer, now)
 
     def unwritable(self, key: BlobKey, piece: int, source: PeerId | StreamId, error: Exception) -> None:
         """The store does not take a piece."""

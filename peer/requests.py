@@ -34,6 +34,9 @@ _REST_SECONDS = 0.3
 """How long a neighbour that said busy is left alone, where it does not call earlier."""
 _SILENT_REST, _MAX_SILENT_REST = 10.0, 160.0
 """Seconds for which a neighbour that is silent is left alone, at first and at most."""
+_MOST_BROKEN = 3
+"""Pieces in a row that a neighbour claimed and did not have, or that were not what they were to be, before it is left
+alone: one may be an honest one's, whose blob is being removed or whose word stands against a liar's."""
 _DOUBT_SECONDS = 3.0
 """A neighbour that was asked for so long without giving a piece is no source to count on."""
 
@@ -52,6 +55,8 @@ class _Account:
     silent_until: float = 0.0
     silences: int = 0
     """Times that it was silent since it gave something last."""
+    broken: int = 0
+    """Claims that turned out to be empty, or wrong, since it gave a piece that was right."""
 
 
 class Requests:
@@ -117,6 +122,11 @@ class Requests:
         busy = account.busy_since is not None and account.rests_until - account.busy_since > _DOUBT_SECONDS
         return busy or account.silent_until > now
 
+    def is_left_alone(self, peer: PeerId, now: float) -> bool:
+        """Whether a neighbour has been silent, or has broken claims, and is not asked for a while."""
+        account = self._accounts.get(peer)
+        return account is not None and account.silent_until > now
+
     # --- the transitions of `peer.piecemap` -----------------------------------------------------------------------
 
     def sent(self, peer: PeerId, now: float) -> None:
@@ -164,18 +174,41 @@ class Requests:
 
     def ready(self, peer: PeerId) -> None:
         """A neighbour calls: it has room."""
-        self._account(peer).rests_until = 0.0
+        account = self._account(peer)
+        if account.broken < _MOST_BROKEN:
+            account.rests_until = 0.0
 
     def leave_alone(self, peer: PeerId, now: float) -> None:
         """Do not ask a neighbour that is silent for a while, which grows with each time that it is."""
         account = self._account(peer)
-        seconds = min(_SILENT_REST * 2**account.silences, _MAX_SILENT_REST)
         account.silences += 1
+        self._rest(account, account.silences, now)
+
+    def broke_claim(self, peer: PeerId, now: float, *, knowingly: bool = False) -> None:
+        """A piece that a neighbour has claimed it does not have, or not as it is to be; `knowingly`: as no honest peer
+        fails."""
+        account = self._account(peer)
+        account.broken = max(account.broken + 1, _MOST_BROKEN if knowingly else 0)
+        if account.broken >= _MOST_BROKEN:
+            self._rest(account, account.broken - _MOST_BROKEN + 1, now)
+
+    def kept_claim(self, peer: PeerId) -> None:
+        """A neighbour's piece is right."""
+        account = self._accounts.get(peer)
+        if account is not None:
+            account.broken = 0
+
+    @staticmethod
+    def _rest(account: _Account, times: int, now: float) -> None:
+        seconds = min(_SILENT_REST * 2 ** min(times - 1, 10), _MAX_SILENT_REST)
         account.rests_until = account.silent_until = now + seconds
 
-    def drop(self, peer: PeerId) -> None:
-        """A neighbour is gone, and nothing is asked of it any more."""
-        self._accounts.pop(peer, None)
+    def drop(self, peer: PeerId, now: float) -> None:
+        """A neighbour is gone, and nothing is asked of it any more. Who broke claims is left alone when it returns too;
+        who was silent may have been stopped."""
+        account = self._accounts.get(peer)
+        if account is not None and (account.broken < _MOST_BROKEN or account.silent_until <= now):
+            del self._accounts[peer]
 
     def stuck(self, now: float) -> list[PeerId]:
         """Neighbours with requests outstanding of which no byte has come for too long."""

@@ -80,6 +80,8 @@ class Sought:
     """The pieces that come to neighbours from an origin without a lease, and when they told it."""
     suspects: dict[PeerId, dict[int, bytes]] = field(default_factory=dict)
     """The digests that neighbours' pieces were to have and had not; who is right the whole blob shows."""
+    broken: PieceSet = 0
+    """Pieces that a neighbour claimed and did not have, or not as they were to be."""
     waits: dict[int, float] = field(default_factory=dict)
     """Since when each reader waits that does."""
     unanswered: dict[int, float] = field(default_factory=dict)

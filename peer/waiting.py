@@ -20,8 +20,8 @@ _HOPEFUL_SECONDS = 0.5
 """So much later where a neighbour has the piece and gives what it is asked for."""
 _STARVED_AGAIN_SECONDS = 1.0
 _CLAIMED_SECONDS, _DECEIVED_SECONDS = 3.0, 10.0
-"""For which a reader has waited when a neighbour is taken to claim what it does not give; for so long then leases are
-asked for over all that such neighbours claim, without waiting for each piece."""
+"""For which a reader has waited when a neighbour is taken to claim what it does not give, where that is not known of it
+already; for so long then leases are asked for over all that such neighbours claim, without waiting for each piece."""
 _MOVES_SECONDS = 1.5
 """A blob or a stream that brought something in this time moves."""
 _ANSWER_SECONDS = 4.4
@@ -92,7 +92,8 @@ class Waiting:
         if not sought.waits and now >= sought.deceived_until:
             return
         unobtainable = sought.book.unleased & ~self._exchange.obtainable(sought, now)
-        starved = unobtainable & sought.book.available if now < sought.deceived_until else 0
+        claimed = sought.book.available | self._exchange.denied(sought, now)
+        starved = unobtainable & claimed if now < sought.deceived_until else 0
         for reader, since in list(sought.waits.items()):
             starved |= self._look_after_reader(sought, sought.book.readers[reader], unobtainable, now - since, now)
         self._starve(sought, starved, now)
@@ -106,7 +107,8 @@ class Waiting:
             return 0
         if self._sourcing.is_moving(sought, piece, now, _MOVES_SECONDS):
             return 0
-        if waited > _CLAIMED_SECONDS and unobtainable & sought.book.available:
+        denied = unobtainable & self._exchange.denied(sought, now)
+        if denied >> piece & 1 or (waited > _CLAIMED_SECONDS and unobtainable & sought.book.available):
             sought.deceived_until = now + _DECEIVED_SECONDS
         if waited > self._rescue_patience + (0 if unobtainable >> piece & 1 else _HOPEFUL_SECONDS):
             self._rescue_patience = _RESCUE_SECONDS + _RESCUE_SPREAD * self._rng.random()

@@ -254,7 +254,7 @@ def test_a_piece_that_does_not_match_shuns_nobody_before_the_whole_is_verified()
     world.table()
     (_, piece), *_ = world.requests()
     world.machine.exchange.piece(A, wire.Piece(*KEY, piece, LAYOUT.length(piece)), bytearray(), world.now)
-    world.machine.corrupt(KEY, piece, A)
+    world.machine.corrupt(KEY, piece, A, world.now)
     assert world.look(HangUp) == []
     assert (A, piece) not in world.requests()
 
@@ -270,7 +270,7 @@ def test_when_the_whole_is_verified_only_who_sent_wrong_pieces_is_shunned(told_r
         world.hear(protocol.TableNews(*KEY, to_bitfield(ALL, LAYOUT.count), b"\xff" * LAYOUT.count * PIECE_DIGEST_SIZE))
     (_, piece), *_ = world.requests()
     world.machine.exchange.piece(A, wire.Piece(*KEY, piece, LAYOUT.length(piece)), bytearray(), world.now)
-    world.machine.corrupt(KEY, piece, A)
+    world.machine.corrupt(KEY, piece, A, world.now)
     world.machine.gone(A, world.now)
     world.grant(1, 0, LAYOUT.count)
     (fetch,) = world.look(Fetch)

@@ -62,7 +62,7 @@ class Pieces(RuleBasedStateMachine):
         for piece in asked:
             self.map.unask(piece, peer)
             self.forget(piece, peer)
-        self.requests.drop(peer)
+        self.requests.drop(peer, 0.0)
 
     @rule(stream=streams, first=pieces, count=st.integers(1, 4))
     def lease(self, stream: StreamId, first: int, count: int) -> None:

@@ -93,5 +93,39 @@ def test_who_is_silent_again_and_again_is_left_alone_for_longer_until_it_gives_s
 def test_of_a_neighbour_that_is_gone_nothing_stays() -> None:
     requests = Requests()
     requests.leave_alone(A, 0.0)
-    requests.drop(A)
+    requests.drop(A, 0.0)
     assert requests.takers([A], 0.0) == [A]
+
+
+def test_who_breaks_claims_again_and_again_is_left_alone_for_longer_each_time() -> None:
+    requests = Requests()
+    requests.broke_claim(A, 0.0)
+    requests.broke_claim(A, 0.0)
+    assert requests.takers([A], 0.0) == [A], "an honest one may have lost two pieces"
+    requests.broke_claim(A, 0.0)
+    assert requests.takers([A], 9.0) == []
+    assert requests.is_doubtful(A, 9.0)
+    requests.broke_claim(A, 20.0)
+    assert requests.takers([A], 39.0) == []
+    assert requests.takers([A], 41.0) == [A]
+
+
+def test_one_right_piece_makes_up_for_broken_claims() -> None:
+    requests = Requests()
+    for _ in range(4):
+        requests.broke_claim(A, 0.0)
+        requests.broke_claim(A, 0.0)
+        requests.kept_claim(A)
+    assert requests.takers([A], 0.0) == [A]
+
+
+def test_who_broke_claims_does_not_win_by_coming_back_or_calling() -> None:
+    requests = Requests()
+    requests.broke_claim(A, 0.0, knowingly=True)
+    requests.leave_alone(B, 0.0)
+    for peer in (A, B):
+        requests.drop(peer, 1.0)
+        requests.ready(peer)
+    assert requests.takers([A, B], 2.0) == [B]
+    requests.drop(A, 11.0)
+    assert not requests.is_doubtful(A, 0.0), "nothing is remembered of it"

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import sys
 import time
-import urllib.request
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.daemons import Daemon, free_ports, metrics, shoal
+from bench.daemons import Daemon, ask, free_ports, metrics, shoal
+from bench.netns import Host
 
 _DEADLINE = 20.0
+_LOOPBACK = "127.0.0.1"
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
@@ -35,6 +38,13 @@ class Node:
     settings: dict[str, str] = field(default_factory=dict)
     descriptors: int = 0
     """The most file descriptors that it may have; 0: as many as the test."""
+    host: Host | None = None
+    """Where it runs; None: on loopback."""
+    supernode_address: str = _LOOPBACK
+    python: str = sys.executable
+    """The interpreter that has the version of Shoal which is meant."""
+    prefix: tuple[str, ...] = ()
+    """A command that becomes it."""
     peer_port: int = 0
     proxy_port: int = 0
     operations_port: int = 0
@@ -64,9 +74,12 @@ class Node:
             "SHOAL_PROXY__SHUTDOWN_TIMEOUT": "1s",
         }
         if self.supernode:
-            settings["SHOAL_PEER__SUPERNODE"] = f"http://127.0.0.1:{self.supernode}"
-        prefix = ["prlimit", f"--nofile={self.descriptors}:{self.descriptors}"] if self.descriptors else []
-        return shoal("peer", self.folder / "log", settings | self.settings, prefix)
+            settings["SHOAL_PEER__SUPERNODE"] = f"http://{self.supernode_address}:{self.supernode}"
+        if self.host is not None:
+            settings["SHOAL_PEER__HOST"] = self.host.address
+        limit = ["prlimit", f"--nofile={self.descriptors}:{self.descriptors}"] if self.descriptors else []
+        prefix = [*self.prefix, *limit]
+        return shoal("peer", self.folder / "log", settings | self.settings, prefix, self.host, self.python)
 
     def start(self, stack: ExitStack) -> Daemon:
         """Start it, and wait until it serves and has reached its supernode."""
@@ -78,7 +91,7 @@ class Node:
 
     def counted(self, name: str) -> float:
         """One of its metrics."""
-        return metrics(self.operations_port).get(name, 0.0)
+        return metrics(self.operations_port, self.host).get(name, 0.0)
 
     def received(self, source: str) -> float:
         """Bytes that came from `source`: origin or peer."""
@@ -88,9 +101,8 @@ class Node:
     def is_ready(self) -> bool:
         """What `/readyz` says."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.operations_port}/readyz", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except OSError:
+            return ask(self.operations_port, "/readyz", self.host)[0] == 200
+        except (OSError, http.client.HTTPException):
             return False
 
     def stored(self) -> set[str]:
@@ -104,14 +116,34 @@ class Supernode:
 
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
+    host: Host | None = None
+    """Where it runs; None: on loopback."""
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.port,) = free_ports(1)
 
+    @property
+    def address(self) -> str:
+        return self.host.address if self.host else _LOOPBACK
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text(errors="replace")
+
     def start(self, stack: ExitStack) -> Daemon:
         """Start it, and wait until it serves."""
-        settings = {"SHOAL_SUPERNODE__PORT": str(self.port), **self.settings}
-        daemon = stack.enter_context(shoal("supernode", self.folder / "log", settings))
+        daemon = stack.enter_context(self.daemon())
         daemon.wait_for(self.port)
         return daemon
+
+    def daemon(self) -> Daemon:
+        """The process, to be entered."""
+        settings = {"SHOAL_SUPERNODE__PORT": str(self.port)}
+        if self.host is not None:
+            settings["SHOAL_SUPERNODE__HOST"] = "0.0.0.0"
+        return shoal("supernode", self.folder / "log", settings | self.settings, host=self.host)
+
+    def counted(self, name: str) -> float:
+        """One of its metrics."""
+        return metrics(self.port, self.host).get(name, 0.0)

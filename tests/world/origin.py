@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from collections import Counter
 from contextlib import AsyncExitStack, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from aiohttp import web
 
-from bench.daemons import free_ports
 from bench.images import CONFIG_TYPE, LAYER_TYPE
+from bench.netns import Host
+from bench.processes import connect_from
 from shoal.descriptor import OCI_MANIFEST
 from shoal.digest import Digest
 from tests.world.ranges import parse_range
@@ -20,6 +22,9 @@ from tests.world.threads import serve
 
 REPOSITORY = "library/made"
 _CHUNK = 64 << 10
+_TRICKLE_SECONDS = 0.25
+"""Between two chunks of an answer that is slow."""
+_LASTING = {"rate", "total_rate", "contents", "tags", "requests", "ranges", "sent", "wants_tokens"}
 
 
 @dataclass
@@ -46,6 +51,19 @@ class ScriptedOrigin:
     """Answers every request."""
     hangs: bool = False
     """It takes requests and never answers."""
+    delay: float = 0.0
+    """Seconds before it answers a GET of a blob."""
+    refusals: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    """Status and headers of the next answers for blobs."""
+    ignores_ranges: bool = False
+    circles: bool = False
+    """It redirects each request for a blob to where that is redirected back."""
+    closes_every: int = 0
+    """Each answer for a blob ends behind so many bytes, with its connection; 0: none."""
+    wants_tokens: bool = False
+    """Whether a blob is given only to who shows the token of the moment, which anybody gets; see `expire`."""
+    stale_status: int = 401
+    """What a token that has expired is answered with."""
     contents: dict[str, bytes] = field(default_factory=dict)
     tags: dict[tuple[str, str], str] = field(default_factory=dict)
     """By repository and tag."""
@@ -56,6 +74,8 @@ class ScriptedOrigin:
     sent: Counter[str] = field(default_factory=Counter)
     """Bytes of bodies by digest."""
     _free_at: float = 0.0
+    _generation: int = 0
+    """Of tokens."""
 
     def push(self, *layers: bytes, repository: str = REPOSITORY, sizes: dict[int, int] | None = None) -> str:
         """Make an image of these layers, tagged `latest`; returns its manifest's digest.
@@ -83,20 +103,58 @@ class ScriptedOrigin:
         self.contents[digest] = content
         return digest
 
-    def start(self, stack: ExitStack) -> str:
-        """Serve from a thread until `stack` ends; returns the address."""
-        (port,) = free_ports(1)
+    def expire(self) -> None:
+        """The token of the moment is good no more, nor is what is being sent for it."""
+        self._generation += 1
+
+    def behave(self) -> None:
+        """Do nothing odd from now on; rates, tokens and content stay. What is stuck stays so."""
+        for field_ in fields(self):
+            if field_.name not in _LASTING and not field_.name.startswith("_"):
+                default = field_.default_factory() if callable(field_.default_factory) else field_.default
+                setattr(self, field_.name, default)
+
+    def start(self, stack: ExitStack, host: Host | None = None) -> str:
+        """Serve from a thread until `stack` ends, on `host` or on loopback; returns the address."""
+        listener = connect_from(host)()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host.address if host else "127.0.0.1", 0))
+        address, port = listener.getsockname()
 
         async def start(inner: AsyncExitStack) -> None:
             app = web.Application()
             app.router.add_get("/v2/{repository:.+}/{kind:manifests|blobs}/{reference}", self._answer)
+            app.router.add_get("/token", self._token)
+            app.router.add_get("/circle/{place:.*}", self._turn_in_circle)
             runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
             await runner.setup()
             inner.push_async_callback(runner.cleanup)
-            await web.TCPSite(runner, "127.0.0.1", port).start()
+            await web.SockSite(runner, listener).start()
 
         serve(start, stack)
-        return f"http://127.0.0.1:{port}"
+        return f"http://{address}:{port}"
+
+    async def _token(self, _: web.Request) -> web.Response:
+        return web.json_response({"token": f"token-{self._generation}", "expires_in": 300})
+
+    async def _turn_in_circle(self, request: web.Request) -> web.Response:
+        place = "there" if request.match_info["place"] == "here" else "here"
+        return web.Response(status=307, headers={"Location": f"/circle/{place}"})
+
+    def _refusal(self, request: web.Request) -> web.Response | None:
+        """In place of a blob."""
+        if self.wants_tokens:
+            shown = request.headers.get("Authorization", "")
+            if shown != f"Bearer token-{self._generation}":
+                status = self.stale_status if shown else 401
+                realm = f'Bearer realm="http://{request.host}/token",service="scripted"'
+                return web.Response(status=status, headers={"WWW-Authenticate": realm} if status == 401 else {})
+        if self.circles:
+            return web.Response(status=307, headers={"Location": "/circle/here"})
+        if self.refusals:
+            status, headers = self.refusals.pop(0)
+            return web.Response(status=status, headers=headers)
+        return web.Response(status=self.status) if self.status else None
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         reference = request.match_info["reference"]
@@ -108,12 +166,16 @@ class ScriptedOrigin:
         digest = self.tags.get((request.match_info["repository"], reference), reference)
         content = self.contents.get(digest)
         self.requests[f"{request.method} {reference}"] += 1
+        manifest = request.match_info["kind"] == "manifests"
+        refusal = None if manifest else self._refusal(request)
+        if refusal is not None:
+            return refusal
         if content is None:
             raise web.HTTPNotFound
-        manifest = request.match_info["kind"] == "manifests"
-        if self.status and not manifest:
-            return web.Response(status=self.status)
-        part = parse_range(request.headers.get("Range"), len(content))
+        if self.delay and not manifest and request.method != "HEAD":
+            await asyncio.sleep(self.delay)
+        generation = self._generation
+        part = None if self.ignores_ranges else parse_range(request.headers.get("Range"), len(content))
         self.ranges += part is not None
         start, end = (part.start, part.end) if part is not None else (0, len(content))
         headers = {
@@ -139,12 +201,17 @@ class ScriptedOrigin:
         if self.lies and not manifest:
             length, content = self.lies.pop(0)
             stop = min(end, start + length)
+        if self.closes_every and not manifest:
+            stop = min(stop, start + self.closes_every)
         stop = stop if silent_from is None else min(stop, silent_from)
         stalled = self.stalls.pop(0) if self.stalls and not manifest and request.method != "HEAD" else None
         stop = stop if stalled is None else min(stop, start + stalled)
         try:
-            for offset in range(start, stop, _CHUNK):
-                chunk = content[offset : min(offset + _CHUNK, stop)]
+            size = int(min(_CHUNK, max(self.rate * _TRICKLE_SECONDS, 1))) if self.rate else _CHUNK
+            for offset in range(start, stop, size):
+                if self.wants_tokens and generation != self._generation and not manifest:
+                    break
+                chunk = content[offset : min(offset + size, stop)]
                 await response.write(chunk)
                 self.sent[digest] += len(chunk)
                 if self.rate:
@@ -155,7 +222,7 @@ class ScriptedOrigin:
             return response
         if stop < end and (silent_from is not None or stalled is not None):
             await self._say_nothing()
-        if stop < end and request.transport is not None:
+        if (stop < end or generation != self._generation) and request.transport is not None:
             request.transport.close()
         return response
 

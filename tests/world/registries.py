@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from bench.daemons import Daemon, free_ports
+from bench.netns import Host
 from bench.origin import PROGRAM, distribution_config, logged_traffic
 from tests.world.tokens import TokenServer
 
@@ -33,6 +34,8 @@ class Registry:
     tokens: TokenServer | None = None
     """Whose tokens it asks for."""
     program: str = PROGRAM
+    host: Host | None = None
+    """Where it runs; None: on loopback."""
     port: int = 0
     _started: Daemon | None = field(default=None, repr=False)
 
@@ -46,7 +49,17 @@ class Registry:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self._address}:{self.port}"
+
+    @property
+    def _address(self) -> str:
+        return self.host.address if self.host else "127.0.0.1"
+
+    @property
+    def daemon(self) -> Daemon:
+        """The process that was started last."""
+        assert self._started is not None
+        return self._started
 
     @property
     def log(self) -> Path:
@@ -56,8 +69,8 @@ class Registry:
         """Serve until `stack` ends."""
         config = self.folder / "config.json"
         config.write_text(json.dumps(self._config()))
-        self._started = stack.enter_context(Daemon([self.program, "serve", str(config)], self.log))
-        self._started.wait_for(self.port)
+        self._started = stack.enter_context(Daemon([self.program, "serve", str(config)], self.log, host=self.host))
+        self._started.listening(self.port)
         return self
 
     def requests(self) -> int:
@@ -69,9 +82,10 @@ class Registry:
         return logged_traffic(self.log)[1]
 
     def _config(self) -> dict[str, object]:
-        config = distribution_config(self.root, f"127.0.0.1:{self.port}")
+        config = distribution_config(self.root, f"{self._address}:{self.port}")
         # its answers name it by path alone, so that a front may stand before it
-        config["http"] = {"addr": f"127.0.0.1:{self.port}", "relativeurls": True, "secret": "of all that share it"}
+        address = f"{self._address}:{self.port}"
+        config["http"] = {"addr": address, "relativeurls": True, "secret": "of all that share it"}
         if self.htpasswd:
             passwords = self.folder / "htpasswd"
             passwords.write_text(_HTPASSWD)
