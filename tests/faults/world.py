@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, Self
 
-from bench.daemons import Daemon
+from bench.daemons import MEMBERS, Daemon
 from bench.images import write_image
 from bench.netns import Host, Network
 from tests.faults.clients import Image
@@ -48,6 +48,8 @@ class Shape:
     """Options of a tmpfs for each node's store; empty: a folder."""
     settings: tuple[tuple[str, str], ...] = ()
     """Of all nodes."""
+    is_closed: bool = False
+    """Whether its members prove that they know a secret. On a network they do in any case."""
     supernode_settings: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -155,9 +157,8 @@ class World:
                 self.storage, url = registry.root, registry.url
             else:
                 url = self.scripted.start(stack)
-            self.supernode = Supernode(
-                self.folder / "supernode", host=supernode_host, settings=dict(self.shape.supernode_settings)
-            )
+            settings = self._members() | dict(self.shape.supernode_settings)
+            self.supernode = Supernode(self.folder / "supernode", settings, supernode_host)
             self.tracker = Member("the supernode", self.supernode)
             if self.shape.has_supernode:
                 self.tracker.start()
@@ -175,6 +176,9 @@ class World:
         """All of Shoal's own."""
         return [*([self.tracker] if self.shape.has_supernode else []), *self.members]
 
+    def _members(self) -> dict[str, str]:
+        return MEMBERS if self.shape.is_closed or self.shape.is_network else {}
+
     def logs(self) -> list[Path]:
         """Of Shoal's own."""
         folders = [node.folder for node in self.nodes] + ([self.supernode.folder] if self.shape.has_supernode else [])
@@ -186,7 +190,7 @@ class World:
             folder,
             {UPSTREAM: url},
             self.supernode.port if self.shape.has_supernode else 0,
-            settings=dict(self.shape.settings),
+            settings=self._members() | dict(self.shape.settings),
             descriptors=self.shape.descriptors,
             host=host,
             supernode_address=self.supernode.address,
