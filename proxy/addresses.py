@@ -13,10 +13,9 @@ from typing import Any
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-_RESOLVE_SECONDS = 5.0
-_LOCAL_NAME = "localhost"
-"""This machine, with all names below it (RFC 6761)."""
+from shoal.fields import is_loopback
 
+_RESOLVE_SECONDS = 5.0
 _IPv4, _IPv6 = ipaddress.IPv4Address, ipaddress.IPv6Address
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
@@ -109,16 +108,6 @@ def may_be_public(host: str) -> bool:
         return False
     host = host.strip("[]")
     return not _is_address(host) or is_public(host)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine as far as its text tells."""
-    host = host.strip("[]").rstrip(".").lower()
-    if not _is_address(host):
-        return host == _LOCAL_NAME or host.endswith(f".{_LOCAL_NAME}")
-    address = ipaddress.ip_address(host.partition("%")[0])
-    inner = address.ipv4_mapped if isinstance(address, _IPv6) else None
-    return (inner or address).is_loopback
 
 
 def _is_address(text: str) -> bool:

@@ -16,8 +16,8 @@ import msgspec
 import structlog
 from aiohttp import hdrs, web
 
-from proxy.addresses import is_loopback
 from proxy.audit import Audit
+from shoal.fields import is_loopback
 from shoal.operator import OperatorToken, TokenUnusable
 from shoal.reference import InvalidReference
 
@@ -67,6 +67,9 @@ class Changes:
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidReference) as error:
                     status = web.HTTPBadRequest.status_code
                     return web.json_response({"error": str(error)}, status=status)
+                except web.HTTPException as error:  # a body that is too large
+                    status = error.status
+                    raise
                 said |= outcome
                 status = web.HTTPOk.status_code
                 return web.json_response(outcome)

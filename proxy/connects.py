@@ -17,8 +17,10 @@ from proxy.audit import Audit
 from proxy.destinations import Authority, Destinations, Elsewhere, InvalidAuthority, Opened, Refused, TunnelSettings
 from proxy.doorway import BadConnect, Doorway, Threshold, parse_connect
 from proxy.errors import AuthorityUnusable
+from proxy.heads import MAX_FIELD_SIZE, MAX_HEADERS
 from proxy.metrics import ProxyMetrics
 from proxy.tunnel import Tunnel
+from shoal.guests import Guest
 
 if TYPE_CHECKING:
     from proxy.certificates import CertificateAuthority
@@ -32,9 +34,6 @@ _REACH_SECONDS = 15.0
 
 _KEEPALIVE_SECONDS = 75.0
 _HTTPS_PORT = 443
-_MAX_FIELD_SIZE = 64 << 10
-"""Bytes of one header, as the mirror takes them (`proxy.server`)."""
-
 _MAX_SHOWN = 300
 
 Handler = Callable[[web.Request, Opened | None], Awaitable[web.StreamResponse]]
@@ -68,6 +67,8 @@ class Connects:
         self._servers: dict[Opened, web.Server] = {}
         self._doorways: set[Doorway] = set()
         self._tasks: dict[Doorway, asyncio.Task[None]] = {}
+        self._silent = 0
+        """Connections in their TLS handshake, or behind it without a byte."""
         self._ending = False
 
     async def __aenter__(self) -> Self:
@@ -86,16 +87,16 @@ class Connects:
 
     @property
     def held(self) -> int:
-        """Connections that are held here, beside those that the mirror's HTTP server has."""
-        return len(self._doorways) + self._inside
+        """Connections inside TLS, which are no guests of the port any more."""
+        return self._silent + self._inside
 
     @property
     def _inside(self) -> int:
         return sum(len(server.connections) for server in self._servers.values())
 
-    def doorway(self, http: Callable[[], asyncio.BaseProtocol]) -> Doorway:
+    def doorway(self, http: Callable[[], asyncio.BaseProtocol], guest: Guest) -> Doorway:
         """A protocol for a new connection, which goes on to `http` where it is no CONNECT request."""
-        doorway = Doorway(http, self._connected, self._left, _KEEPALIVE_SECONDS)
+        doorway = Doorway(guest, http, self._connected, self._left, _KEEPALIVE_SECONDS)
         self._doorways.add(doorway)
         return doorway
 
@@ -194,8 +195,7 @@ class Connects:
         """Carry bytes until the end; returns how many the client was sent."""
         early = doorway.early
         doorway.establish()
-        doorway.transport.set_protocol(tunnel.client)
-        tunnel.client.connection_made(doorway.transport)
+        doorway.guest.become(tunnel.client)
         if early:
             tunnel.client.data_received(early)
         doorway.transport.resume_reading()
@@ -211,8 +211,10 @@ class Connects:
         if doorway.early:
             raise BadConnect("bytes came before the answer to CONNECT")
         context = self._authority.context(opened.authority.host)
-        threshold = Threshold(self._server(opened), partial(self._unused, opened, doorway.peer))
+        threshold = Threshold(partial(self._used, opened), partial(self._unused, opened, doorway.peer))
         doorway.establish()
+        doorway.guest.depart()
+        self._silent += 1
         try:
             inner = await asyncio.get_running_loop().start_tls(
                 doorway.transport,
@@ -223,14 +225,26 @@ class Connects:
                 ssl_shutdown_timeout=_GOODBYE_SECONDS,
             )
         except OSError as error:  # `SSLError` is one
+            self._silent -= 1
             doorway.transport.abort()
             self._untrusted(opened, doorway.peer, error)
             return
+        except BaseException:
+            self._silent -= 1
+            raise
         if inner is not None:
             threshold.begin(inner, _KEEPALIVE_SECONDS)
+        else:
+            self._silent -= 1
+
+    def _used(self, opened: Opened) -> asyncio.BaseProtocol:
+        """The HTTP server's protocol for a connection that has sent a byte."""
+        self._silent -= 1
+        return self._server(opened)()
 
     def _unused(self, opened: Opened, peer: str, error: Exception | None) -> None:
         """A client has gone without a request; with TLS 1.3 some say only then that they do not trust the authority."""
+        self._silent -= 1
         if isinstance(error, ssl.SSLError):
             self._untrusted(opened, peer, error)
 
@@ -257,7 +271,8 @@ class Connects:
                 handler_cancellation=True,
                 access_log=None,
                 auto_decompress=False,
-                max_field_size=_MAX_FIELD_SIZE,
+                max_field_size=MAX_FIELD_SIZE,
+                max_headers=MAX_HEADERS,
                 keepalive_timeout=_KEEPALIVE_SECONDS,
             )
             self._servers[opened] = server

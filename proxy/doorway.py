@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import cast
 
 from proxy.errors import ErrorAnswer
+from shoal.guests import Guest
 
 MAX_HEAD = 16 << 10
 """Bytes of a CONNECT request."""
@@ -44,13 +45,17 @@ class Doorway(asyncio.Protocol):
 
     def __init__(
         self,
+        guest: Guest,
         http: Callable[[], asyncio.BaseProtocol],
         connect: Callable[[Doorway], None],
         left: Callable[[Doorway], None],
         patience: float,
     ) -> None:
-        """`left` is called when the connection has gone on to the HTTP server or ended; `patience`: seconds until then
-        or until a CONNECT request is whole."""
+        """`guest`: the connection. `left` is called when it has gone on to the HTTP server or ended.
+
+        `patience`: seconds until then or until a CONNECT request is whole.
+        """
+        self.guest = guest
         self._http = http
         self._connect = connect
         self._left = left
@@ -103,8 +108,7 @@ class Doorway(asyncio.Protocol):
         self._end()
         received = bytes(self._received)
         self._received.clear()
-        self.transport.set_protocol(protocol)
-        protocol.connection_made(self.transport)
+        self.guest.become(protocol)
         if received:
             cast("asyncio.Protocol", protocol).data_received(received)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import ClassVar
 
 import msgspec
@@ -144,6 +145,16 @@ class ErrorAnswer:
     def body(self) -> bytes:
         """The API's JSON."""
         return msgspec.json.encode(_Body([_Entry(self.code, self.message, dict(self.detail))]))
+
+    @property
+    def plain(self) -> bytes:
+        """The whole response, behind which the connection ends."""
+        body = self.body
+        head = (
+            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        return head.encode() + body
 
 
 def answer_to(error: Exception, missing: str, detail: Mapping[str, str]) -> ErrorAnswer:

@@ -51,7 +51,8 @@ class ListingFrontend:
         link = next_page(listing.links, request.rel_url)
         if link is not None:
             headers[hdrs.LINK] = link
-        await call.send(web.Response(body=listing.body, headers=headers))
+        headers[hdrs.CONTENT_LENGTH] = str(len(listing.body))
+        await call.send(web.StreamResponse(headers=headers), content=listing.body)
 
     async def _listing(
         self, target: TagsTarget | ReferrersTarget | CatalogTarget, query: str, identity: Identity

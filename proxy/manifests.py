@@ -63,7 +63,8 @@ class ManifestFrontend:
         if selection.length < len(content):  # registries give the whole to who asks for all of it by a range
             status, content = selection.status, selection.body(content)
             headers.update(selection.headers)
-        if await call.send(web.Response(status=status, body=content, headers=headers)):
+        headers[hdrs.CONTENT_LENGTH] = str(len(content))
+        if await call.send(web.StreamResponse(status=status, headers=headers), content=content):
             call.count(source, len(content))
 
     async def _resolve(self, target: ManifestTarget, identity: Identity, accept: str) -> Resolution:

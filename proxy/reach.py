@@ -12,8 +12,9 @@ from collections.abc import Container, Sequence
 
 from yarl import URL
 
-from proxy.addresses import NotPermitted, is_loopback, is_own, may_be_public
+from proxy.addresses import NotPermitted, is_own, may_be_public
 from proxy.destinations import Authority, InvalidAuthority
+from shoal.fields import is_loopback
 
 _PORTS = {"http": 80, "https": 443}
 

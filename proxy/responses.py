@@ -16,6 +16,7 @@ from peer.origin import OriginError
 from proxy.admission import Verdict
 from proxy.client import ClientLeft, ClientSink
 from proxy.destinations import Opened
+from proxy.memory import LONG, AnswerMemory
 from proxy.metrics import ProxyMetrics
 from proxy.naming import Target
 from proxy.parts import Selection
@@ -35,6 +36,9 @@ class Call:
 
     request: web.Request
     metrics: ProxyMetrics
+    memory: AnswerMemory
+    """For long answers that are sent from memory."""
+
     inside: Opened | None = None
     """The host that the request is meant for, where it came in forward-proxy mode; it says which registry is meant."""
 
@@ -56,9 +60,16 @@ class Call:
         self.transport = self.request.transport
 
     async def send(
-        self, response: web.StreamResponse, blob: Blob | None = None, selection: Selection | None = None
+        self,
+        response: web.StreamResponse,
+        blob: Blob | None = None,
+        selection: Selection | None = None,
+        *,
+        content: bytes = b"",
     ) -> bool:
-        """Send a response: its own body, or `selection` of a blob, which is ready there. True where all of it went.
+        """Send a response: its own body, or `selection` of a blob, which is ready there, or `content`.
+
+        True where all of it went. A body of its own is a short one.
 
         Raises no `Exception`: an error cuts the connection, so that the client sees an incomplete body. Who catches
         anything else, a cancellation, calls `abort`.
@@ -67,7 +78,12 @@ class Call:
             raise RuntimeError("a request is answered once")
         self.response = response
         try:
-            await self._send(response, blob, selection)
+            if len(content) < LONG:
+                await self._send(response, blob, selection, content)
+            else:
+                with self.memory.holding(self.abort) as take:
+                    take(len(content))
+                    await self._send(response, blob, selection, content)
         except Exception as error:
             self.cut(error)
             return False
@@ -93,7 +109,9 @@ class Call:
         self.sent += size
         self.metrics.sent_bytes.labels(source).inc(size)
 
-    async def _send(self, response: web.StreamResponse, blob: Blob | None, selection: Selection | None) -> None:
+    async def _send(
+        self, response: web.StreamResponse, blob: Blob | None, selection: Selection | None, content: bytes
+    ) -> None:
         request, transport = self.request, self.transport
         if transport is None or transport.is_closing():
             raise ClientLeft("the client is gone")
@@ -114,6 +132,10 @@ class Call:
                 await sink.write(selection.tail)
             if sink.missing:
                 raise DownloadFailed(f"{sink.missing} bytes are missing")
+        elif content and request.method == hdrs.METH_GET:
+            sink = ClientSink(transport, writer, len(content), lambda _: None)
+            for start in range(0, len(content), LONG):
+                await sink.write(memoryview(content)[start : start + LONG])
         try:
             await response.write_eof()
         except ConnectionError as error:

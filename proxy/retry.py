@@ -68,10 +68,19 @@ async def answering(name: str) -> AsyncIterator[asyncio.Timeout]:
         raise Unreachable(f"{name} gave no answer within {ANSWER_SECONDS:g} s") from None
 
 
-async def read_whole(response: aiohttp.ClientResponse, size_limit: int, limit: asyncio.Timeout | None = None) -> bytes:
-    """The whole body; raises `OriginUnavailable` where it has more than `size_limit` bytes."""
+async def read_whole(
+    response: aiohttp.ClientResponse,
+    size_limit: int,
+    limit: asyncio.Timeout | None = None,
+    take: Callable[[int], None] = lambda _: None,
+) -> bytes:
+    """The whole body; raises `OriginUnavailable` where it has more than `size_limit` bytes.
+
+    `limit` is put off with each part of it, for the size of which `take` finds room before.
+    """
     content = bytearray()
     while chunk := await response.content.readany():
+        take(len(chunk))
         content += chunk
         if len(content) > size_limit:
             raise OriginUnavailable(f"an answer of more than {size_limit} bytes")

@@ -17,17 +17,20 @@ from proxy.base import BaseFrontend, BaseOrigin
 from proxy.blobs import BlobFrontend
 from proxy.catalogue import Catalogue
 from proxy.destinations import Opened
-from proxy.errors import ProxyRefused, PushRefused, answer_to
+from proxy.errors import ErrorAnswer, ProxyRefused, PushRefused, answer_to
+from proxy.heads import MAX_FIELD_SIZE, MAX_HEADERS
 from proxy.identity import Identity, client_identity
-from proxy.listener import listen
 from proxy.listings import ListingFrontend, ListingOrigin
 from proxy.manifests import ManifestFrontend
+from proxy.memory import AnswerMemory
 from proxy.metrics import ProxyMetrics
 from proxy.naming import PREFIX, BlobTarget, CatalogTarget, ManifestTarget, Namer, ReferrersTarget, TagsTarget, Target
 from proxy.responses import API_HEADERS, Call
 from proxy.settings import ProxySettings
 from proxy.source import BlobSource
 from proxy.tags import OriginHead, Resolver, TagResolver
+from shoal.guests import Guest, Guests, Limits
+from shoal.listener import Listener
 from shoal.reference import Registry
 
 if TYPE_CHECKING:
@@ -36,13 +39,13 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _KEEPALIVE_SECONDS = 75.0
-_MAX_FIELD_SIZE = 64 << 10
-"""Bytes of one header: podman names up to 1024 ranges at once, of 25 bytes each."""
 _SHORTEST_SHUTDOWN = 0.001
 """Seconds; aiohttp takes 0 for no limit at all."""
 
 _CLIENT_LEFT = 499
 """nginx's status, in metrics and logs alone, for a client that closed its connection before the end."""
+
+_REFUSAL = ErrorAnswer(503, "UNAVAILABLE", "this mirror has as many connections as it may have")
 
 _MISSING = {"manifest": "MANIFEST_UNKNOWN", "blob": "BLOB_UNKNOWN"}
 
@@ -74,7 +77,6 @@ class ProxyServer:
     ) -> None:
         """`connections`: how many clients may have at a time; the next ones are refused. `audit` is its owner's."""
         self._settings = settings
-        self._connections = connections
         self._metrics = metrics
         self._upstreams = upstreams
         self._namer = Namer(
@@ -85,9 +87,11 @@ class ProxyServer:
         self._blobs = BlobFrontend(source, self.tags, settings.lazy)
         self._manifests = ManifestFrontend(source, self.tags)
         self._listings = ListingFrontend(upstreams)
+        self._memory = AnswerMemory()
         self._parts = contextlib.AsyncExitStack()
         self._runner: web.AppRunner | None = None
-        self._listening: asyncio.Server | None = None
+        limits = Limits.shared(connections, settings.client_timeout)
+        self._guests = Guests(limits, _REFUSAL.plain, metrics.refused.inc, lambda: self._opened)
         self._port = settings.port
         self.app = web.Application()
         self.app.router.add_route("*", "/v2", self._handle)
@@ -115,7 +119,8 @@ class ProxyServer:
             auto_decompress=False,
             handler_cancellation=True,
             keepalive_timeout=_KEEPALIVE_SECONDS,
-            max_field_size=_MAX_FIELD_SIZE,
+            max_field_size=MAX_FIELD_SIZE,
+            max_headers=MAX_HEADERS,
             shutdown_timeout=max(self._settings.shutdown_timeout, _SHORTEST_SHUTDOWN),
         )
         await self._runner.setup()
@@ -125,26 +130,19 @@ class ProxyServer:
             await self._parts.enter_async_context(self._admission)
             if self._forward is not None:
                 await self._forward.__aenter__()
-            self._listening = await listen(
-                self._runner.server,
-                settings.host,
-                settings.port,
-                self._connections,
-                settings.client_timeout,
-                self._metrics,
-                self._forward.connects if self._forward is not None else None,
+            self._listener = await self._parts.enter_async_context(
+                Listener(self._protocol, settings.host, settings.port, self._guests)
             )
         except BaseException:
             await self._end()
             raise
-        self._port = self._listening.sockets[0].getsockname()[1]
+        self._port = self._listener.port
         log.info("proxy.listening", host=self._settings.host, port=self._port)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         assert self._runner is not None
-        assert self._listening is not None
-        self._listening.close()
+        self._listener.close()
         try:
             await self._end()
         finally:
@@ -162,9 +160,21 @@ class ProxyServer:
         finally:
             await self._parts.aclose()
 
+    def _protocol(self, guest: Guest) -> asyncio.BaseProtocol:
+        """What speaks with a client that has connected."""
+        assert self._runner is not None
+        assert self._runner.server is not None
+        http = self._runner.server
+        return http() if self._forward is None else self._forward.connects.doorway(http, guest)
+
+    @property
+    def _opened(self) -> int:
+        """Connections inside opened hosts."""
+        return 0 if self._forward is None else self._forward.connects.held
+
     async def _handle(self, request: web.Request, inside: Opened | None = None) -> web.StreamResponse:
         """One request: its answer, or an error in place of it as long as no answer has begun."""
-        call = Call(request, self._metrics, inside)
+        call = Call(request, self._metrics, self._memory, inside)
         try:
             try:
                 await self._answer(call)

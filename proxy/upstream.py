@@ -20,6 +20,7 @@ from proxy.endpoint import Question, Sessions
 from proxy.identity import ANONYMOUS, Identity
 from proxy.lending import Lending
 from proxy.limits import MAX_QUIET_SECONDS, LimitBoard
+from proxy.memory import AnswerMemory
 from proxy.naming import is_public_name
 from proxy.registry import UpstreamRegistry
 from proxy.retry import Limited, Sleep, answering, persist, read_whole
@@ -85,6 +86,7 @@ class UpstreamClient:
         }
         self._others: Recent[Registry, UpstreamRegistry] = Recent(_MAX_OTHERS)
         self._lending = Lending(clock)
+        self._memory = AnswerMemory()
 
     async def __aenter__(self) -> Self:
         self._sessions = Sessions.open(self._connections, PublicResolver(self._egress.hosts))
@@ -202,7 +204,8 @@ class UpstreamClient:
 
         async def ask() -> Listing:
             async with registry.opened(question, identity) as response:
-                body = await read_whole(response, MAX_LISTING_SIZE, limit)
+                with self._memory.holding() as take:
+                    body = await read_whole(response, MAX_LISTING_SIZE, limit, take)
                 headers = {name: response.headers[name] for name in _PASSED_HEADERS if name in response.headers}
                 return Listing(body, headers, tuple(response.headers.getall("Link", [])))
 
@@ -254,7 +257,8 @@ class UpstreamClient:
 
         async def ask() -> Descriptor:
             async with registry.opened(question, identity) as response:
-                content = await read_whole(response, MAX_MANIFEST_SIZE, limit)
+                with self._memory.holding() as take:
+                    content = await read_whole(response, MAX_MANIFEST_SIZE, limit, take)
                 media_type = _media_type(response.headers)
                 digest = reference if isinstance(reference, Digest) else _told(response.headers) or Digest.of(content)
                 hasher = digest.hasher()

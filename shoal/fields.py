@@ -14,6 +14,8 @@ from yarl import URL
 
 from shoal.units import parse_duration, parse_rate, parse_size
 
+_LOCAL_NAME = "localhost"
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -80,11 +82,14 @@ def check_proxy_url(key: str, text: str) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether who listens at this host, a name or an address, is reached from this machine alone."""
+    """Whether a host, a name or an address, is this machine as far as its text tells (RFC 6761 of names)."""
+    host = host.strip("[]").rstrip(".").lower()
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        return host == "localhost"
+        return host == _LOCAL_NAME or host.endswith(f".{_LOCAL_NAME}")
+    inner = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (inner or address).is_loopback
 
 
 def bare(kind: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Literal, TextIO
 
 import msgspec
 import structlog
+from aiohttp.http_exceptions import HttpProcessingError
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -44,6 +45,8 @@ def set_up(settings: LogSettings, stream: TextIO | None = None) -> None:
     )
     handler = logging.StreamHandler(sys.stderr if stream is None else stream)
     handler.setFormatter(formatter)
+    server = logging.getLogger("aiohttp.server")
+    server.filters = [_malformed]
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
@@ -52,6 +55,15 @@ def set_up(settings: LogSettings, stream: TextIO | None = None) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
+
+
+def _malformed(record: logging.LogRecord) -> bool:
+    """A request that is no HTTP is its sender's fault: no traceback, and not its text, which may hold a secret."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError):
+        record.msg = f"{record.msg}: {type(error).__name__}"
+        record.levelno, record.levelname, record.exc_info = logging.INFO, "INFO", None
+    return logging.getLogger(record.name).isEnabledFor(record.levelno)
 
 
 def _line(_: WrappedLogger, __: str, event: EventDict) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
@@ -12,10 +13,18 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.exposition import choose_encoder
 
 from shoal.fields import Host, Port
+from shoal.guests import Guests, Limits
+from shoal.listener import Listener
 
 log = structlog.get_logger()
 
 _MAX_BODY_SIZE = 64 << 10
+_MAX_HEADERS = 32
+_CONNECTIONS = 64
+_KEEPALIVE_SECONDS = 75.0
+"""Also how long a request may take until its head is whole."""
+_PATIENCE_SECONDS = 60.0
+_REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 Readiness = Mapping[str, Callable[[], bool]]
 """Named conditions under which a daemon serves well."""
@@ -73,19 +82,24 @@ class OperationsServer:
         self._settings = settings
         app = web.Application(client_max_size=_MAX_BODY_SIZE)
         app.add_routes([*operations_routes(registry, readiness), *routes])
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        self._runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=1.0, keepalive_timeout=_KEEPALIVE_SECONDS, max_headers=_MAX_HEADERS
+        )
+        self._stack = contextlib.AsyncExitStack()
         self.port = settings.port
 
     async def __aenter__(self) -> Self:
-        await self._runner.setup()
-        try:
-            await web.TCPSite(self._runner, self._settings.host, self._settings.port).start()
-        except BaseException:
-            await self._runner.cleanup()
-            raise
-        self.port = self._runner.addresses[0][1]
+        async with contextlib.AsyncExitStack() as stack:
+            await self._runner.setup()
+            stack.push_async_callback(self._runner.cleanup)
+            http = self._runner.server
+            assert http is not None
+            guests = Guests(Limits.shared(_CONNECTIONS, _PATIENCE_SECONDS), _REFUSAL, lambda: None)
+            listener = Listener(lambda _: http(), self._settings.host, self._settings.port, guests)
+            self.port = (await stack.enter_async_context(listener)).port
+            self._stack = stack.pop_all()
         log.info("operations.started", host=self._settings.host, port=self.port)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._runner.cleanup()
+        await self._stack.aclose()

@@ -64,7 +64,7 @@ async def operations(tmp_path: Path) -> AsyncIterator[Operations]:
                 raise RuntimeError("a fault")
             return {"removed": ["a", "b"], "bytes": 7}
 
-        app = web.Application(middlewares=[pretending])
+        app = web.Application(middlewares=[pretending], client_max_size=1 << 16)
         app.router.add_post("/change", changes.change("rm", ImageOrder, carry_out))
         app.router.add_get("/look", changes.look(lambda: {"state": "good"}))
         async with TestClient(TestServer(app)) as client:
@@ -151,3 +151,8 @@ async def test_a_change_that_fails_is_noted_too(operations: Operations) -> None:
     assert (await operations.change(RIGHT, {"image": "quay.io/team/app:broken"})).status == 500
     (line,) = await operations.lines()
     assert (line["status"], line["image"]) == (500, "quay.io/team/app:broken")
+
+
+async def test_an_order_that_is_too_large_is_refused_and_noted(operations: Operations) -> None:
+    assert (await operations.change(RIGHT, {"image": "a" * (1 << 18)})).status == 413
+    assert [line["status"] for line in await operations.lines()] == [413]

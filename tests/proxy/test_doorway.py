@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.doorway import MAX_HEAD, BadConnect, Doorway, parse_connect
+from shoal.guests import Guest
 
 
 class Wire(asyncio.Transport):
@@ -52,9 +53,14 @@ class World:
         self.http = Http()
         self.connects: list[Doorway] = []
         self.left: list[Doorway] = []
-        self.doorway = Doorway(lambda: self.http, self.connects.append, self.left.append, patience)
+        self.doorway = Doorway(cast("Guest", self), lambda: self.http, self.connects.append, self.left.append, patience)
         self.wire = Wire()
         self.doorway.connection_made(self.wire)
+
+    def become(self, protocol: asyncio.BaseProtocol) -> None:
+        """As the connection's guest."""
+        self.wire.set_protocol(protocol)
+        protocol.connection_made(self.wire)
 
     def feed(self, content: bytes, step: int) -> None:
         for start in range(0, len(content), step):

@@ -21,10 +21,12 @@ from proxy.certificates import AuthorityFiles
 from proxy.destinations import Opened, TunnelSettings
 from proxy.errors import RequestError, answer_to
 from proxy.forward import ForwardProxy
-from proxy.listener import listen
+from proxy.memory import AnswerMemory
 from proxy.metrics import ProxyMetrics
 from proxy.relay import Way
 from proxy.responses import Call
+from shoal.guests import Guests, Limits
+from shoal.listener import Listener
 from shoal.reference import Location, Registry
 
 if TYPE_CHECKING:
@@ -132,7 +134,7 @@ async def open_world(tmp_path: Path, host: Host) -> AsyncIterator[Open]:
             metrics = ProxyMetrics(registry)
 
             async def handle(request: web.Request, inside: Opened | None = None) -> web.StreamResponse:
-                call = Call(request, metrics, inside)
+                call = Call(request, metrics, AnswerMemory(), inside)
                 try:
                     if not await world.forward.answered(call):
                         meant = call.inside.registry if call.inside is not None else None
@@ -162,11 +164,12 @@ async def open_world(tmp_path: Path, host: Host) -> AsyncIterator[Open]:
             )
             await stack.enter_async_context(forward)
             server = web.Server(handle, access_log=None, auto_decompress=False)  # type: ignore[arg-type]
-            listening = await listen(server, "127.0.0.1", 0, 100, 60, metrics, forward.connects)
+            guests = Guests(Limits(100, 100, 60), b"", metrics.refused.inc, lambda: forward.connects.held)
             stack.push_async_callback(server.shutdown, 0.1)
-            stack.callback(listening.close)
+            listener = Listener(lambda guest: forward.connects.doorway(server, guest), "127.0.0.1", 0, guests)
+            await stack.enter_async_context(listener)
             trust = ssl.create_default_context(cadata=authority.pem)
-            world = World(listening.sockets[0].getsockname()[1], forward, host, registry, trust)
+            world = World(listener.port, forward, host, registry, trust)
             return world
 
         yield start

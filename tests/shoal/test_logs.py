@@ -1,0 +1,47 @@
+"""Logs of a daemon."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+from aiohttp.http_exceptions import LineTooLong
+
+from shoal.logs import Level, LogSettings, set_up
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    root.handlers, root.level = handlers, level
+    logging.getLogger("aiohttp.server").filters = []
+    structlog.reset_defaults()
+
+
+@pytest.mark.parametrize(("level", "lines"), [("info", 1), ("warning", 0)])
+def test_a_request_that_is_no_http_is_a_line_without_its_text(level: Level, lines: int) -> None:
+    stream = io.StringIO()
+    set_up(LogSettings(level=level), stream)
+    try:
+        raise LineTooLong(b"Bearer secret...", 10)
+    except LineTooLong as error:
+        logging.getLogger("aiohttp.server").exception("Error handling request from %s", "192.0.2.1", exc_info=error)
+    told = stream.getvalue()
+    assert len(told.splitlines()) == lines
+    assert "secret" not in told
+    assert ("192.0.2.1: LineTooLong" in told) is (lines == 1)
+
+
+def test_a_fault_of_ours_keeps_its_traceback() -> None:
+    stream = io.StringIO()
+    set_up(LogSettings(level="warning"), stream)
+    try:
+        raise KeyError("x")
+    except KeyError as error:
+        logging.getLogger("aiohttp.server").exception("Error handling request from %s", "192.0.2.1", exc_info=error)
+    assert "Traceback" in stream.getvalue()
