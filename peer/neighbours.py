@@ -17,7 +17,7 @@ from peer.entrance import Entrance
 from shoal.handshake import UNSEALED, Session, Unsealed
 from shoal.membership import Membership
 from shoal.messages import InvalidMessage
-from shoal.strangers import Strangers, group_of
+from shoal.strangers import Complaints, Strangers, group_of
 from supernode.protocol import PeerId, parse_peer_id
 
 log = structlog.get_logger()
@@ -119,6 +119,7 @@ class Neighbours:
         self._entrance = Entrance(membership, peer)
         self._waiting: Strangers[_Stranger] = Strangers(strangers, strangers_of_address)
         """Those who were accepted."""
+        self._complaints = Complaints()
         self._listener: socket.socket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._dialling: set[PeerId] = set()
@@ -245,7 +246,8 @@ class Neighbours:
             is_in = True
         except (InvalidMessage, OSError) as error:  # TimeoutError is one
             reason = str(error) or "no proof of membership in time"
-            log.warning("stranger.not_a_member", address=stranger.address, reason=reason)
+            if self._complaints.is_due(stranger.address, time.monotonic()):
+                log.warning("stranger.not_a_member", address=stranger.address, reason=reason)
         finally:
             stranger.proving = None
             if not is_in:
@@ -391,7 +393,8 @@ class Neighbours:
         """A connection is over; the handler is told of it by the event loop, since it may be what has called."""
         stranger = self._known(connection)
         if stranger is not None:
-            log.info("stranger.dropped", address=stranger.address, reason=reason)
+            if self._complaints.is_due(stranger.address, time.monotonic()):
+                log.info("stranger.dropped", address=stranger.address, reason=reason)
             if stranger.dialled is not None:
                 self._missed(stranger.dialled)
         peer = self._peers.pop(connection, None)

@@ -6,7 +6,12 @@ import ipaddress
 from collections.abc import Hashable, Iterator
 from typing import Generic, TypeVar
 
+from shoal.recent import Recent
+
 K = TypeVar("K", bound=Hashable)
+
+_TOLD_SECONDS = 10.0
+_MAX_TOLD = 4096
 
 
 class Strangers(Generic[K]):
@@ -54,6 +59,22 @@ class Strangers(Generic[K]):
 
     def __iter__(self) -> Iterator[K]:
         return iter(tuple(self._group_of))
+
+
+class Complaints:
+    """Which of those who are turned away are worth a line in the log: of each address one in 10 s, since a crowd that
+    nobody lets in could fill the disk with its failures. Times are in seconds of any monotonic clock."""
+
+    def __init__(self) -> None:
+        self._told: Recent[str, float] = Recent(_MAX_TOLD)
+
+    def is_due(self, address: str, now: float) -> bool:
+        """Whether somebody from there is to be told of now; it is then taken as told."""
+        group = group_of(address)
+        if now - self._told.get(group, -_TOLD_SECONDS) < _TOLD_SECONDS:
+            return False
+        self._told.put(group, now)
+        return True
 
 
 def group_of(address: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from typing import Self
 
 import structlog
@@ -21,6 +22,11 @@ _STRANGERS_SHARE = 4
 """The part of all file descriptors that strangers may take, and of strangers those of one address."""
 _BACKLOG = 1024
 _TLS_SECONDS = 5.0
+_MAX_STRANGER_BYTES, _LOOK_SECONDS = 256 << 10, 0.5
+"""What a stranger may send in all, and how often that is looked at: a message of what is not a member's yet is read to
+its end before anybody sees how long it is."""
+_TCP_INFO_SIZE, _RECEIVED_OFFSET = 152, 128
+"""Of `struct tcp_info` (linux/tcp.h): bytes up to `tcpi_min_rtt`, and the place of `tcpi_bytes_received`."""
 _LISTEN_REST_SECONDS = 0.5
 """After an error of the listening socket, such as no file descriptor being left."""
 _USER_TIMEOUT_MS = 20_000
@@ -46,8 +52,8 @@ class Door:
         self._strangers = strangers_for(descriptors)
         self._tasks: dict[Place, asyncio.Task[None]] = {}
         """Connections that are being made."""
-        self._transports: dict[Place, asyncio.Transport] = {}
-        """Those of strangers that stand."""
+        self._transports: dict[Place, tuple[asyncio.Transport, socket.socket]] = {}
+        """Those of strangers that stand, with their sockets."""
 
     async def __aenter__(self) -> Self:
         """Raises `OSError`."""
@@ -56,12 +62,12 @@ class Door:
         self._listener.setblocking(False)
         self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
         self.port = self._listener.getsockname()[1]
-        self._listening = asyncio.create_task(self._listen())
+        self._own = [asyncio.create_task(self._listen()), asyncio.create_task(self._look())]
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """No connection is accepted any more; those that stand are the HTTP server's."""
-        tasks = [self._listening, *self._tasks.values()]
+        tasks = [*self._own, *self._tasks.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -83,22 +89,35 @@ class Door:
                 await asyncio.sleep(_LISTEN_REST_SECONDS)
 
     def _accepted(self, sock: socket.socket, place: Place) -> None:
-        for gone in [gone for gone, transport in self._transports.items() if transport.is_closing()]:
-            self.known(gone)
+        self._forget_those_gone()
         self.known(place)
         leaving = self._strangers.enter(place, place[0])
         if leaving is not None:
-            self._drop(leaving)
+            self._drop(leaving, "too many")
         task = asyncio.create_task(self._let_in(sock, place))
         self._tasks[place] = task
         task.add_done_callback(lambda _: self._tasks.pop(place, None))
 
-    def _drop(self, place: Place) -> None:
-        log.debug("stranger.dropped", address=place[0], reason="too many")
+    def _forget_those_gone(self) -> None:
+        for place in [place for place, (transport, _) in self._transports.items() if transport.is_closing()]:
+            self.known(place)
+
+    async def _look(self) -> None:
+        """Cut those who send much before they have said who they are."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            self._forget_those_gone()
+            for place, (_, sock) in list(self._transports.items()):
+                if _received(sock) > _MAX_STRANGER_BYTES:
+                    self._drop(place, "it sends too much")
+
+    def _drop(self, place: Place, reason: str) -> None:
+        log.debug("stranger.dropped", address=place[0], reason=reason)
+        self._strangers.leave(place)
         if place in self._tasks:
             self._tasks[place].cancel()
-        transport = self._transports.pop(place, None)
-        if transport is not None:
+        if place in self._transports:
+            transport, _ = self._transports.pop(place)
             transport.abort()
 
     async def _let_in(self, sock: socket.socket, place: Place) -> None:
@@ -118,4 +137,14 @@ class Door:
             raise
         else:
             if place in self._strangers:
-                self._transports[place] = transport
+                self._transports[place] = transport, sock
+
+
+def _received(sock: socket.socket) -> int:
+    """Bytes that have come over a connection; 0 where it has ended."""
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
+    except OSError:
+        return 0
+    (count,) = struct.unpack_from("=Q", info, _RECEIVED_OFFSET)
+    return int(count)

@@ -20,6 +20,7 @@ from shoal.handshake import NONCE_SIZE, SEAL_SIZE, SUPERNODE, UNSEALED, Responde
 from shoal.membership import Membership
 from shoal.messages import InvalidMessage
 from shoal.operations import operations_routes
+from shoal.strangers import Complaints
 from supernode import protocol
 from supernode.door import Door, Place
 from supernode.handout import Contact
@@ -121,6 +122,7 @@ class SupernodeServer:
         self._membership = Membership() if membership is None else membership
         self._metrics = SupernodeMetrics(registry)
         self._connections: dict[PeerId, _Connection] = {}
+        self._complaints = Complaints()
         self._addresses: Counter[str] = Counter()
         """How many peers are connected from each address."""
         self._tracker = Tracker(
@@ -193,6 +195,7 @@ class SupernodeServer:
             heartbeat=4 * self._settings.announce_interval,
         )
         await socket.prepare(request)
+        address = request.remote or ""
         peer: PeerId | None = None
         session: Session | Unsealed = UNSEALED
         try:
@@ -204,12 +207,12 @@ class SupernodeServer:
                 raise InvalidMessage("not the peer that has proved its membership")
             await self._registered(request, socket, session, peer, hello)
         except InvalidMessage as error:
-            await self._refuse(socket, session, peer, str(error))
+            await self._refuse(socket, session, address, peer, str(error))
         except TimeoutError:
-            await self._refuse(socket, session, peer, "no hello in time")
+            await self._refuse(socket, session, address, peer, "no hello in time")
         except Exception:  # a fault of ours ends the connection that it came with, and no other one
             log.exception("peer.failed", peer=peer)
-            await self._refuse(socket, session, peer, "a fault of the supernode")
+            await self._refuse(socket, session, address, peer, "a fault of the supernode")
         return socket
 
     async def _proved(self, socket: web.WebSocketResponse) -> Session | Unsealed:
@@ -322,9 +325,15 @@ class SupernodeServer:
                 connection.abort()
 
     async def _refuse(
-        self, socket: web.WebSocketResponse, session: Session | Unsealed, peer: PeerId | None, reason: str
+        self,
+        socket: web.WebSocketResponse,
+        session: Session | Unsealed,
+        address: str,
+        peer: PeerId | None,
+        reason: str,
     ) -> None:
-        log.warning("peer.refused", peer=peer, reason=reason)
+        if self._complaints.is_due(address, time.monotonic()):
+            log.warning("peer.refused", peer=peer, address=address, reason=reason)
         self._metrics.dropped.labels("refused").inc()
         with contextlib.suppress(ConnectionError):
             await socket.send_bytes(session.seal(protocol.from_supernode.encode(protocol.Refused(reason[:500]))))

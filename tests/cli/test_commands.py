@@ -56,6 +56,16 @@ def test_a_bad_configuration_stops_the_start_and_says_what_is_allowed(tmp_path: 
         assert word in done.stderr
 
 
+@pytest.mark.parametrize(("command", "key"), [("supernode", "supernode.host"), ("peer", "peer.host")])
+def test_a_daemon_that_strangers_could_reach_does_not_start(tmp_path: Path, command: str, key: str) -> None:
+    settings = {"SHOAL_PEER__STORE": str(tmp_path), f"SHOAL_{command.upper()}__HOST": "0.0.0.0"}
+    done = shoal(command, **settings)
+    assert done.returncode == 2
+    assert f"`{key}` '0.0.0.0'" in done.stderr
+    assert "cluster.secret_file" in done.stderr
+    assert "cluster.insecure" in done.stderr
+
+
 def test_a_password_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     file = tmp_path / "shoal.toml"
     file.write_text(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.strangers import Strangers, group_of
+from shoal.strangers import Complaints, Strangers, group_of
 
 
 def test_who_opens_many_connections_pushes_out_his_own() -> None:
@@ -37,6 +37,18 @@ def test_a_newcomer_is_always_let_in_and_places_are_never_more(
         assert len(here) <= places
         assert list(here.values()).count(address) <= of_address
     strangers.leave(-1)
+
+
+def test_a_crowd_that_is_turned_away_is_told_of_now_and_then() -> None:
+    complaints = Complaints()
+    assert [complaints.is_due("10.0.0.1", now) for now in (0.0, 1.0, 9.9, 10.0, 11.0)] == [
+        True,
+        False,
+        False,
+        True,
+        False,
+    ]
+    assert complaints.is_due("10.0.0.2", 11.0)
 
 
 @pytest.mark.parametrize(

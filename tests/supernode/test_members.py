@@ -252,3 +252,17 @@ async def test_headers_without_end_are_refused() -> None:
         writer.write(b"GET /healthz HTTP/1.1\r\n" + b"X: " + bytes(8000).replace(b"\0", b"y") + b"\r\n\r\n")
         assert b" 400 " in await asyncio.wait_for(reader.read(100), PATIENCE)
         writer.close()
+
+
+@pytest.mark.parametrize("secret", ["", SECRET])
+async def test_a_stranger_does_not_fill_the_memory(secret: str) -> None:
+    async with (
+        supernode(ClusterSettings(secret=secret)) as server,
+        aiohttp.ClientSession() as http,
+        http.ws_connect(f"http://127.0.0.1:{server.port}{protocol.PATH}") as web,
+    ):
+        assert web._response.connection is not None
+        transport = web._response.connection.transport
+        assert transport is not None
+        transport.write(b"\x82\xff" + (4 << 20).to_bytes(8, "big") + bytes(4 + (1 << 20)))
+        assert (await web.receive(timeout=2.0)).type is not aiohttp.WSMsgType.BINARY
