@@ -237,6 +237,8 @@ class Neighbours:
             self._begin(sock, stranger, UNSEALED)
         else:
             stranger.proving = self._own(self._let_in(sock, stranger))
+            # a task that is cancelled before it has begun closes nothing
+            stranger.proving.add_done_callback(lambda task: sock.close() if task.cancelled() else None)
 
     async def _let_in(self, sock: socket.socket, stranger: _Stranger) -> None:
         is_in = False

@@ -96,7 +96,7 @@ class Door:
             self._drop(leaving, "too many")
         task = asyncio.create_task(self._let_in(sock, place))
         self._tasks[place] = task
-        task.add_done_callback(lambda _: self._tasks.pop(place, None))
+        task.add_done_callback(lambda task: self._made(task, sock, place))
 
     def _forget_those_gone(self) -> None:
         for place in [place for place, (transport, _) in self._transports.items() if transport.is_closing()]:
@@ -120,6 +120,15 @@ class Door:
             transport, _ = self._transports.pop(place)
             transport.abort()
 
+    def _made(self, task: asyncio.Task[None], sock: socket.socket, place: Place) -> None:
+        if self._tasks.get(place) is task:
+            del self._tasks[place]
+        if task.cancelled():  # maybe before it has begun
+            sock.close()
+            self._strangers.leave(place)
+        elif task.exception() is not None:
+            log.error("door.failed", exc_info=task.exception())
+
     async def _let_in(self, sock: socket.socket, place: Place) -> None:
         contexts = self._membership.tls
         tls = None if contexts is None else contexts.of_supernode
@@ -128,16 +137,12 @@ class Door:
                 self._server, sock, ssl=tls, ssl_handshake_timeout=None if tls is None else _TLS_SECONDS
             )
         except OSError as error:
-            log.info("stranger.dropped", address=place[0], reason=str(error) or repr(error))
+            log.debug("stranger.dropped", address=place[0], reason=str(error) or repr(error))
             sock.close()
             self._strangers.leave(place)
-        except BaseException:
-            sock.close()
-            self._strangers.leave(place)
-            raise
-        else:
-            if place in self._strangers:
-                self._transports[place] = transport, sock
+            return
+        if place in self._strangers:
+            self._transports[place] = transport, sock
 
 
 def _received(sock: socket.socket) -> int:

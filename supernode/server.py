@@ -20,7 +20,7 @@ from shoal.handshake import NONCE_SIZE, SEAL_SIZE, SUPERNODE, UNSEALED, Responde
 from shoal.membership import Membership
 from shoal.messages import InvalidMessage
 from shoal.operations import operations_routes
-from shoal.strangers import Complaints
+from shoal.strangers import Complaints, group_of
 from supernode import protocol
 from supernode.door import Door, Place
 from supernode.handout import Contact
@@ -65,10 +65,11 @@ class _Connection:
         transport: asyncio.Transport | None,
         peer: PeerId,
         session: Session | Unsealed,
-        address: str,
+        group: str,
     ) -> None:
+        """`group`: what counts as the address that it comes from."""
         self.socket = socket
-        self.address = address
+        self.group = group
         self._transport = transport
         self._peer = peer
         self._session = session
@@ -233,15 +234,15 @@ class SupernodeServer:
         peer: PeerId,
         hello: protocol.Hello,
     ) -> None:
-        address = request.remote or ""
+        group = group_of(request.remote or "")
         older = self._connections.get(peer)
-        self._check_place(peer, address, older)
+        self._check_place(peer, group, older)
         if older is not None:
             older.abort()
         self._door.known(_place(request))
-        async with _Connection(socket, request.transport, peer, session, address) as connection:
+        async with _Connection(socket, request.transport, peer, session, group) as connection:
             self._connections[peer] = connection
-            self._addresses[address] += 1
+            self._addresses[connection.group] += 1
             try:
                 self._join(request, peer, hello)
                 connection.send(
@@ -249,22 +250,24 @@ class SupernodeServer:
                 )
                 await self._read(socket, session, peer)
             finally:
-                self._addresses -= Counter((address,))
+                self._addresses[connection.group] -= 1
+                if not self._addresses[connection.group]:
+                    del self._addresses[connection.group]
                 if self._connections.get(peer) is connection:
                     del self._connections[peer]
                     self._tracker.leave(peer, time.monotonic())
                     self._flush()
                     log.info("peer.left", peer=peer)
 
-    def _check_place(self, peer: PeerId, address: str, older: _Connection | None) -> None:
+    def _check_place(self, peer: PeerId, group: str, older: _Connection | None) -> None:
         """Raises `InvalidMessage` where a peer is one too many, or takes the place of another one."""
         if older is None and len(self._connections) >= self._max_peers:
             raise InvalidMessage("this supernode has as many peers as it may have")
         if not self._membership.is_open:
             return
-        if older is not None and older.address != address and not older.is_over:
+        if older is not None and older.group != group and not older.is_over:
             raise InvalidMessage(f"the peer {peer} is connected from another address")
-        if older is None and self._addresses[address] >= MAX_PEERS_OF_ADDRESS:
+        if older is None and self._addresses[group] >= MAX_PEERS_OF_ADDRESS:
             raise InvalidMessage("too many peers from one address")
 
     def _join(self, request: web.Request, peer: PeerId, hello: protocol.Hello) -> None:
