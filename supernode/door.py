@@ -11,7 +11,7 @@ import structlog
 from aiohttp import web
 
 from shoal.membership import Membership
-from shoal.strangers import Strangers
+from shoal.strangers import Complaints, Strangers
 
 log = structlog.get_logger()
 
@@ -50,6 +50,7 @@ class Door:
         self.port = port
         self._membership = membership
         self._strangers = strangers_for(descriptors)
+        self._complaints = Complaints()
         self._tasks: dict[Place, asyncio.Task[None]] = {}
         """Connections that are being made."""
         self._transports: dict[Place, tuple[asyncio.Transport, socket.socket]] = {}
@@ -137,7 +138,8 @@ class Door:
                 self._server, sock, ssl=tls, ssl_handshake_timeout=None if tls is None else _TLS_SECONDS
             )
         except OSError as error:
-            log.debug("stranger.dropped", address=place[0], reason=str(error) or repr(error))
+            if self._complaints.is_due(place[0], asyncio.get_running_loop().time()):
+                log.warning("stranger.not_a_member", address=place[0], reason=f"no TLS: {str(error) or repr(error)}")
             sock.close()
             self._strangers.leave(place)
             return

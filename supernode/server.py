@@ -188,7 +188,10 @@ class SupernodeServer:
     async def _serve(self, request: web.Request) -> web.WebSocketResponse:
         transport = request.transport
         if self._membership.tls is not None and (transport is None or not transport.get_extra_info("peercert")):
-            raise web.HTTPForbidden(text="a certificate of the cluster is needed here")
+            reason = "a certificate of the cluster is needed here"
+            if self._complaints.is_due(request.remote or "", time.monotonic()):
+                log.warning("peer.refused", address=request.remote, reason=reason)
+            raise web.HTTPForbidden(text=reason)
         socket = web.WebSocketResponse(
             timeout=_CLOSE_SECONDS,
             max_msg_size=protocol.MAX_MESSAGE_SIZE + SEAL_SIZE,

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from peer import wire
 from peer.wire import Decoder, PieceReceived, chunk_prefix, frame
 from shoal.digest import Digest
+from shoal.handshake import NotAMember, Session
 from shoal.messages import BlobRef, InvalidMessage
 from shoal.pieces import MAX_PIECE_SIZE
 
@@ -85,6 +86,23 @@ def test_messages_come_out_as_they_went_in_however_the_bytes_are_split(
     data = b"".join(map(frame, messages))
     assert feed(neighbours_decoder(drop), data, sizes) == messages
     assert feed(Decoder(drop), data, sizes) == messages
+
+
+@given(st.lists(st.sampled_from(MESSAGES), min_size=1, max_size=8), st.lists(st.integers(1, 50)), st.data())
+def test_sealed_messages_come_out_in_their_order_or_end_the_connection(
+    messages: list[wire.Kinds], sizes: list[int], data: st.DataObject
+) -> None:
+    sender, key = Session("other", bytes(32), bytes(32)), bytes(32)
+    frames = [frame(message, sender) for message in messages]
+    assert feed(Decoder(drop, Session("other", key, key)), b"".join(frames), sizes) == messages
+    at = data.draw(st.integers(0, len(frames) - 1))
+    turned = bytearray(frames[at])
+    bit = data.draw(st.integers(8 * 4, 8 * len(turned) - 1))  # what the length turns into is waited for, or too much
+    turned[bit // 8] ^= 1 << bit % 8
+    left_out = [b""] if at + 1 < len(frames) else []
+    frames[at] = data.draw(st.sampled_from([bytes(turned), 2 * frames[at], *left_out]))
+    with pytest.raises(NotAMember):
+        feed(Decoder(drop, Session("other", key, key)), b"".join(frames), sizes)
 
 
 @given(
