@@ -65,6 +65,12 @@ class _Contender:
             "both ends' CPU": Series("s/GB", self.both_cpu),
         }
 
+    @property
+    def words(self) -> str:
+        """Its figures in a sentence."""
+        rate, both = statistics.median(self.rates), statistics.median(self.both_cpu)
+        return f"{self.name}: {rate:.2f} GB/s, {both:.2f} CPU seconds per GB at both ends"
+
     def checks(self, suffix: str, whose: str) -> list[Check]:
         """The bars for this one's figures."""
         rate, receiver, both = (statistics.median(each) for each in (self.rates, self.receiver_cpu, self.both_cpu))
@@ -102,7 +108,9 @@ def command(runs: int, folder: Path | None, as_json: bool) -> None:
     checks = [*with_secret.checks("", ""), *without.checks("_open", ", without a secret")]
     setting = {"bytes": _SIZE, "stores on": where}
     figures = {each.name: each.figures for each in contenders}
-    publish(Result("pair", "Peer to peer, 1 GiB", checks, figures, idle, congestion, setting), as_json)
+    note = "; ".join(each.words for each in contenders) + ". TLS is in the process: there is no sendfile with it."
+    result = Result("pair", "Peer to peer, 1 GiB", checks, figures, idle, congestion, setting, notes=[note])
+    publish(result, as_json)
 
 
 def _run(contender: _Contender, work: Path, origin: str, image: BenchImage) -> float:
