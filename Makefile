@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BENCH ?= all
 
-.PHONY: demo test faults compatibility lint format lock bench bench-report clean
+.PHONY: demo test faults fuzz compatibility lint format lock bench bench-report clean
 
 # JSON=1 prints the outcome as one JSON object
 demo: $(VENV)/.installed
@@ -23,6 +23,10 @@ faults: $(VENV)/.installed
 compatibility: $(VENV)/.installed
 	$(BIN)/python -m tests.world.tools
 	SHOAL_COMPATIBILITY=1 SHOAL_COMPATIBILITY_PAGE=docs/compatibility.md $(BIN)/python -m pytest tests/compatibility $(ARGS)
+
+# A million inputs; SEED=1 repeats a run, KEEP=1 adds to the corpus what reaches new code, TARGET="wire control" runs some
+fuzz: $(VENV)/.installed
+	$(BIN)/python -m tests.fuzz $(if $(JSON),--json) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep) $(TARGET)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check

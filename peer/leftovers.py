@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -11,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from peer.checkpoint import MAX_CHECKPOINT_SIZE, Checkpoint, InvalidCheckpoint
-from peer.disk import TEMPORARY_SUFFIX, failing_to, sync_folder
+from peer.disk import TEMPORARY_SUFFIX, failing_to, open_for_reading, sync_folder
 from peer.eviction import Kept
 from peer.partial import PartialFiles
 from shoal.descriptor import BlobKey
@@ -45,7 +46,8 @@ class PartialFolder:
     def checkpointed(self) -> list[BlobKey]:
         """The blobs of which there is a checkpoint, valid or not; raises `StoreError`."""
         with failing_to(f"read {self.path}"):
-            keys = [_key_of(file.name) for file in self.path.iterdir() if file.suffix == _CHECKPOINT_SUFFIX]
+            files = [file for file in self.path.iterdir() if file.suffix == _CHECKPOINT_SUFFIX and not file.is_dir()]
+            keys = [_key_of(file.name) for file in files]
         return [key for key in keys if key is not None]
 
     def resume(self, key: BlobKey) -> Checkpoint | None:
@@ -92,7 +94,7 @@ class PartialFolder:
     def sweep(self, finished: Callable[[Digest], bool]) -> None:
         """Remove what a crash left: temporary files, data or checkpoint alone, both of a finished blob, old names.
 
-        Raises `OSError`.
+        Folders, which nobody makes here, stay. Raises `OSError`.
         """
         names = {file.name for file in self.path.iterdir()}
         for name in names:
@@ -103,7 +105,8 @@ class PartialFolder:
                 files = self.files(key)
                 needless = finished(key.digest) or not {files.data.name, files.checkpoint.name} <= names
             if needless:
-                (self.path / name).unlink(missing_ok=True)
+                with contextlib.suppress(IsADirectoryError):
+                    (self.path / name).unlink(missing_ok=True)
 
 
 def file_name(digest: Digest) -> str:
@@ -124,7 +127,9 @@ def _key_of(name: str) -> BlobKey | None:
 
 def _read_checkpoint(files: PartialFiles, key: BlobKey) -> Checkpoint:
     """Raises `FileNotFoundError` where there is none, `InvalidCheckpoint` where it does not fit blob or data."""
-    with files.checkpoint.open("rb") as file:
+    if not stat.S_ISREG(files.checkpoint.lstat().st_mode):
+        raise InvalidCheckpoint("it is not a file")
+    with open(files.checkpoint, "rb", opener=lambda _, __: open_for_reading(files.checkpoint)) as file:
         start = Checkpoint.decode(file.read(MAX_CHECKPOINT_SIZE + 1))
     if (start.digest, start.layout.size) != key:
         raise InvalidCheckpoint(f"it is of {start.digest} and {start.layout.size} bytes")

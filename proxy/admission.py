@@ -42,6 +42,8 @@ Decision = Literal["allow", "deny"]
 Reference = Tag | Digest | None
 
 _Name = Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,64}$", description="letters, digits, `_`, `.` and `-`")]
+_MAX_PATTERN = 1024
+"""Characters: no image has a name so long, and to translate a pattern takes quadratic time."""
 _GLOB = re.compile(r"[*?\[]")
 
 
@@ -61,6 +63,9 @@ class RuleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Patterns of tags. Empty: everything of the images, by tag or digest."""
 
     def __post_init__(self) -> None:
+        for pattern in (*self.images, *self.tags):
+            if len(pattern) > _MAX_PATTERN:
+                raise ValueError(f"a pattern of {len(pattern)} characters (allowed: {_MAX_PATTERN})")
         for pattern in self.images:
             if "/" not in pattern and "*" not in pattern:
                 raise ValueError(

@@ -12,6 +12,7 @@ from proxy.retry import Transient
 from shoal.descriptor import Descriptor
 from shoal.ranges import ByteRange
 
+_LENGTH = re.compile(r"[0-9]{1,19}")
 _UNSATISFIED_RANGE = re.compile(r"bytes \*/([0-9]{1,19})")
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
 
@@ -123,4 +124,4 @@ class UpstreamBody:
 def content_length(headers: Mapping[str, str]) -> int | None:
     """The announced length of a body in bytes, or None where there is none that parses."""
     text = headers.get("Content-Length", "")
-    return int(text) if text.isascii() and text.isdigit() else None
+    return int(text) if _LENGTH.fullmatch(text) else None

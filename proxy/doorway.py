@@ -12,7 +12,7 @@ from proxy.errors import ErrorAnswer
 from shoal.guests import Guest
 
 MAX_HEAD = 16 << 10
-"""Bytes of a CONNECT request."""
+"""Bytes of a CONNECT request, without its end."""
 
 _METHOD = b"CONNECT "
 _END = b"\r\n\r\n"
@@ -77,12 +77,12 @@ class Doorway(asyncio.Protocol):
                 self.transport.pause_reading()
         elif not self._received.startswith(_METHOD[: len(self._received)]):
             self.hand_over(self._http())
-        elif _END in self._received:
+        elif _END in self._received[: MAX_HEAD + len(_END)]:
             self._giving_up.cancel()
             head, _, early = bytes(self._received).partition(_END)
             self.head, self._received, self._connecting = head, bytearray(early), True
             self._connect(self)
-        elif len(self._received) > MAX_HEAD:
+        elif len(self._received) >= MAX_HEAD + len(_END):
             self.refuse(431, "the head of the request is too large")
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -18,7 +18,7 @@ MAX_AUTHORIZATION = 16 << 10
 """Characters of an `Authorization` header; tokens that list many repositories have some thousand."""
 
 _MAX_NAME = 128
-"""Characters of a name that is shown."""
+"""Characters of a name that is shown, and told to the cluster."""
 
 _KEY = secrets.token_bytes(32)
 """Of this process: what names credentials in tables and logs says nothing about them elsewhere."""
@@ -59,7 +59,8 @@ ANONYMOUS = Identity("anonymous")
 
 def node_identity(username: str, password: str) -> Identity:
     """The credentials that the configuration gives this node."""
-    return Identity(f"{_NODE}{username}", basic(username, password))
+    name = username if len(username) <= _MAX_NAME else hashlib.sha256(username.encode()).hexdigest()
+    return Identity(f"{_NODE}{name}", basic(username, password))
 
 
 def node_token_identity(token: str) -> Identity:

@@ -89,7 +89,7 @@ def _query(request: web.Request) -> str:
 def next_page(links: Sequence[str], asked: URL) -> str | None:
     """The origin's link to the next page as a link to this proxy: the path and the `ns=` that the client used."""
     for link in parse_links(links):
-        if "next" not in link.relations:
+        if "next" not in link.relations or not link.target.isascii():  # other characters are in no address
             continue
         query = link.target.partition("#")[0].partition("?")[2]
         page = [(name, value) for name, value in parse_qsl(query, keep_blank_values=True) if name != _NAMESPACE]

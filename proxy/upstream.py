@@ -25,8 +25,16 @@ from proxy.naming import is_public_name
 from proxy.registry import UpstreamRegistry
 from proxy.retry import Limited, Sleep, answering, persist, read_whole
 from proxy.settings import ProxySettings, UpstreamSettings
-from shoal.descriptor import MANIFEST_TYPES, MAX_MANIFEST_SIZE, SCHEMA1_TYPES, BlobKind, Descriptor
+from shoal.descriptor import (
+    MANIFEST_TYPES,
+    MAX_MANIFEST_SIZE,
+    SCHEMA1_TYPES,
+    BlobKind,
+    Descriptor,
+    parse_media_type,
+)
 from shoal.digest import Digest, InvalidDigest
+from shoal.pieces import MAX_BLOB_SIZE
 from shoal.ranges import ByteRange
 from shoal.recent import Recent
 from shoal.reference import Location, Registry, Tag
@@ -207,6 +215,7 @@ class UpstreamClient:
                 with self._memory.holding() as take:
                     body = await read_whole(response, MAX_LISTING_SIZE, limit, take)
                 headers = {name: response.headers[name] for name in _PASSED_HEADERS if name in response.headers}
+                headers = {name: value for name, value in headers.items() if value.isascii()}  # as it can be sent on
                 return Listing(body, headers, tuple(response.headers.getall("Link", [])))
 
         async with answering(name) as limit:
@@ -281,8 +290,8 @@ class UpstreamClient:
                     _, size = parse_content_range(response.headers.get("Content-Range"))
                 else:
                     size = content_length(response.headers) if response.status == 200 else None
-                if not size:
-                    raise OriginUnavailable(f"{location.registry} does not tell the size of {digest}")
+                if not size or size > MAX_BLOB_SIZE:
+                    raise OriginUnavailable(f"{location.registry} tells no size that {digest} can have")
                 return Descriptor(digest, size, _media_type(response.headers))
 
         return await persist(ask, registry.settings, self._sleep)
@@ -346,7 +355,7 @@ def _headers(kind: BlobKind) -> Mapping[str, str]:
 
 
 def _media_type(headers: Mapping[str, str]) -> str:
-    return headers.get("Content-Type", "").partition(";")[0].strip()
+    return parse_media_type(headers.get("Content-Type", ""))
 
 
 def _told(headers: Mapping[str, str]) -> Digest | None:
@@ -368,6 +377,7 @@ def _described(headers: Mapping[str, str], reference: Tag | Digest, kind: BlobKi
         return None
     if size is None or (size == 0 and not digest.matches(digest.hasher())):
         return None
-    if kind is BlobKind.MANIFEST and size > MAX_MANIFEST_SIZE:
-        raise OriginUnavailable(f"a manifest of {size} bytes is over the limit of {MAX_MANIFEST_SIZE}")
+    limit = MAX_MANIFEST_SIZE if kind is BlobKind.MANIFEST else MAX_BLOB_SIZE
+    if size > limit:
+        raise OriginUnavailable(f"a {kind} of {size} bytes is over the limit of {limit}")
     return Descriptor(digest, size, _media_type(headers), kind)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -23,6 +24,8 @@ SCHEMA1_TYPES = frozenset({DOCKER_SCHEMA1, "application/vnd.docker.distribution.
 
 MANIFEST_TYPES = (OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST)
 _MAX_ENTRIES = 4096
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}")
+"""RFC 6838, section 4.2."""
 
 
 class InvalidManifest(ValueError):
@@ -57,6 +60,12 @@ class Descriptor:
         return BlobKey(self.digest, self.size)
 
 
+def parse_media_type(text: str) -> str:
+    """A media type without its parameters; empty for what is none, as if nothing had been said."""
+    name = text.partition(";")[0].strip()
+    return name if _MEDIA_TYPE.fullmatch(name) else ""
+
+
 class _RawPlatform(msgspec.Struct):
     architecture: str = ""
     os: str = ""
@@ -65,7 +74,7 @@ class _RawPlatform(msgspec.Struct):
 
 class _RawDescriptor(msgspec.Struct):
     digest: str
-    size: int
+    size: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]  # the specification's int64
     mediaType: str = ""  # noqa: N815 - the specification's name
     platform: _RawPlatform | None = None
     urls: list[str] | None = None
@@ -123,11 +132,11 @@ class Manifest:
             children = tuple(
                 (_descriptor(d, BlobKind.MANIFEST), _platform(d.platform)) for d in _bounded(raw.manifests)
             )
-            return cls(raw.mediaType or OCI_INDEX, children=children, subject=_subject(raw.subject))
+            return cls(parse_media_type(raw.mediaType) or OCI_INDEX, children=children, subject=_subject(raw.subject))
         if raw.config is not None:
             layers = [d for d in _bounded(raw.layers or []) if not d.urls]
             blobs = tuple(_descriptor(d, BlobKind.BLOB) for d in [raw.config, *layers])
-            return cls(raw.mediaType or OCI_MANIFEST, blobs=blobs, subject=_subject(raw.subject))
+            return cls(parse_media_type(raw.mediaType) or OCI_MANIFEST, blobs=blobs, subject=_subject(raw.subject))
         if raw.schemaVersion == 1:
             return cls(DOCKER_SCHEMA1)
         raise InvalidManifest("not a manifest: it has neither `config` nor `manifests`")
@@ -144,9 +153,7 @@ def _descriptor(raw: _RawDescriptor, kind: BlobKind) -> Descriptor:
         digest = Digest(raw.digest)
     except InvalidDigest as error:
         raise InvalidManifest(str(error)) from None
-    if raw.size < 0:
-        raise InvalidManifest(f"a negative size: {raw.size}")
-    return Descriptor(digest, raw.size, raw.mediaType, kind)
+    return Descriptor(digest, raw.size, parse_media_type(raw.mediaType), kind)
 
 
 def _subject(raw: msgspec.Raw) -> Digest | None:

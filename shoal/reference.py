@@ -87,7 +87,7 @@ class Reference:
             except InvalidDigest as error:
                 raise InvalidReference(str(error)) from None
         head, slash, rest = name.partition("/")
-        if slash and (head == "localhost" or any(mark in head for mark in ".:")):
+        if slash and _is_host(head):
             registry, path = parse_registry(head), rest
         else:
             registry, path = DOCKER_HUB, name
@@ -106,7 +106,13 @@ class Reference:
     def __str__(self) -> str:
         tag = f":{self.tag}" if self.tag is not None else ""
         digest = f"@{self.digest}" if self.digest is not None else ""
-        return f"{self.registry}/{self.repository}{tag}{digest}"
+        port = "" if _is_host(self.registry) else ":443"  # without it the name would be a part of the repository's
+        return f"{self.registry}{port}/{self.repository}{tag}{digest}"
+
+
+def _is_host(head: str) -> bool:
+    """Whether the first part of what a person types is a registry's host."""
+    return head == "localhost" or any(mark in head for mark in ".:")
 
 
 @dataclass(frozen=True, slots=True)

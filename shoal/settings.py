@@ -24,6 +24,8 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 _PREFIX, _NESTING = "SHOAL_", "__"
 _MAX_SHOWN = 200
+_MAX_DEPTH = 16
+"""Tables one in the other: far more than any setting lies in."""
 
 
 class SettingsError(Exception):
@@ -79,6 +81,8 @@ class _Layers:
 
     def put(self, path: KeyPath, value: object, source: str, *, text: bool = False) -> None:
         """Lay `value` over what is at `path`, tables key by key. `text`: numbers may be written as strings."""
+        if len(path) > _MAX_DEPTH:
+            raise SettingsError(f"{source}: {dotted(path[:_MAX_DEPTH])[:_MAX_SHOWN]} is nested too deeply")
         if isinstance(value, dict):
             for key, inner in value.items():
                 self.put((*path, key), inner, source, text=text)

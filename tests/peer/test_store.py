@@ -185,6 +185,18 @@ def test_a_start_removes_what_a_crash_left(store: Store) -> None:
     assert store.size(DIGEST) == len(CONTENT)
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_among_the_partial_blobs_stops_no_start(store: Store, make: Callable[[Path], None]) -> None:
+    folder = store.root / "partial"
+    (folder / f"sha256-{DIGEST.hex}-{len(CONTENT)}.data").write_bytes(CONTENT)
+    make(folder / f"sha256-{DIGEST.hex}-{len(CONTENT)}.state")
+    make(folder / "1.tmp")
+    restart(store)
+    assert store.resumable() == []
+    store.put(DIGEST, CONTENT)
+    assert store.size(DIGEST) == len(CONTENT)
+
+
 def test_strange_files_among_the_blobs_are_not_blobs(store: Store) -> None:
     blobs = store.root / "blobs" / "sha256"
     (blobs / "README").write_text("")

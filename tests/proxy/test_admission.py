@@ -160,6 +160,7 @@ def test_a_denial_names_the_rule(reference: Tag | Digest | None, shown: str) -> 
         ({"rules": [rule("a", "block", "*")]}, "verdict"),
         ({"rules": [rule("a", "deny", "quay.io")]}, "'quay.io' matches nothing"),
         ({"rules": [rule("a", "deny")]}, "`images` is empty"),
+        ({"rules": [rule("a", "deny", "quay.io/" + "[" * 100_000)]}, "a pattern of 100008 characters"),
         ({"rules": [{"name": "a", "verdict": "deny", "tag": ["x"]}]}, "tag"),
         ({"default": "maybe"}, "default"),
     ],
@@ -248,7 +249,9 @@ def test_a_changed_file_is_read_again(file: Path) -> None:
     assert word(found) == "allow"
 
 
-@pytest.mark.parametrize("content", ["rules = 1", "[[rules]]\nname = 'a'", "not toml", "\xff", None])
+@pytest.mark.parametrize(
+    "content", ["rules = 1", "[[rules]]\nname = 'a'", f"[a{'.a' * 5000}]\nb = 1", "not toml", "\xff", None]
+)
 def test_a_broken_file_leaves_the_rules_and_is_told_of_once(file: Path, content: str | None) -> None:
     found = admission(file)
     file.unlink()

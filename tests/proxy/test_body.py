@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peer.origin import OriginUnavailable, SizeDiffers
-from proxy.body import answered_range, parse_content_range
+from proxy.body import answered_range, content_length, parse_content_range
 from shoal.descriptor import Descriptor
 from shoal.digest import Digest
 from shoal.ranges import ByteRange
@@ -26,6 +26,14 @@ def test_any_content_range_is_survived(header: str) -> None:
         assert part.length > 0
     except OriginUnavailable:
         pass
+
+
+@pytest.mark.parametrize(
+    ("text", "length"),
+    [("0", 0), ("100", 100), ("", None), ("-1", None), ("+1", None), ("٣", None), ("9" * 5000, None)],
+)
+def test_what_is_no_length_is_none(text: str, length: int | None) -> None:
+    assert content_length({"Content-Length": text}) == length
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,15 @@ async def test_a_head_without_an_end_is_refused() -> None:
     assert world.wire.closed
 
 
+@pytest.mark.parametrize("step", [100, 1 << 20])
+@pytest.mark.parametrize("over", [0, 1])
+async def test_a_head_is_bounded_in_however_many_reads_it_comes(step: int, over: int) -> None:
+    world, line = World(), b"CONNECT quay.io:443 HTTP/1.1\r\n"
+    world.feed(line + b"x" * (MAX_HEAD - len(line) + over) + b"\r\n\r\nearly", step)
+    assert bool(world.connects) == (over == 0)
+    assert world.wire.closed == (over == 1)
+
+
 async def test_a_client_that_says_nothing_is_cut() -> None:
     world = World(patience=0.01)
     async with asyncio.timeout(5):

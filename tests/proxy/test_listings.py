@@ -77,6 +77,7 @@ async def test_a_catalog_is_shown_where_the_configuration_says_so(front: Front) 
         (['</a?x=1>; rel=prev; rel="next"'], None),
         (["<//[x?y=1>; rel=next"], "y=1"),
         (["</v2/a/tags/list?ns=evil.example&last=b>; rel=next"], "last=b"),
+        (["</v2/a/tags/list?last=\udcff>; rel=next"], None),  # a byte that is not UTF-8
     ],
 )
 def test_the_next_page(links: list[str], page: str | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.descriptor import MAX_MANIFEST_SIZE, InvalidManifest, Manifest
+from shoal.descriptor import MAX_MANIFEST_SIZE, OCI_MANIFEST, InvalidManifest, Manifest, parse_media_type
 from shoal.digest import Digest, InvalidDigest
 from shoal.reference import InvalidReference, Location, Reference, parse_registry, parse_repository
 from shoal.units import parse_duration, parse_rate, parse_size
@@ -57,6 +58,7 @@ def test_no_text_breaks_the_parsers(text: str) -> None:
         ("quay.io/a/b:1", "quay.io/a/b:1"),
         ("localhost/a", "localhost/a:latest"),
         ("host:5000/a/b/c", "host:5000/a/b/c:latest"),
+        ("host:443/a/b", "host:443/a/b:latest"),
         (f"a/b@sha256:{HEX}", f"docker.io/a/b@sha256:{HEX}"),
         (f"a/b:1@sha256:{HEX}", f"docker.io/a/b:1@sha256:{HEX}"),
     ],
@@ -124,6 +126,32 @@ def test_an_index_names_its_children_with_their_platforms() -> None:
 def test_what_is_no_manifest_is_refused(content: bytes) -> None:
     with pytest.raises(InvalidManifest):
         Manifest.parse(content)
+
+
+@pytest.mark.parametrize("size", ["-1", "9223372036854775808", "9" * 3000])
+def test_a_size_that_is_no_int64_is_refused(size: str) -> None:
+    with pytest.raises(InvalidManifest):
+        Manifest.parse(f'{{"config":{{"digest":"sha256:{HEX}","size":{size}}}}}'.encode())
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("application/json; charset=utf-8", "application/json"),
+        (" text/plain ", "text/plain"),
+        (OCI_MANIFEST, OCI_MANIFEST),
+        ("", ""),
+        ("json", ""),
+        ("a/b\r\nX: y", ""),
+        ("text/\udcff", ""),
+        ("a/" + "b" * 128, ""),
+    ],
+)
+def test_what_is_no_media_type_is_none(text: str, found: str) -> None:
+    assert parse_media_type(text) == found
+    content = json.dumps({"mediaType": text, "config": {"digest": f"sha256:{HEX}", "size": 1}})
+    with contextlib.suppress(InvalidManifest):  # a text that JSON cannot hold
+        assert Manifest.parse(content.encode()).media_type == (found or OCI_MANIFEST)
 
 
 @given(st.binary(max_size=200))
