@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from peer.disk import Stamp, StoreError
-from peer.index import Index
+from peer.index import Entry, Index
+from peer.pins import PINS, Pins
+from peer.references import Names
 from peer.store import Store
 from proxy.admission import RuleBook, Rules
 from proxy.catalogue import CATALOGUE, Catalogue, KnownTag
@@ -88,15 +90,27 @@ def credentials(file: Path) -> None:
 
 def index(file: Path) -> None:
     """Whatever `index.sqlite` is: it is read or made anew, and takes what is added."""
-    stamp, made = Stamp(1, 2, 3), Index(file)
+    entry, names, made = Entry(Stamp(1, 2, 3), 4.0, 5.0), Names((DIGEST,)), Index(file)
     try:
-        for digest in made.open():
-            made.remove([digest])
-        made.add(DIGEST, stamp)
+        made.remove(made.open().blobs)
+        made.add(DIGEST, entry, names)
         made.close()
-        assert made.open()[DIGEST] == stamp
+        found = made.open()
+        assert (found.blobs[DIGEST], found.manifests[DIGEST]) == (entry, names)
     finally:
         made.close()
+
+
+def pins(file: Path) -> None:
+    """Whatever `pins.json` is: it is read or put aside, and takes what is added."""
+    made = Pins(file.parent, file.parent)
+    made.load()
+    with contextlib.suppress(StoreError):
+        for digest in list(made.names):
+            made.remove(digest)
+    made.add(DIGEST, "name")
+    made.load()
+    assert made.names == {DIGEST: ("name",)}
 
 
 def catalogue(file: Path) -> None:
@@ -119,6 +133,7 @@ _PLACES = [
     "index.json",
     "index.sqlite",
     "index.sqlite-wal",
+    "pins.json",
     "lock",
     "quarantine",
     f"quarantine/sha256-{DIGEST.hex}",
@@ -192,6 +207,7 @@ TARGETS = [
     Target("variables", variables, 20_000),
     Target("admission", in_a_file(admission), 40_000, pumped=False),
     Target("credentials", in_a_file(credentials), 20_000, pumped=False),
+    Target("pins", in_a_file(pins, PINS), 20_000, pumped=False),
     Target("index", in_a_file(index), 20_000, limit=32 << 10, pumped=False),
     Target("catalogue", in_a_file(catalogue, CATALOGUE), 10_000, limit=48 << 10, pumped=False),
     Target("store", store, 20_000, limit=96, pumped=False),

@@ -13,6 +13,7 @@ from peer import wire
 from peer.checkpoint import Checkpoint, InvalidCheckpoint
 from peer.wire import Decoder, PieceReceived
 from proxy.doorway import MAX_HEAD, Doorway
+from shoal.handshake import NONCE_SIZE, Initiator, NotAMember, Responder, SecretKey, Session, is_opening
 from shoal.messages import Codec, InvalidMessage, Message
 from shoal.pieces import PieceLayout
 from supernode import protocol
@@ -21,6 +22,7 @@ from tests.proxy.test_doorway import Http, Wire
 
 _TAKEN = 64 << 10
 """Bytes of the largest piece that a target takes: what is longer is dropped, as an engine may do."""
+_KEY = SecretKey(b"k" * 32)
 _SCRATCH, _STRANGER_SCRATCH = 64 << 10, 2 << 10
 
 
@@ -76,6 +78,23 @@ def _comes_back(codec: Codec[Any], message: object) -> None:
     assert codec.decode(codec.encode(message)) == message
 
 
+def handshake(data: bytes) -> None:
+    """Who does not know the secret proves nothing, whatever he says and in whatever order; no bytes pass for sealed."""
+    nonce, messages = bytes(NONCE_SIZE), data.split(b"\n\n")[:4]
+    initiator = Initiator(_KEY, "peer", "a" * 32, "b" * 32, nonce)
+    for side in (Responder([_KEY], "peer", "b" * 32, nonce), initiator):
+        with contextlib.suppress(NotAMember):
+            for message in messages:
+                side.received(message)
+        assert side.session is None
+    session = Session("a" * 32, sending=_KEY, receiving=_KEY)
+    for message in messages:
+        is_opening(message)
+        with contextlib.suppress(NotAMember):
+            session.open(memoryview(message))
+            raise AssertionError("a message that nobody sealed")
+
+
 def control(data: bytes) -> None:
     """A frame of a control connection, in either direction."""
     codecs: tuple[Codec[Any], ...] = (protocol.from_peer, protocol.from_supernode)
@@ -124,6 +143,7 @@ async def _in_loop(data: bytes) -> None:
 
 TARGETS = [
     Target("wire", wire_stream, 60_000, limit=4096, pumped=False),
+    Target("handshake", handshake, 40_000),
     Target("control", control, 100_000),
     Target("checkpoint", checkpoint, 30_000),
     Target("doorway", _with_loop, 15_000),

@@ -19,7 +19,7 @@ from proxy.challenge import parse_challenges
 from proxy.destinations import Authority, Destinations, InvalidAuthority, TunnelSettings, is_pull
 from proxy.doorway import MAX_HEAD, BadConnect, parse_connect
 from proxy.errors import RequestError, UnsatisfiableRange
-from proxy.identity import ANONYMOUS, Identity, client_identity
+from proxy.identity import ANONYMOUS, Identity, claimed_name, client_identity
 from proxy.limits import parse_rate_limit
 from proxy.links import parse_links
 from proxy.listings import next_page
@@ -149,6 +149,8 @@ def links(data: bytes) -> None:
 
 
 def authorization(data: bytes) -> None:
+    name = claimed_name([text_of(data)])
+    assert name is None or (name.isprintable() and len(name) < 256)
     with contextlib.suppress(RequestError):
         found = client_identity([text_of(data)])
         assert found is not None

@@ -121,6 +121,8 @@ def from_supernode(draw: st.DrawFn) -> protocol.FromSupernode:
             return protocol.Revoke(draw(leases))
         case protocol.Resolved:
             return protocol.Resolved(1, "fresh")
+        case protocol.Confirm:
+            return protocol.Confirm(PLACES[0].registry, PLACES[0].repository, "latest", "manifest", "anonymous")
         case _:
             message: protocol.FromSupernode = kind(digest, size)
             return message
