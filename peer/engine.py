@@ -8,7 +8,7 @@ import os
 import random
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 import structlog
@@ -188,6 +188,24 @@ class Engine:
     async def remove(self, digest: Digest) -> int:
         """Take a blob out of the store; returns its size in bytes, 0 where it was not there. Raises `StoreError`."""
         return await self._workers.run_long(lambda: self.store.remove(digest))
+
+    def in_store(self) -> list[tuple[Digest, int]]:
+        """All blobs of the store with their sizes in bytes."""
+        return list(self.store.digests())
+
+    async def verify(self) -> AsyncIterator[tuple[Digest, bool]]:
+        """Hash all blobs of the store; those that are wrong go to quarantine. Raises `StoreError`."""
+        verifying = self.store.verify()
+        while (found := await self._workers.run_long(lambda: next(verifying, None))) is not None:
+            yield found
+
+    async def pinned(self) -> set[Digest]:
+        """All blobs that pins keep."""
+        return await self._workers.run_long(self.store.pinned)
+
+    async def is_needed(self, digest: Digest) -> bool:
+        """Whether a manifest or a pin needs a blob."""
+        return await self._workers.run_long(lambda: self.store.is_needed(digest))
 
     async def restore(self, blob: Descriptor, location: Location) -> bool:
         """Get a blob that is to be in the store; whether it is there at the end.

@@ -332,6 +332,10 @@ class Store:
         """What is pinned, under which names."""
         return self._pins.names
 
+    def pinned(self) -> set[Digest]:
+        """All blobs that pins keep, whether they are stored or not; looks through all of them."""
+        return self._references.copy().kept_by(self._pins.names)
+
     def needs(self, digest: Digest) -> set[Digest]:
         """A blob and all that it needs, as far as that is known, whether it is stored or not."""
         return self._references.copy().kept_by([digest])
@@ -392,7 +396,7 @@ class Store:
         with self._guard:
             if any(key.digest in self._reading for key in victim.blobs):
                 return 0
-        given_up = self._forget([key.digest for key in victim.blobs])
+        given_up = self._forget([victim.root, *(key.digest for key in victim.blobs)])
         for digest in given_up:
             with failing_to(f"remove {digest}"):
                 self.path(digest).unlink(missing_ok=True)
@@ -403,6 +407,10 @@ class Store:
     def unverified(self) -> int:
         """How many files were found at the start that are not those that were verified; `recheck` hashes them."""
         return len(self._unverified)
+
+    def unverified_sizes(self) -> dict[Digest, int]:
+        """These files, with their sizes in bytes."""
+        return dict(self._unverified)
 
     def recheck(self) -> Iterator[tuple[Digest, bool]]:
         """Hash what is unverified, small files first; what is right is served from then on, the rest goes to
@@ -507,7 +515,8 @@ class Store:
                 if held is not None or was_unverified:
                     kind = BlobKind.MANIFEST if digest in self._references else BlobKind.BLOB
                     lost.append(Lost(digest, None if held is None else held.stamp.size, kind, damaged))
-                self._references.forget(digest)
+                if not damaged:  # else its image stays one, since it may be mended
+                    self._references.forget(digest)
         self._index.remove(digests)
         if lost:
             self._gone(lost)
@@ -540,7 +549,7 @@ class Store:
         return self._blobs.get(digest) is known and (known is not None or digest in self._unverified)
 
     def _drop(self, digest: Digest, known: _Held | None, reason: str) -> bool:
-        """Serve a blob no longer and move its file away; False where that is gone already, or another one by now."""
+        """Serve a blob no longer and move its file away, if there is one; False where it is another one by now."""
         if not self._is_still(digest, known):
             return False
         self._forget([digest], damaged=True)
@@ -549,7 +558,7 @@ class Store:
                 self.path(digest).rename(self._quarantine / file_name(digest))
             except FileNotFoundError:
                 log.error("blob.missing", digest=digest)
-                return False
+                return True
         log.error("blob.quarantined", digest=digest, reason=reason)
         return True
 

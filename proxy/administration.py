@@ -1,10 +1,13 @@
-"""What an operator asks of a running node: its state, and to forget what it holds. JSON over the operations port.
+"""What an operator asks of a running node: its state, and to keep, check or forget what it holds.
+
+JSON over the operations port.
 
 Who may is decided in `proxy.changes`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -15,10 +18,12 @@ from aiohttp import web
 
 from peer.errors import DownloadFailed
 from peer.origin import OriginError
-from proxy.changes import Changes
+from proxy.changes import Changes, OrderRefused
+from proxy.keeping import Keeping
 from proxy.limits import LimitBoard
 from proxy.settings import ProxySettings
 from proxy.tags import TagResolver
+from proxy.verification import Verification
 from shoal.descriptor import MAX_MANIFEST_SIZE, BlobKind, Descriptor, InvalidManifest, Manifest
 from shoal.digest import Digest
 from shoal.reference import Location, Reference, Registry
@@ -26,6 +31,7 @@ from shoal.reference import Location, Reference, Registry
 log = structlog.get_logger()
 
 STATUS_PATH, REFRESH_PATH, REMOVE_PATH = "/v1/status", "/v1/refresh", "/v1/rm"
+PIN_PATH, UNPIN_PATH, SWEEP_PATH, VERIFY_PATH = "/v1/pin", "/v1/unpin", "/v1/gc", "/v1/verify"
 _MAX_DEPTH = 4
 """Of indexes in indexes."""
 
@@ -38,6 +44,9 @@ class Library(Protocol):
 
     async def open(self, blob: Descriptor, location: Location) -> _Readable:
         """A blob to read."""
+
+    async def pinned(self) -> set[Digest]:
+        """All blobs that pins keep."""
 
     async def remove(self, digest: Digest) -> int:
         """Take a blob out of the store; returns its size in bytes."""
@@ -63,6 +72,16 @@ class ImageOrder(msgspec.Struct):
         return Reference.parse(self.image)
 
 
+class SweepOrder(msgspec.Struct):
+    """An order to remove what is not needed."""
+
+    dry_run: bool = False
+
+
+class VerifyOrder(msgspec.Struct):
+    """An order to hash all that is stored."""
+
+
 class Administration:
     """One node's administration; `routes` belong to its operations server."""
 
@@ -74,6 +93,8 @@ class Administration:
         board: LimitBoard,
         connected: Callable[[], bool],
         changes: Changes,
+        keeping: Keeping,
+        verification: Verification,
     ) -> None:
         """`connected`: whether the supernode is there."""
         self._settings = settings
@@ -82,14 +103,21 @@ class Administration:
         self._board = board
         self._connected = connected
         self._changes = changes
+        self._keeping = keeping
+        self._verification = verification
 
     def routes(self) -> list[web.RouteDef]:
         """The node's state, and its changes."""
-        change = self._changes.change
+        change, keeping, to_thread = self._changes.change, self._keeping, asyncio.to_thread
         return [
             web.get(STATUS_PATH, self._changes.look(self.status)),
             web.post(REFRESH_PATH, change("refresh", ImageOrder, lambda order: self.refresh(order.reference))),
             web.post(REMOVE_PATH, change("rm", ImageOrder, lambda order: self.remove(order.reference))),
+            web.post(PIN_PATH, change("pin", ImageOrder, lambda order: to_thread(keeping.pin, order.image))),
+            web.post(UNPIN_PATH, change("unpin", ImageOrder, lambda order: to_thread(keeping.unpin, order.image))),
+            web.post(SWEEP_PATH, change("gc", SweepOrder, lambda order: to_thread(keeping.sweep, order.dry_run))),
+            web.post(VERIFY_PATH, change("verify", VerifyOrder, lambda _: self._verification.begin())),
+            web.get(VERIFY_PATH, self._changes.look(self._verification.progress)),
         ]
 
     def status(self) -> dict[str, object]:
@@ -116,18 +144,24 @@ class Administration:
         return {"refreshed": f"{location.registry}/{location.repository}"}
 
     async def remove(self, image: Reference) -> dict[str, object]:
-        """Forget an image, and remove its blobs from the store; those that others share come again when asked for."""
+        """Forget an image, and remove its blobs from the store; those that others share come again when asked for.
+
+        What pins of other images keep stays. Raises `OrderRefused` for one that is pinned itself.
+        """
         location = Location(image.registry, image.repository)
         digest = self._tags.last_known(location, image.target)
+        pinned = await self._library.pinned()
+        if digest in pinned:
+            raise OrderRefused(f"{image} is pinned: unpin it first")
         self._tags.forget(location, image.target)
-        removed = {} if digest is None else await self._remove(digest, location, _MAX_DEPTH)
+        removed = {} if digest is None else await self._remove(digest, location, pinned, _MAX_DEPTH)
         log.info("image.removed", image=str(image), blobs=len(removed), size=sum(removed.values()))
         return {"removed": sorted(removed), "bytes": sum(removed.values())}
 
-    async def _remove(self, digest: Digest, location: Location, depth: int) -> dict[str, int]:
-        """Remove a manifest and what it names; the sizes in bytes of what was there."""
+    async def _remove(self, digest: Digest, location: Location, pinned: set[Digest], depth: int) -> dict[str, int]:
+        """Remove a manifest and what it names, but what is pinned; the sizes in bytes of what was there."""
         size = self._library.stored(digest)
-        if size is None:
+        if size is None or digest in pinned:
             return {}
         removed: dict[str, int] = {}
         if depth and size <= MAX_MANIFEST_SIZE:
@@ -141,7 +175,9 @@ class Administration:
             else:
                 for child, _ in manifest.children:
                     self._tags.forget(location, child.digest)
-                    removed |= await self._remove(child.digest, location, depth - 1)
+                    removed |= await self._remove(child.digest, location, pinned, depth - 1)
                 for blob in manifest.blobs:
+                    if blob.digest in pinned:
+                        continue
                     removed |= {blob.digest: freed} if (freed := await self._library.remove(blob.digest)) else {}
         return removed | {digest: await self._library.remove(digest)}

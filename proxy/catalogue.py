@@ -18,6 +18,7 @@ import structlog
 
 from shoal.descriptor import MAX_MANIFEST_SIZE, BlobKind, Descriptor
 from shoal.digest import Digest, InvalidDigest
+from shoal.pieces import MAX_BLOB_SIZE
 from shoal.reference import InvalidReference, Location, Tag, parse_tag
 
 log = structlog.get_logger()
@@ -51,6 +52,8 @@ _SCHEMA = f"""
 """
 _PRUNE = "DELETE FROM {0} WHERE at < (SELECT at FROM {0} ORDER BY at DESC LIMIT 1 OFFSET {1})"
 _FLUSH_SECONDS = 0.5
+_MAX_PLACES = 16
+"""Repositories that are told of one blob: a base image's layers are named in many."""
 _MAX_WAITING = 100_000
 """Changes that wait to be written; beyond, they are dropped."""
 
@@ -130,6 +133,12 @@ class Catalogue:
             return None
         return await asyncio.to_thread(self._named, location, digest)
 
+    async def places(self, digest: Digest) -> list[tuple[Location, int]]:
+        """Repositories of which a manifest names a blob, and its size there in bytes; those of late come first."""
+        if self._database is None:
+            return []
+        return await asyncio.to_thread(self._places, digest)
+
     # --- in a thread ----------------------------------------------------------------------------------------------
 
     def _open(self, path: Path) -> None:
@@ -185,6 +194,19 @@ class Catalogue:
                 return None
         return found[0] if found is not None and isinstance(found[0], int) else None
 
+    def _places(self, digest: Digest) -> list[tuple[Location, int]]:
+        """Looks through the whole table: who asks does so seldom."""
+        query = "SELECT registry, repository, size FROM names WHERE digest = ? ORDER BY at DESC LIMIT ?"
+        with self._turn:
+            if self._database is None:
+                return []
+            try:
+                rows = self._database.execute(query, (digest, _MAX_PLACES)).fetchall()
+            except sqlite3.Error as error:
+                log.warning("catalogue.failed", error=str(error))
+                return []
+        return [found for row in rows if (found := _known_place(row)) is not None]
+
     def _flush(self, changes: list[_Change]) -> None:
         """Write changes; at the end another thread may still be writing those before them."""
         with self._turn:
@@ -225,6 +247,17 @@ class Catalogue:
 def _prune(database: sqlite3.Connection) -> None:
     for table, most in (("tags", MAX_TAGS), ("names", MAX_NAMES), ("grants", MAX_GRANTS)):
         database.execute(_PRUNE.format(table, most - 1))
+
+
+def _known_place(row: tuple[object, ...]) -> tuple[Location, int] | None:
+    """A repository and a size from `names`, if this class can have written them."""
+    try:
+        match row:
+            case (str(registry), str(repository), int(size)) if 0 <= size <= MAX_BLOB_SIZE:
+                return Location.parse(registry, repository), size
+    except InvalidReference:
+        pass
+    return None
 
 
 def _known_grant(row: tuple[object, ...]) -> tuple[Location, str] | None:

@@ -34,6 +34,10 @@ Outcome = Mapping[str, object]
 T = TypeVar("T", bound=msgspec.Struct)
 
 
+class OrderRefused(Exception):
+    """What was ordered cannot be done; the text is for the operator."""
+
+
 class Changes:
     """Makes the handlers of what the operator alone may do, or see from other machines."""
 
@@ -46,8 +50,10 @@ class Changes:
     def change(self, action: str, kind: type[T], carry_out: Callable[[T], Awaitable[Outcome]]) -> Handler:
         """A handler that reads an order of type `kind` from a request's JSON and has it carried out.
 
-        `carry_out` gives what is answered as JSON; `InvalidReference` from it is the client's error. `action` is what
-        the audit log calls it; the fields of the order and the plain values of the outcome stand beside it.
+        `carry_out` gives what is answered as JSON; `InvalidReference` and `OrderRefused` from it are the
+        client's errors.
+        `action` is what the audit log calls it; the fields of the order and the plain values of the outcome stand
+        beside it.
         """
 
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -70,6 +76,9 @@ class Changes:
                 except web.HTTPException as error:  # a body that is too large
                     status = error.status
                     raise
+                except OrderRefused as error:
+                    status = web.HTTPConflict.status_code
+                    return web.json_response({"error": str(error)}, status=status)
                 said |= outcome
                 status = web.HTTPOk.status_code
                 return web.json_response(outcome)

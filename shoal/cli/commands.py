@@ -22,6 +22,7 @@ from proxy.settings import CredentialsUnreadable
 from shoal.cli.config import config
 from shoal.cli.configuration import Configuration
 from shoal.cli.image import PulledImage, PullFailed, own_platform
+from shoal.cli.keeping import gc, pin, unpin, verify
 from shoal.cli.node import Node
 from shoal.cli.options import (
     BadConfiguration,
@@ -118,7 +119,7 @@ def pull(invocation: Invocation, image: str, platform: str | None, as_json: bool
     click.echo(_outcome(reference, wanted, pulled, time.monotonic() - started, as_json))
 
 
-for command in (config, status, refresh, rm):
+for command in (config, status, refresh, rm, pin, unpin, gc, verify):
     main.add_command(command)
 
 

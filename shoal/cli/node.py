@@ -19,11 +19,14 @@ from proxy.administration import Administration
 from proxy.audit import Audit
 from proxy.catalogue import CATALOGUE, Catalogue
 from proxy.changes import Changes
+from proxy.keeping import Keeping
 from proxy.limits import LimitBoard
 from proxy.metrics import ProxyMetrics
+from proxy.repair import Repair
 from proxy.server import ProxyServer
 from proxy.settings import ProxySettings
 from proxy.upstream import UpstreamClient
+from proxy.verification import Verification
 from proxy.witness import Witness
 from shoal.cluster import ClusterSettings
 from shoal.membership import Membership
@@ -80,7 +83,13 @@ class Node:
             control.confirming = self._witness.confirm
         connected = (lambda: control.connected) if control is not None else (lambda: False)
         changes = Changes(self._token, self._audit)
-        administration = Administration(proxy, self.proxy.tags, self.engine, board, connected, changes)
+        self._repair = Repair(self.engine, self._catalogue)
+        self.engine.damaged = self._repair.begin
+        self._verification = Verification(self.engine, self._repair)
+        keeping = Keeping(self._store, self.proxy.tags.last_known)
+        administration = Administration(
+            proxy, self.proxy.tags, self.engine, board, connected, changes, keeping, self._verification
+        )
         self.operations = OperationsServer(
             peer.operations, metrics, {"proxy": lambda: self._serving}, administration.routes()
         )
@@ -104,6 +113,8 @@ class Node:
             await stack.enter_async_context(self._upstreams)
             await stack.enter_async_context(self.engine)
             stack.push_async_callback(self.engine.stop, self._settings.shutdown_grace)
+            await stack.enter_async_context(self._repair)
+            await stack.enter_async_context(self._verification)
             await stack.enter_async_context(self.proxy)
             if self._witness is not None:
                 await stack.enter_async_context(self._witness)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
@@ -18,7 +19,7 @@ from shoal.operator import OperatorToken, TokenUnusable
 from shoal.reference import InvalidReference, Reference
 from shoal.units import format_size
 
-_TIMEOUT = aiohttp.ClientTimeout(total=30)
+_TIMEOUT = aiohttp.ClientTimeout(total=300, sock_connect=10)
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
@@ -30,7 +31,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the ou
 @click.pass_obj
 def status(invocation: Invocation, as_json: bool) -> None:
     """Show this node's supernode, and its upstreams with their rate limits."""
-    answer = _ask(invocation, "GET", STATUS_PATH)
+    answer = ask(invocation, "GET", STATUS_PATH)
     if as_json:
         click.echo(json.dumps(answer))
         return
@@ -51,7 +52,7 @@ def status(invocation: Invocation, as_json: bool) -> None:
 @click.pass_obj
 def refresh(invocation: Invocation, image: str, as_json: bool) -> None:
     """Have the origin asked anew for all tags of IMAGE's repository, on all nodes."""
-    answer = _ask(invocation, "POST", REFRESH_PATH, image)
+    answer = ask(invocation, "POST", REFRESH_PATH, _about(image))
     click.echo(json.dumps(answer) if as_json else f"{answer['refreshed']}: the origin is asked anew")
 
 
@@ -63,38 +64,42 @@ def refresh(invocation: Invocation, image: str, as_json: bool) -> None:
 @click.pass_obj
 def rm(invocation: Invocation, image: str, as_json: bool) -> None:
     """Remove IMAGE from this node's store; layers that other images share come again when they are asked for."""
-    answer = _ask(invocation, "POST", REMOVE_PATH, image)
+    answer = ask(invocation, "POST", REMOVE_PATH, _about(image))
     size = format_size(answer["bytes"])
     click.echo(json.dumps(answer) if as_json else f"{image}: {len(answer['removed'])} blobs removed, {size}")
 
 
-def _ask(invocation: Invocation, method: str, path: str, image: str | None = None) -> dict[str, Any]:
+def ask(invocation: Invocation, method: str, path: str, order: Mapping[str, object] | None = None) -> dict[str, Any]:
     """The running daemon's answer; raises `click.ClickException` where there is none."""
     settings = invocation.configuration({"log": {"level": "warning"}}).peer
     operations = settings.operations
     host = _ANYWHERE.get(operations.host, operations.host)
     url = f"http://{f'[{host}]' if ':' in host else host}:{operations.port}{path}"
-    if image is not None:
-        try:
-            Reference.parse(image)
-        except InvalidReference as error:
-            raise click.BadParameter(str(error), param_hint="IMAGE") from None
-
     headers = _signed(settings, method)
 
-    async def ask() -> tuple[int, dict[str, Any]]:
-        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
-            body = None if image is None else {"image": image}
-            async with session.request(method, url, json=body, headers=headers) as response:
-                return response.status, await response.json()
+    async def answered() -> tuple[int, dict[str, Any]]:
+        async with (
+            aiohttp.ClientSession(timeout=_TIMEOUT) as session,
+            session.request(method, url, json=order, headers=headers) as response,
+        ):
+            return response.status, await response.json()
 
     try:
-        code, answer = asyncio.run(ask())
+        code, answer = asyncio.run(answered())
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         raise click.ClickException(f"no daemon answers at {url}: {error}") from None
     if code != 200:
         raise click.ClickException(str(answer.get("error", f"status {code}")))
     return answer
+
+
+def _about(image: str) -> dict[str, object]:
+    """An order about one image; raises `click.BadParameter`."""
+    try:
+        Reference.parse(image)
+    except InvalidReference as error:
+        raise click.BadParameter(str(error), param_hint="IMAGE") from None
+    return {"image": image}
 
 
 def _signed(settings: PeerSettings, method: str) -> dict[str, str]:

@@ -218,7 +218,7 @@ def test_verify_quarantines_what_is_wrong(store: Store) -> None:
     store.path(digests[2]).write_bytes(b"cut")
     store.path(digests[3]).unlink()
     with capture_logs() as lines:
-        assert dict(store.verify()) == {digests[0]: True, digests[1]: False, digests[2]: False}
+        assert dict(store.verify()) == {digests[0]: True, digests[1]: False, digests[2]: False, digests[3]: False}
     assert [line["event"] for line in lines] == [
         "blob.quarantined",
         "blob.quarantined",

@@ -1,0 +1,83 @@
+"""Pins, sweeps and verification of a real node by its commands, with the daemon and without."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from shoal.digest import Digest
+from tests.world.client import get
+from tests.world.images import random_bytes
+from tests.world.nodes import Node
+from tests.world.origin import REPOSITORY, ScriptedOrigin
+from tests.world.swarm import UPSTREAM, blob_path
+
+IMAGE = f"{REPOSITORY}:latest"
+
+
+def shoal(node: Node, *arguments: str) -> tuple[int, dict[str, object], str]:
+    """A command's exit code, its answer and what it says on standard error."""
+    environment = {
+        "SHOAL_PEER__OPERATIONS__PORT": str(node.operations_port),
+        "SHOAL_PEER__STORE": str(node.folder / "store"),
+    }
+    command = [sys.executable, "-m", "shoal.cli", *arguments, "--json"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30, env=environment)
+    assert "Traceback" not in done.stderr
+    return done.returncode, json.loads(done.stdout or "{}"), done.stderr
+
+
+def change_unseen(path: Path) -> None:
+    """Four bytes, with the file's size, inode and times as they were."""
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.write(b"evil")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_an_image_is_pinned_verified_and_mended(origin: ScriptedOrigin, tmp_path: Path, stack: ExitStack) -> None:
+    manifest = Digest(origin.push(random_bytes(300_000, "layer")))
+    audit = tmp_path / "audit"
+    settings = {"SHOAL_PROXY__AUDIT": str(audit)}
+    node = Node(tmp_path / "node", {UPSTREAM: origin.start(stack)}, settings=settings)
+    running = stack.enter_context(ExitStack())
+    node.start(running)
+    content = json.loads(get(node, f"/v2/{REPOSITORY}/manifests/latest").body)
+    config, layer = (Digest(each["digest"]) for each in (content["config"], *content["layers"]))
+    for digest in (config, layer):
+        assert get(node, blob_path(digest)).status == 200
+    code, pinned, _ = shoal(node, "pin", IMAGE)
+    assert (code, pinned["digest"], pinned["stored"], pinned["named"]) == (0, manifest, 3, 3)
+    code, _, error = shoal(node, "rm", IMAGE)
+    assert (code, "is pinned" in error) == (1, True)
+
+    blobs = node.folder / "store/blobs/sha256"
+    change_unseen(blobs / layer.hex)
+    os.truncate(blobs / config.hex, 3)
+    (blobs / manifest.hex).unlink()
+    code, verified, _ = shoal(node, "verify")
+    assert code == 0
+    assert set(verified["wrong"]) == set(verified["mended"]) == {manifest, config, layer}  # type: ignore[call-overload]
+    assert node.stored() == {manifest, config, layer}
+    assert all(Digest.of((blobs / each.hex).read_bytes()) == each for each in (manifest, config, layer))
+
+    running.close()
+    code, answer, _ = shoal(node, "unpin", IMAGE)
+    assert (code, answer["digests"]) == (0, [manifest])
+    change_unseen(blobs / layer.hex)
+    code, verified, _ = shoal(node, "verify")
+    assert (code, verified["wrong"], verified["checked"]) == (1, [layer], 3)
+    code, swept, _ = shoal(node, "gc")
+    assert (code, [each["reason"] for each in swept["removed"]]) == (0, 2 * ["quarantined"])  # type: ignore[attr-defined]
+
+    lines = [json.loads(line) for line in audit.read_text().splitlines()]
+    actions = [(line["action"], line["status"], line.get("image")) for line in lines if "action" in line]
+    assert actions == [
+        ("pin", 200, IMAGE),
+        ("rm", 409, IMAGE),
+        ("verify", 200, None),
+    ]
