@@ -91,7 +91,7 @@ class ContentStore:
 
     def open(self) -> None:
         """Read what was checked before; raises `StoreError`. `look` tells what of it is still so."""
-        self._checked = {digest: entry.stamp for digest, entry in self._index.open().blobs.items()}
+        self._checked = {Digest(digest): entry.stamp for digest, entry in self._index.open().blobs.items()}
 
     def close(self) -> None:
         self._index.close()

@@ -22,8 +22,8 @@ log = structlog.get_logger()
 
 _VERSION = 2
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISMATCH}
-_FAILURES = (sqlite3.Error, ValueError, TypeError, KeyError, AttributeError)
-"""Damage that SQLite does not see shows as values of other types, or of blobs that are not there."""
+_FAILURES = (sqlite3.Error, ValueError, TypeError)
+"""Damage that SQLite does not see shows as values of other types."""
 _PRIMARY_CODE = 0xFF
 """Of SQLite's extended result codes, the part that names the kind of error."""
 _SETTINGS = "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
@@ -33,7 +33,7 @@ _SCHEMA = f"""  -- inodes are text: they may be larger than SQLite's integers
         digest TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, inode TEXT NOT NULL,
         used REAL NOT NULL, checked REAL NOT NULL
     ) WITHOUT ROWID;
-    CREATE TABLE manifests (digest TEXT PRIMARY KEY, named TEXT NOT NULL, subject TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE manifests (digest TEXT PRIMARY KEY, names TEXT NOT NULL) WITHOUT ROWID;
     PRAGMA user_version={_VERSION};
     COMMIT;
 """
@@ -54,10 +54,21 @@ class Entry(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """All that an index holds."""
+    """All that an index holds, by digest. Digests are texts as they were written: whoever needs them parses them."""
 
-    blobs: dict[Digest, Entry]
-    manifests: dict[Digest, Names]
+    blobs: dict[str, Entry]
+    manifests: dict[str, str]
+    """What manifests name, for `names_in`."""
+
+
+def names_in(text: str, known: Mapping[str, Digest]) -> Names:
+    """What a manifest names, as an index tells it; raises `InvalidDigest`.
+
+    `known`: digests by their texts. Most are named by some manifest, and then exist once.
+    """
+    named, _, subject = text.partition("|")
+    each = (known.get(digest) or Digest(digest) for digest in named.split())
+    return Names(tuple(each), Digest(subject) if subject else None)
 
 
 class _Damaged(ValueError):
@@ -102,11 +113,11 @@ class Index:
         row = (digest, stamp.size, stamp.mtime_ns, str(stamp.inode), used, checked)
         changes: _Changes = [("INSERT OR REPLACE INTO blobs VALUES (?, ?, ?, ?, ?, ?)", [row])]
         if names is not None:
-            about = (digest, " ".join(names.named), names.subject or "")
-            changes.append(("INSERT OR REPLACE INTO manifests VALUES (?, ?, ?)", [about]))
+            about = (digest, f"{' '.join(names.named)}|{names.subject or ''}")
+            changes.append(("INSERT OR REPLACE INTO manifests VALUES (?, ?)", [about]))
         self._change(changes)
 
-    def remove(self, digests: Collection[Digest]) -> None:
+    def remove(self, digests: Collection[str]) -> None:
         """Forget these blobs."""
         rows = [(digest,) for digest in digests]
         self._change([(f"DELETE FROM {table} WHERE digest = ?", rows) for table in ("blobs", "manifests")])
@@ -139,16 +150,11 @@ class Index:
             raise _Damaged(f"version {version} instead of {_VERSION}")
         rows = database.execute("SELECT digest, size, mtime_ns, inode, used, checked FROM blobs")
         blobs = {
-            Digest(digest): Entry(Stamp(size, mtime_ns, int(inode)), float(used), float(checked))
+            str(digest): Entry(Stamp(size, mtime_ns, int(inode)), float(used), float(checked))
             for digest, size, mtime_ns, inode, used, checked in rows
         }
-        known = {digest: digest for digest in blobs}  # one object for each digest: most are named by some manifest
-        manifests = {}
-        for digest, named, subject in database.execute("SELECT digest, named, subject FROM manifests"):
-            each = (Digest(name) for name in named.split())
-            names = Names(tuple(known.get(name, name) for name in each), Digest(subject) if subject else None)
-            manifests[known[digest]] = names
-        return Contents(blobs, manifests)
+        manifests = dict(database.execute("SELECT digest, names FROM manifests"))
+        return Contents(blobs, {str(digest): str(names) for digest, names in manifests.items()})
 
 
 def _is_damage(error: Exception) -> bool:

@@ -46,7 +46,7 @@ from peer.disk import (
     write_durably,
 )
 from peer.eviction import Kept, Stock, Victim
-from peer.index import Entry, Index
+from peer.index import Entry, Index, names_in
 from peer.leftovers import PartialFolder, file_name
 from peer.partial import Partial
 from peer.pins import Pins
@@ -593,11 +593,25 @@ class Store:
                 self._replace(digest, _Held(entry.stamp, min(entry.used, now), min(entry.checked, now)))
             else:
                 self._unverified[digest] = status.st_size
-            if digest in manifests:  # content that has this digest names these, whether or not it was verified again
-                self._references.learn(digest, manifests[digest])
+        self._learn_names(manifests)
         if indexed:
             log.warning("store.missing", blobs=len(indexed))
             self._index.remove(list(indexed))
+
+    def _learn_names(self, manifests: Mapping[str, str]) -> None:
+        """Content that has a digest names what it names, whether or not the file was changed since."""
+        known: dict[str, Digest] = {digest: digest for digest in (*self._blobs, *self._unverified)}
+        for text, names in manifests.items():
+            digest = known.get(text)
+            if digest is None:
+                continue
+            try:
+                self._references.learn(digest, names_in(names, known))
+            except InvalidDigest as error:
+                log.warning("index.damaged", digest=digest, error=str(error))
+                held = self._replace(digest, None)
+                if held is not None:  # its content tells again
+                    self._unverified[digest] = held.stamp.size
 
     def _scan(self) -> Iterator[tuple[Digest, os.stat_result]]:
         for algorithm in ALGORITHMS:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peer.disk import Stamp, StoreError
-from peer.index import Contents, Entry, Index
+from peer.index import Contents, Entry, Index, names_in
 from peer.references import Names
 from shoal.digest import Digest
 
@@ -38,7 +38,7 @@ def test_entries_come_back(tmp_path: Path) -> None:
     index.add(second, changed, None)
     expected = ENTRIES | {second: changed}
     del expected[first]
-    assert reopened(index) == Contents(expected, {})
+    assert reopened(index) == Contents({str(digest): entry for digest, entry in expected.items()}, {})
     index.close()
 
 
@@ -52,9 +52,11 @@ def test_what_manifests_name_and_when_blobs_were_used_comes_back(tmp_path: Path)
     used = ENTRIES[first]._replace(used=7.0, checked=8.0)
     index.note({first: used, Digest.of(b"never added"): used})
     index.remove([third])
-    assert reopened(index) == Contents(
-        {first: used, second: ENTRIES[second]}, {first: names[first], second: names[second]}
-    )
+    contents = reopened(index)
+    assert contents.blobs == {first: used, second: ENTRIES[second]}
+    found = {digest: names_in(text, {second: second}) for digest, text in contents.manifests.items()}
+    assert found == {first: names[first], second: names[second]}
+    assert found[first].named[0] is second
     index.close()
 
 
@@ -69,7 +71,7 @@ def test_several_threads_write_at_once(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(add, range(4)))
-    assert reopened(index) == Contents(ENTRIES, {})
+    assert reopened(index) == Contents({str(digest): entry for digest, entry in ENTRIES.items()}, {})
     index.close()
 
 
