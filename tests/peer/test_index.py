@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peer.disk import Stamp, StoreError
@@ -86,6 +86,7 @@ def test_what_comes_after_the_end_is_dropped(tmp_path: Path) -> None:
     index.close()
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.integers(0, 9000), st.integers(0, 255), min_size=1, max_size=20), st.booleans())
 def test_any_damage_is_read_or_rebuilt(damage: dict[int, int], truncate: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
