@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from peer.disk import failing_to, write_durably
+from peer.disk import failing_to, open_for_reading, write_durably
 from shoal.digest import Digest, InvalidDigest
 
 log = structlog.get_logger()
@@ -35,7 +35,8 @@ class Pins:
     def load(self) -> None:
         """Read the file; one that cannot be understood is put aside, with an error in the log. Raises `OSError`."""
         try:
-            content = self._path.read_bytes()
+            with open(self._path, "rb", opener=lambda _, __: open_for_reading(self._path)) as file:
+                content = file.read()
         except FileNotFoundError:
             self._names = {}
             return

@@ -12,13 +12,13 @@ import blake3
 from peer import wire
 from peer.checkpoint import Checkpoint, InvalidCheckpoint
 from peer.wire import Decoder, PieceReceived
-from proxy.doorway import MAX_HEAD, Doorway
+from proxy.doorway import MAX_HEAD
 from shoal.handshake import NONCE_SIZE, Initiator, NotAMember, Responder, SecretKey, Session, is_opening
 from shoal.messages import Codec, InvalidMessage, Message
 from shoal.pieces import PieceLayout
 from supernode import protocol
 from tests.fuzz.target import Target
-from tests.proxy.test_doorway import Http, Wire
+from tests.proxy.test_doorway import World
 
 _TAKEN = 64 << 10
 """Bytes of the largest piece that a target takes: what is longer is dropped, as an engine may do."""
@@ -115,30 +115,20 @@ def checkpoint(data: bytes) -> None:
 
 def doorway(data: bytes) -> None:
     """The first bytes of a connection: the HTTP server or the tunnel gets all of them, wherever they are cut."""
-    outcomes = []
-    for reads in (iter([data[1:]]), _cuts(data[1:], data[0])) if data else ():
-        http, transport = Http(), Wire()
-        connects: list[Doorway] = []
-        made = Doorway(lambda http=http: http, connects.append, lambda _: None, 60)  # type: ignore[misc]
-        made.connection_made(transport)
-        for read in reads:
-            if transport.protocol is not None:
-                http.data_received(read)
-            elif not transport.closed:
-                made.data_received(read)
-        made.connection_lost(None)
-        assert len(made.head) <= MAX_HEAD
-        outcomes.append((http.received, connects and made.early, made.head, transport.written))
-    assert len(outcomes) < 2 or outcomes[0] == outcomes[1]
 
+    async def outcome(step: int) -> object:
+        world = World()
+        world.feed(data[1:], step)
+        world.doorway.connection_lost(None)
+        assert len(world.doorway.head) <= MAX_HEAD
+        return world.http.received, world.connects and world.doorway.early, world.doorway.head, world.wire.written
 
-def _with_loop(data: bytes) -> None:
-    with asyncio.Runner() as runner:
-        runner.run(_in_loop(data))
+    async def outcomes() -> list[object]:
+        return [await outcome(step) for step in (1 << 20, 1 + data[0] % 97)]
 
-
-async def _in_loop(data: bytes) -> None:
-    doorway(data)
+    if data:
+        whole, cut = asyncio.run(outcomes())
+        assert whole == cut
 
 
 TARGETS = [
@@ -146,5 +136,5 @@ TARGETS = [
     Target("handshake", handshake, 40_000),
     Target("control", control, 100_000),
     Target("checkpoint", checkpoint, 30_000),
-    Target("doorway", _with_loop, 15_000),
+    Target("doorway", doorway, 15_000),
 ]

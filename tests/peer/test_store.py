@@ -197,6 +197,12 @@ def test_what_is_no_file_among_the_partial_blobs_stops_no_start(store: Store, ma
     assert store.size(DIGEST) == len(CONTENT)
 
 
+def test_a_fifo_instead_of_the_pins_stops_no_start(store: Store) -> None:
+    os.mkfifo(store.root / "pins.json")
+    restart(store)
+    assert (store.root / "pins.json.damaged").is_fifo()
+
+
 def test_strange_files_among_the_blobs_are_not_blobs(store: Store) -> None:
     blobs = store.root / "blobs" / "sha256"
     (blobs / "README").write_text("")
