@@ -395,10 +395,14 @@ class Neighbours:
         """A connection is over; the handler is told of it by the event loop, since it may be what has called."""
         stranger = self._known(connection)
         if stranger is not None:
-            if self._complaints.is_due(stranger.address, time.monotonic()):
-                log.info("stranger.dropped", address=stranger.address, reason=reason)
             if stranger.dialled is not None:
+                hint = "is `cluster` of the configuration the same on both sides?"
+                log.warning(
+                    "neighbour.did_not_greet", peer=stranger.dialled, host=stranger.address, reason=reason, hint=hint
+                )
                 self._missed(stranger.dialled)
+            elif self._complaints.is_due(stranger.address, time.monotonic()):
+                log.info("stranger.dropped", address=stranger.address, reason=reason)
         peer = self._peers.pop(connection, None)
         if peer is not None:
             log.info("neighbour.gone", peer=peer, reason=reason)

@@ -43,6 +43,9 @@ _SCRATCH_SIZE = 64 << 10
 _STRANGER_LIMIT, _STRANGER_SCRATCH_SIZE = 1 << 10, 2 << 10
 """Bytes of one message, and of the scratch buffer, until the other side has said who it is."""
 
+_TLS_HANDSHAKE = 0x1603
+"""How a TLS connection begins: the type of a record, and the first half of its version."""
+
 _PeerText = Annotated[str, msgspec.Meta(max_length=64)]
 
 
@@ -252,6 +255,8 @@ class Decoder:
             self._begin_chunk(length & ~_CHUNK_FLAG)
             self._start += _PREFIX.size
             return True
+        if self._is_stranger and length >> 16 == _TLS_HANDSHAKE:
+            raise InvalidMessage("the other side speaks TLS, and this node has no certificates (`cluster.cert_file`)")
         if length > self.limit + self._session.overhead:
             raise InvalidMessage(f"a message of {length} bytes is over the limit of {self.limit}")
         if available < _PREFIX.size + length:

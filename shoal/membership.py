@@ -59,6 +59,8 @@ class Membership:
         self._watching: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
+        if self._settings.insecure:
+            log.warning("cluster.insecure", meaning="whoever reaches the control or the peer port is a member")
         if self._files:
             self._watching = asyncio.create_task(self._watch(), name="cluster files")
         return self

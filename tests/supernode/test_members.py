@@ -220,8 +220,12 @@ def few_descriptors() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("head", [b"", b"GET /v1/control HTTP/1.1\r\nHost: x\r\n"])
-async def test_a_crowd_that_asks_for_nothing_keeps_no_peer_out(few_descriptors: int, head: bytes) -> None:
-    async with supernode() as server:
+@pytest.mark.parametrize("is_certified", [False, True])
+async def test_a_crowd_that_asks_for_nothing_keeps_no_peer_out(
+    few_descriptors: int, head: bytes, is_certified: bool, tmp_path: Path
+) -> None:
+    cluster = Authority(tmp_path).members("127.0.0.1") if is_certified else ClusterSettings()
+    async with supernode(cluster) as server:
         with ExitStack() as stack:
             for number in range(200):
                 stranger = stack.enter_context(socket.socket())
@@ -231,7 +235,7 @@ async def test_a_crowd_that_asks_for_nothing_keeps_no_peer_out(few_descriptors: 
                 await asyncio.sleep(0.001)
                 with contextlib.suppress(OSError):
                     stranger.send(head)
-            async with calling(server.port, ClusterSettings()) as listener:
+            async with calling(server.port, cluster) as listener:
                 await asyncio.wait_for(listener.welcomes.get(), PATIENCE)
             assert len(server._door._strangers) <= few_descriptors // door._STRANGERS_SHARE
 
