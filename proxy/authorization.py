@@ -120,8 +120,8 @@ class Authorizer:
     async def _ask(self, identity: Identity, scope: TokenScope) -> Token:
         try:
             url = URL(scope.realm)
-        except ValueError as error:
-            raise OriginUnavailable(f"no usable token server: {error}") from None
+        except ValueError:
+            raise OriginUnavailable(f"{self._base.host} names no usable token server") from None
         return await self._fetch(url, scope, identity)
 
 
@@ -133,9 +133,9 @@ def token_scope(challenge: Challenge, default: str, base: URL) -> TokenScope:
     except ValueError:
         url = URL()
     if url.scheme not in {"http", "https"} or not url.host:
-        raise OriginDenied(f"{base.host} names no usable token server: {realm[:200]!r}")
+        raise OriginDenied(f"{base.host} names no usable token server")
     if base.scheme == "https" and url.scheme != "https":
-        raise OriginDenied(f"{base.host} names a token server without TLS: {realm[:200]!r}")
+        raise OriginDenied(f"{base.host} names a token server without TLS: {url.host}")
     return TokenScope(realm, service, challenge.parameters.get("scope") or default)
 
 

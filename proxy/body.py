@@ -118,7 +118,7 @@ class UpstreamBody:
         except TimeoutError:
             raise Transient(f"no byte came from {self._host} in time") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise Transient(f"the body from {self._host} broke off: {error}") from None
+            raise Transient(f"the body from {self._host} broke off: {type(error).__name__}") from None
 
 
 def content_length(headers: Mapping[str, str]) -> int | None:

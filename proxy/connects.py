@@ -127,8 +127,9 @@ class Connects:
         try:
             if len(self._tasks) + self._inside > self._settings.connections:
                 raise _Refusal(503, "this proxy has as many tunnels as it may have")
-            target = parse_connect(doorway.head)
-            authority = Authority.parse(target, _HTTPS_PORT)
+            asked = parse_connect(doorway.head)
+            target = asked.rpartition("@")[2]  # before it a password may stand
+            authority = Authority.parse(asked, _HTTPS_PORT)
             match self._destinations.decide("https", authority):
                 case Opened() as opened:
                     await self._open(doorway, opened)

@@ -84,7 +84,8 @@ class Authority:
         match = _AUTHORITY.fullmatch(text)
         port = int(match["port"]) if match is not None and match["port"] else default_port
         if match is None or not 0 < port < 1 << 16:
-            raise InvalidAuthority(f"not a host with a port: {text[:100]!r}")
+            shown = text.rpartition("@")[2]  # before it a password may stand
+            raise InvalidAuthority(f"not a host with a port: {shown[:100]!r}")
         host = match["host"].lower()
         try:
             host = ipaddress.ip_address(host.strip("[]")).compressed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import ssl
 import string
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,7 @@ from proxy.reach import Reach
 from proxy.retry import ANSWER_SECONDS, Silent, Unreachable, failure, read_whole
 from proxy.settings import CredentialsUnreadable, EndpointSettings
 from proxy.tokens import MAX_ANSWER_SIZE, InvalidTokenAnswer, Token, TokenCache, TokenScope, parse_token
+from shoal.redaction import redacted
 from shoal.reference import Registry
 
 MAX_REDIRECTS = 5
@@ -37,6 +39,9 @@ TOKEN_SECONDS = ANSWER_SECONDS - 0.5
 
 _MAX_SHOWN = 200
 """Characters of a server's own words in an error."""
+
+_QUOTED = re.compile(r":?\s*b?(['\"]).*\1.*", re.DOTALL)
+"""What is quoted, and all behind it."""
 
 _READ_SIZE = 1 << 20
 _MAX_HEADER_SIZE = 64 << 10
@@ -375,5 +380,9 @@ def translated(host: str) -> Iterator[None]:
 
 
 def _shown(text: str) -> str:
-    """What a server or the HTTP client says, as it may stand in an error."""
-    return text.encode("ascii", "backslashreplace").decode()[:_MAX_SHOWN]
+    """What a server or the HTTP client says, as it may stand in an error.
+
+    Its bytes, which the HTTP client quotes behind a colon, may be those of a signed address or of a cookie.
+    """
+    said = _QUOTED.sub("", text).strip()
+    return redacted(said.encode("ascii", "backslashreplace").decode()[:_MAX_SHOWN])

@@ -11,6 +11,7 @@ import msgspec
 
 from peer.errors import DownloadFailed, Stopping
 from peer.origin import OriginDenied, OriginError, OriginNotFound
+from shoal.redaction import redacted
 
 
 class AuthorityUnusable(Exception):
@@ -182,4 +183,4 @@ def answer_to(error: Exception, missing: str, detail: Mapping[str, str]) -> Erro
             status, code = 502, "UNAVAILABLE"
         case _:
             return ErrorAnswer(500, "UNKNOWN", "an error inside the proxy; its log says which", detail=detail)
-    return ErrorAnswer(status, code, str(error) or type(error).__name__, headers, detail)
+    return ErrorAnswer(status, code, redacted(str(error)) or type(error).__name__, headers, detail)

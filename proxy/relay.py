@@ -14,11 +14,10 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from peer.origin import OriginUnavailable
 from proxy.addresses import NotPermitted, PublicResolver, is_own, is_public
 from proxy.client import ClientLeft
 from proxy.egress import Egress
-from proxy.endpoint import tls_contexts
+from proxy.endpoint import tls_contexts, translated
 from proxy.responses import Call
 from proxy.settings import ProxySettings
 
@@ -125,7 +124,7 @@ class Relay:
         self, call: Call, session: aiohttp.ClientSession, url: URL, way: Way, renamed: Callable[[str], str]
     ) -> int:
         request = call.request
-        try:
+        with translated(url.host or ""):
             upstream = await session.request(
                 request.method,
                 url,
@@ -136,10 +135,6 @@ class Relay:
                 ssl=way.tls,
                 proxy=way.proxy,
             )
-        except (aiohttp.ClientError, OSError) as error:
-            if isinstance(error.__cause__, NotPermitted):
-                raise error.__cause__ from None
-            raise OriginUnavailable(f"{url.host}: {error or type(error).__name__}") from None
         try:
             headers = _passed(upstream.headers)
             if hdrs.LOCATION in headers:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO
 
 import msgspec
 import structlog
 from aiohttp.http_exceptions import HttpProcessingError
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+from shoal.redaction import redacted
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["console", "json"]
@@ -41,6 +43,7 @@ def set_up(settings: LogSettings, stream: TextIO | None = None) -> None:
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(default=str) if json else _line,
+            _safe,
         ],
     )
     handler = logging.StreamHandler(sys.stderr if stream is None else stream)
@@ -64,6 +67,11 @@ def _malformed(record: logging.LogRecord) -> bool:
         record.msg = f"{record.msg}: {type(error).__name__}"
         record.levelno, record.levelname, record.exc_info = logging.INFO, "INFO", None
     return logging.getLogger(record.name).isEnabledFor(record.levelno)
+
+
+def _safe(_: WrappedLogger, __: str, line: Any) -> str:
+    """A line that is ready, without what must not be read by others."""
+    return redacted(line)
 
 
 def _line(_: WrappedLogger, __: str, event: EventDict) -> str:

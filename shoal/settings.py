@@ -18,7 +18,8 @@ from typing import Any, NamedTuple, TypeVar, get_args, get_origin
 import msgspec
 
 from shoal.fields import allowed, bare, unit_of
-from shoal.toml import MASK, USER_INFO, KeyPath, dotted, is_secret
+from shoal.redaction import MASK, redacted
+from shoal.toml import KeyPath, dotted, is_secret
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -32,7 +33,7 @@ class SettingsError(Exception):
     """A configuration that cannot be used. Its text names the source, the key, the value and what is allowed."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(USER_INFO.sub(f"{MASK}@", message))
+        super().__init__(redacted(message))
 
 
 class Override(NamedTuple):
@@ -157,13 +158,17 @@ class _Checker:
         if get_origin(plain) is dict:
             _, inner = get_args(plain)
             return {key: self.build(inner, value, (*path, key)) for key, value in self._table(raw, path).items()}
-        if get_origin(plain) is list and _is_struct(get_args(plain)[0]) and isinstance(raw, list):
+        if _holds_tables(plain) and isinstance(raw, list):
             (inner,) = get_args(plain)
             return [self.build(inner, value, (*path, str(place))) for place, value in enumerate(raw)]
         try:
             return _leaf(kind, raw, strict=not self._layers.is_text(path))
         except ValueError:  # msgspec.ValidationError is one
-            shown = _sort(raw) if isinstance(raw, dict | list) else json.dumps(raw, default=str)[:_MAX_SHOWN]
+            shown = (
+                _sort(raw)
+                if isinstance(raw, dict | list) or _holds_tables(plain)
+                else json.dumps(raw, default=str)[:_MAX_SHOWN]
+            )
             raise self._refused(path, shown, allowed(kind)) from None
 
     def _struct(self, kind: type[msgspec.Struct], raw: dict[str, Any], path: KeyPath) -> msgspec.Struct:
@@ -226,6 +231,11 @@ def _path(kind: type, raw: object) -> Path:
 
 def _is_struct(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+
+
+def _holds_tables(kind: Any) -> bool:
+    """Whether values of a kind are lists of tables: text in place of one may hold their secrets."""
+    return get_origin(kind) is list and _is_struct(get_args(kind)[0])
 
 
 def _sort(raw: object) -> str:

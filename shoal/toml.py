@@ -10,15 +10,10 @@ from typing import Any
 import msgspec
 
 from shoal.fields import unit_of
+from shoal.redaction import MASK, USER_INFO
 
 KeyPath = tuple[str, ...]
-MASK = "***"
-"""Stands for a secret."""
-
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-USER_INFO = re.compile(r"(?<=//)[^/@\s\"']+@")
-"""In an address: a user's name and password."""
-
 _SECRET = re.compile(r"(?:^|_)(?:password|secret|token)$")
 
 

@@ -45,3 +45,14 @@ def test_a_fault_of_ours_keeps_its_traceback() -> None:
     except KeyError as error:
         logging.getLogger("aiohttp.server").exception("Error handling request from %s", "192.0.2.1", exc_info=error)
     assert "Traceback" in stream.getvalue()
+
+
+def test_a_secret_in_a_field_or_a_traceback_is_masked() -> None:
+    stream, secret = io.StringIO(), "t" * 20
+    set_up(LogSettings(level="debug", format="json"), stream)
+    try:
+        raise KeyError(f"http://alice:{secret}@proxy.example")
+    except KeyError:
+        structlog.get_logger().exception("origin.failed", error=f"https://cdn.example/blob?signature={secret}")
+    assert "origin.failed" in stream.getvalue()
+    assert secret not in stream.getvalue()
