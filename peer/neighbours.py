@@ -23,7 +23,7 @@ from supernode.protocol import PeerId, parse_peer_id
 log = structlog.get_logger()
 
 MAX_CONNECTIONS = 1024
-MAX_STRANGERS, MAX_STRANGERS_OF_ADDRESS = 128, 32
+MAX_STRANGERS, MAX_STRANGERS_OF_ADDRESS = 128, 64
 """Accepted connections that have not said who they are: in all, and from one address. They have places of their own."""
 _SHARE_OF_ADDRESS = 4
 """The part of all neighbours that may come from one address where everybody is taken for a member."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 from contextlib import ExitStack
 from pathlib import Path
 
 from peer import wire
+from peer.budget import raise_descriptor_limit
 from shoal.digest import Digest
 from tests.world.certificates import Authority
 from tests.world.client import get
@@ -29,7 +31,7 @@ def settings_of(folder: Path, authority: Authority) -> dict[str, str]:
     return {f"SHOAL_CLUSTER__{key}": str(folder / key) for key in files}
 
 
-def test_members_share_blobs_and_a_stranger_gets_and_learns_nothing(
+def test_members_share_blobs_in_a_crowd_of_strangers_who_get_and_learn_nothing(
     origin: ScriptedOrigin, tmp_path: Path, stack: ExitStack
 ) -> None:
     file = tmp_path / "secret"
@@ -39,9 +41,15 @@ def test_members_share_blobs_and_a_stranger_gets_and_learns_nothing(
     digest, url = Digest.of(CONTENT), origin.start(stack)
     supernode = Supernode(tmp_path / "supernode", members)
     supernode.start(stack)
-    one, two = (Node(tmp_path / name, {UPSTREAM: url}, supernode.port, members) for name in ("one", "two"))
+    one, two = (Node(tmp_path / name, {UPSTREAM: url}, supernode.port, members, 1024) for name in ("one", "two"))
     one.start(stack)
     assert get(one, blob_path(digest)).brings(CONTENT)
+    stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE))
+    raise_descriptor_limit()
+    for port in 1060 * (one.peer_port, supernode.port):
+        crowd = stack.enter_context(socket.socket())
+        crowd.setblocking(False)
+        crowd.connect_ex(("127.0.0.1", port))
     two.start(stack)
     assert get(two, blob_path(digest)).brings(CONTENT)
     assert two.received("peer") == len(CONTENT)
