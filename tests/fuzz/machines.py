@@ -18,12 +18,12 @@ def _by_bytes(test: object) -> Callable[[bytes], object]:
 
 
 TARGETS = [
-    Target("tracker", _by_bytes(hostile_peers), 10_000, limit=1500, pumped=False),
+    Target("tracker", _by_bytes(hostile_peers), 7_000, limit=1024, pumped=False),
     Target(
         "machine",
         _by_bytes(get_state_machine_test(Hostile, settings=Hostile.TestCase.settings)),
-        8_000,
-        limit=1500,
+        6_000,
+        limit=1024,
         pumped=False,
     ),
 ]

@@ -23,8 +23,10 @@ from proxy.identity import ANONYMOUS, Identity, claimed_name, client_identity
 from proxy.limits import parse_rate_limit
 from proxy.links import parse_links
 from proxy.listings import next_page
+from proxy.manifests import accepted
 from proxy.naming import BlobTarget, CatalogTarget, ManifestTarget, Namer, ReferrersTarget, TagsTarget
 from proxy.parts import select
+from proxy.responses import not_modified
 from proxy.retry import parse_retry_after
 from proxy.settings import UpstreamSettings
 from proxy.tokens import InvalidTokenAnswer, Token, TokenScope, parse_token
@@ -118,6 +120,16 @@ def waiting(data: bytes) -> None:
     assert seconds is None or (math.isfinite(seconds) and seconds >= 0)
     limit = parse_rate_limit({"RateLimit-Limit": text, "RateLimit-Remaining": other})
     assert limit is None or all(number is None or number >= 0 for number in (limit.limit, limit.remaining))
+
+
+def conditions(data: bytes) -> None:
+    """What a client takes and has: `Accept` and `If-None-Match`."""
+    accept, held = split(data)
+    taken = accepted([accept, held])
+    assert taken.isprintable()
+    request = cast("web.Request", SimpleNamespace(headers={hdrs.IF_NONE_MATCH: held}))
+    answer = not_modified(request, DIGEST)
+    assert answer is None or answer.status == 304
 
 
 async def _no_token(_: URL, __: TokenScope, ___: Identity) -> Token:
@@ -221,6 +233,7 @@ TARGETS = [
     _target(multipart, 20_000),
     _target(content_headers, 50_000),
     _target(waiting, 50_000),
+    _target(conditions, 30_000),
     _target(challenge, 50_000),
     _target(links, 50_000),
     _target(authorization, 50_000),

@@ -43,6 +43,9 @@ messages = st.one_of(
     st.builds(protocol.Starved, digest, size, bitfield),
     st.builds(protocol.Progress, number, piece, digests),
     st.builds(protocol.Release, number, reason),
+    st.builds(protocol.Trimmed, number, piece),
+    st.builds(protocol.Quiet, registry, st.sampled_from([0.0, 1.0, 1e9])),
+    st.builds(protocol.Refresh, registry, repository),
     st.builds(protocol.Table, digest, size, bitfield, digests),
     st.builds(protocol.Corrupt, digest, size),
     st.builds(protocol.Hello, number, st.just(PEERS[0]), st.just(1)),
@@ -86,9 +89,12 @@ def check(tracker: Tracker) -> None:
     assert all(lease.swarm is tracker.swarms[lease.swarm.key] for lease in leases)
 
 
+AboutALease = protocol.Progress | protocol.Release | protocol.Trimmed
+
+
 def aimed(peer: PeerId, message: protocol.FromPeer, leases: list[Lease]) -> tuple[PeerId, protocol.FromPeer]:
     """The message; where it is about a lease with a small number, about one that there is, from its holder."""
-    if isinstance(message, protocol.Progress | protocol.Release) and 0 < message.lease <= len(leases):
+    if isinstance(message, AboutALease) and 0 < message.lease <= len(leases):
         lease = leases[message.lease - 1]
         return lease.holder, msgspec.structs.replace(message, lease=lease.id)
     return peer, message
@@ -116,6 +122,8 @@ def test_the_books_stay_true_whatever_peers_say(
     for peer in PEERS:
         tracker.leave(peer, now)
     assert (tracker.swarms, tracker.leases) == ({}, 0)
+    books = (tracker._peers, tracker._contacts, tracker._origins, tracker._news, tracker._untold, tracker._expecting)
+    assert not any(books)
 
 
 def test_a_lease_of_an_honest_peer_is_not_moved_by_another_ones_numbers() -> None:
