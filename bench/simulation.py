@@ -45,7 +45,6 @@ _READ_AT_ONCE = 3
 _AT = Location.parse("docker.io", "library/simulated")
 _DIGEST = bytes(PIECE_DIGEST_SIZE)
 _NOTHING = bytearray()
-"""Content plays no part here."""
 
 
 @dataclass(slots=True)
@@ -299,7 +298,7 @@ class Simulation:
     # --- the supernode ----------------------------------------------------------------------------------------------
 
     def _join_tracker(self, peer: Peer) -> None:
-        self._tracker.join(peer.id, Contact("host", 1, ""), self._now)
+        self._tracker.join(peer.id, Contact("host", 1, ""), self._now, confirms=True)
         peer.machine.joined(_ANNOUNCE_SECONDS, self._now)
 
     def _tell_tracker(self, peer: Peer, message: FromPeer) -> None:
@@ -352,7 +351,7 @@ class Simulation:
         if peer.gone or peer.has_joined or tracker is not self._tracker or not self._supernode_up:
             return
         peer.has_joined = True
-        self._tracker.join(peer.id, Contact("host", 1, ""), self._now, returning=True)
+        self._tracker.join(peer.id, Contact("host", 1, ""), self._now, returning=True, confirms=True)
         peer.machine.joined(_ANNOUNCE_SECONDS, self._now)
         self._act(peer)
 
@@ -461,6 +460,10 @@ class Simulation:
 
     # --- from the origin --------------------------------------------------------------------------------------------
 
+    def _from_origin(self, piece: int) -> bytearray:
+        """The content of a piece, which plays no part here."""
+        return _NOTHING
+
     def _fetch(self, peer: Peer, stream_id: StreamId, stream: _Stream) -> None:
         """The next piece of a stream begins to leave the origin."""
         if stream.ended or peer.gone:
@@ -481,7 +484,7 @@ class Simulation:
         if peer.gone or stream.ended:
             return
         peer.machine.sourcing.received(stream_id, self._now)
-        _, goes_on = peer.machine.sourcing.fetched(stream_id, piece, _NOTHING)
+        _, goes_on = peer.machine.sourcing.fetched(stream_id, piece, self._from_origin(piece))
         if not goes_on or piece + 1 == stream.end:
             stream.ended = True
             peer.streams.pop(stream_id, None)

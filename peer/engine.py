@@ -379,7 +379,8 @@ class Engine:
             self.metrics.pieces.labels("corrupt").inc()
             log.warning("piece.corrupt", peer=source, digest=key.digest, piece=piece)
             assert not isinstance(source, int)
-            self.machine.corrupt(key, piece, source, time.monotonic())
+            assert command.expected is not None
+            self.machine.corrupt(key, piece, source, command.expected, time.monotonic())
         elif self.machine.landed(key, piece, digest, source, time.monotonic()):
             if not isinstance(source, int):
                 self.metrics.pieces.labels("verified").inc()

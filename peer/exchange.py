@@ -241,7 +241,7 @@ class Exchange:
                 self.uploading.cancelled(Upload(peer, key_of(message), message.piece))
             case wire.Coming():
                 sought = self._sought.get(key_of(message))
-                if sought is not None:
+                if sought is not None and not sought.is_solitary:
                     sought.coming[peer] = pieces_of(message.pieces, sought.layout), now
             case wire.Join():
                 self._joined(peer, message)
@@ -268,6 +268,11 @@ class Exchange:
         sought.broken |= 1 << piece
         self.requests.broke_claim(peer, now)
         self.due()
+
+    def dispute(self, sought: Sought, pieces: PieceSet) -> None:
+        """What was told of these pieces may be wrong: who sent what did not match it is not to blame."""
+        for peer in sought.dispute(pieces):
+            self.requests.absolve(peer)
 
     # --- time -----------------------------------------------------------------------------------------------------
 

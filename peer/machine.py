@@ -181,16 +181,18 @@ class Machine:
         self.announcing.completed(key)
 
     def mismatched(self, key: BlobKey, now: float) -> None:
-        """All pieces are there and the whole is wrong. Begins again once where other peers had a part in it."""
+        """All pieces are there and the whole is wrong. Where other peers had a part in it, what they gave is fetched
+        again; the second time all of it is, from origins alone."""
         sought = self.sought.get(key)
         if sought is None:
             return
         self._out.append(Tell(protocol.Corrupt(*key)))
-        if sought.has_begun_again or not sought.from_neighbours:
+        if sought.is_solitary or not sought.from_neighbours:
             self.fail(key, DigestMismatch(f"what came is not {key.digest}"))
             return
-        sought.has_begun_again = True
-        self._void(sought, sought.layout.all, now)
+        sought.is_solitary, sought.has_begun_again = sought.has_begun_again, True
+        self._void(sought, sought.layout.all if sought.is_solitary else sought.layout.all & ~sought.own, now)
+        self._fetch_unless_helped(sought, now)
 
     def fail(self, key: BlobKey, error: Exception) -> None:
         """Give a blob up."""
@@ -216,11 +218,10 @@ class Machine:
         """Pieces and the digests by which they were checked are not to be trusted, nor what followed from them."""
         gone = pieces & sought.pieces.there
         self.exchange.sharing.withdraw(sought.key)
-        # what an origin sends was not checked by these digests
-        untrusted = (pieces | sought.pieces.asked) & ~sought.pieces.leased
+        untrusted = pieces & ~sought.pieces.leased  # what an origin sends was not checked by these digests
         self.exchange.cancel(sought.key, sought.pieces.void(untrusted))
         sought.forget(untrusted)
-        sought.suspects.clear()
+        self.exchange.dispute(sought, pieces)
         if gone:
             self._out.append(Discard(sought.key, gone))
         sought.told_at, sought.is_answered = now, False
@@ -255,12 +256,14 @@ class Machine:
         self.exchange.gained(sought, piece, now, own=isinstance(source, int))
         return True
 
-    def corrupt(self, key: BlobKey, piece: int, peer: PeerId, now: float) -> None:
-        """A neighbour's piece does not match its digest."""
+    def corrupt(self, key: BlobKey, piece: int, peer: PeerId, expected: bytes, now: float) -> None:
+        """A neighbour's piece does not match the digest that was told of it when it came."""
         sought = self.sought.get(key)
         if sought is not None:
             sought.pieces.reject(piece)
-            self.exchange.suspect(sought, piece, peer, now)
+            if sought.table.get(piece) == expected:
+                self.exchange.suspect(sought, piece, peer, now)
+            self.exchange.due()
 
     def unwritable(self, key: BlobKey, piece: int, source: PeerId | StreamId, error: Exception) -> None:
         """The store does not take a piece."""
@@ -349,15 +352,20 @@ class Machine:
                 contacts = [(parse_peer_id(each.peer), each.host, each.port) for each in message.neighbours]
                 self.exchange.meet(sought, contacts, now)
             case protocol.TableNews():
-                self._learn(sought, message)
+                self._learn(sought, message, now)
             case protocol.Void():
-                self._void(sought, sought.layout.all & ~sought.own, now)
+                pieces = pieces_of(message.pieces, sought.layout) if message.pieces else sought.layout.all
+                self._void(sought, pieces & ~sought.own, now)
         sought.is_answered = True
 
-    def _learn(self, sought: Sought, message: protocol.TableNews) -> None:
+    def _learn(self, sought: Sought, message: protocol.TableNews, now: float) -> None:
         pieces = pieces_of(message.pieces, sought.layout)
         if len(message.digests) != pieces.bit_count() * PIECE_DIGEST_SIZE:
             raise InvalidMessage("not one digest for each piece")
+        contradicted = sought.contradicted(iterate(pieces), message.digests)
+        self.exchange.dispute(sought, contradicted)
+        if wrong := contradicted & sought.from_neighbours:
+            self._void(sought, wrong, now)
         sought.learn(iterate(pieces), message.digests, hearsay=False)
         self.exchange.due()
 
@@ -428,7 +436,7 @@ class Machine:
 
     def _is_alone(self, sought: Sought, now: float) -> bool:
         """Whether no supernode decides who fetches this blob."""
-        if not self._settings.has_supernode or sought.is_refused:
+        if not self._settings.has_supernode or sought.is_refused or sought.is_solitary:
             return True
         if self.connected:
             return not sought.is_answered and now - sought.told_at > self._settings.origin_wait

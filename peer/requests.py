@@ -198,6 +198,14 @@ class Requests:
         if account is not None:
             account.broken = 0
 
+    def absolve(self, peer: PeerId) -> None:
+        """What a neighbour's pieces did not match was wrong itself."""
+        account = self._accounts.get(peer)
+        if account is not None and account.broken:
+            if account.broken >= _MOST_BROKEN:
+                account.rests_until = account.silent_until = 0.0
+            account.broken = 0
+
     @staticmethod
     def _rest(account: _Account, times: int, now: float) -> None:
         seconds = min(_SILENT_REST * 2 ** min(times - 1, 10), _MAX_SILENT_REST)

@@ -82,6 +82,9 @@ class Sought:
     """The digests that neighbours' pieces were to have and had not; who is right the whole blob shows."""
     broken: PieceSet = 0
     """Pieces that a neighbour claimed and did not have, or not as they were to be."""
+    disputed: PieceSet = 0
+    """Pieces of which the supernode has told different digests, or has taken one back: who sends what matches another
+    one may have been deceived."""
     waits: dict[int, float] = field(default_factory=dict)
     """Since when each reader waits that does."""
     unanswered: dict[int, float] = field(default_factory=dict)
@@ -97,6 +100,9 @@ class Sought:
     is_refused: bool = False
     """Whether the supernode has no place for it."""
     has_begun_again: bool = False
+    """Whether the whole was wrong once: no neighbour's word on what its pieces are is taken since."""
+    is_solitary: bool = False
+    """Whether the whole was wrong twice: it comes from origins alone since."""
     opened_at: float = 0.0
     told_at: float = 0.0
     """When the supernode was told of it last, as a blob that this peer opens."""
@@ -137,12 +143,40 @@ class Sought:
         return set_of(self.suspects.get(peer, ()))
 
     def liars(self) -> list[PeerId]:
-        """The blob is verified: neighbours that sent pieces whose digest in the table was right."""
+        """The blob is verified: neighbours that sent pieces otherwise than the right digest said, undisputed."""
         return [
             peer
             for peer, expected in self.suspects.items()
-            if any(self.table.get(piece) == digest for piece, digest in expected.items())
+            if any(
+                self.table.get(piece) == digest and not self.disputed >> piece & 1 for piece, digest in expected.items()
+            )
         ]
+
+    def dispute(self, pieces: PieceSet) -> list[PeerId]:
+        """What was told of these pieces may be wrong: returns the neighbours whose pieces did not match it, which are
+        asked again."""
+        self.disputed |= pieces
+        self.broken &= ~pieces
+        absolved: list[PeerId] = []
+        for peer, expected in list(self.suspects.items()):
+            cleared = [piece for piece in expected if pieces >> piece & 1]
+            for piece in cleared:
+                del expected[piece]
+            if cleared and peer in self.book.holders:
+                self.book.gained(peer, set_of(cleared))
+                absolved.append(peer)
+            if not expected:
+                del self.suspects[peer]
+        return absolved
+
+    def contradicted(self, pieces: Iterable[int], digests: bytes) -> PieceSet:
+        """Of `pieces` those whose digest is known as another one than these, which stand one behind the other."""
+        known = self.table
+        return set_of(
+            index
+            for place, index in enumerate(pieces)
+            if index in known and known[index] != digests[place * PIECE_DIGEST_SIZE : (place + 1) * PIECE_DIGEST_SIZE]
+        )
 
     def error(self) -> Exception | None:
         """The last failure of any place."""
@@ -151,6 +185,8 @@ class Sought:
 
     def learn(self, pieces: Iterable[int], digests: bytes, *, hearsay: bool) -> None:
         """Digests of `pieces`, one behind the other, by which they can be checked. What is there keeps its own."""
+        if self.is_solitary or (hearsay and self.has_begun_again):
+            return
         for place, index in enumerate(pieces):
             bit = 1 << index
             if self.pieces.there & bit or (hearsay and index in self.table):

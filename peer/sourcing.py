@@ -401,7 +401,8 @@ class Sourcing:
             if digest is None:
                 return
             if stream.lease is not None:
-                self._out.append(Tell(protocol.Progress(stream.lease, piece, digest)))
+                second_hand = not sought.own >> piece & 1
+                self._out.append(Tell(protocol.Progress(stream.lease, piece, digest, second_hand)))
             stream.next_report += 1
 
     def _pause(self, stream: Stream) -> None:

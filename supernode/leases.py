@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from shoal.descriptor import BlobKey
@@ -136,19 +136,24 @@ class _Queue:
 
     @property
     def anything_free(self) -> bool:
-        return any(swarm.free or swarm.starved for swarm in self.swarms.values())
+        return any(swarm.needs_origin for swarm in self.swarms.values())
 
-    def first_free(self, peer: PeerId, now: float, ranges: bool) -> Swarm | None:
-        """The first blob of which there is something to fetch; one that the peer starves for goes before others."""
+    @property
+    def anyone_apart(self) -> bool:
+        return any(swarm.apart for swarm in self.swarms.values())
+
+    def first_free(self, peer: PeerId, now: float, ranges: bool, *, apart: bool) -> Swarm | None:
+        """The first blob of which there is something to fetch; one that the peer starves for goes before others.
+        `apart`: of those that this peer alone calls wrong."""
         first: Swarm | None = None
         for swarm in self.wants[peer].values():
-            if not (swarm.free or swarm.starved) or not (ranges or not swarm.leased):
+            if not swarm.needs_origin or not (ranges or not swarm.leased) or (peer in swarm.apart) != apart:
                 continue
-            if swarm.members[peer].places.get(self.location, now + 1) > now or swarm.table.is_banned(peer, now):
+            if swarm.members[peer].places.get(self.location, now + 1) > now or swarm.is_passed_over(peer, now):
                 continue
             if swarm.starving(peer):
                 return swarm
-            if first is None and swarm.free and not swarm.members[peer].on_demand:
+            if first is None and swarm.free_for(peer) and not swarm.members[peer].on_demand:
                 first = swarm
         return first
 
@@ -260,6 +265,19 @@ class OriginLeases:
             active += 1
         return decisions
 
+    def settle(self, swarm: Swarm, piece: int, parties: Collection[PeerId], now: float) -> Granted | None:
+        """A lease over one piece of which these peers say different things, for a third one that lacks it."""
+        if swarm.leased >> piece & 1 or not self.ranges:
+            return None
+        for location, queue in self._queues.items():
+            for peer in queue.order:
+                member = swarm.members.get(peer)
+                if member is None or peer in parties or swarm.key not in queue.wants[peer] or member.have >> piece & 1:
+                    continue
+                if member.places.get(location, now + 1) <= now:
+                    return Granted(self._hold(peer, location, swarm, run_of(piece, 1), now, relief=True))
+        return None
+
     @property
     def idle(self) -> bool:
         return not self._queues and not self.leases
@@ -330,15 +348,17 @@ class OriginLeases:
             return None
         drawn = self._rng.sample(queue.order, min(_CANDIDATES, len(queue.order)))
         drawn.sort(key=lambda peer: len(self._held.get(peer, ())))
-        for peer in itertools.chain(drawn, queue.order):
-            swarm = queue.first_free(peer, now, self.ranges) if self._may_hold_another(peer, now) else None
-            if swarm is not None:
-                return peer, swarm
+        for apart in (False, True) if queue.anyone_apart else (False,):
+            for peer in itertools.chain(drawn, queue.order):
+                if self._may_hold_another(peer, now):
+                    swarm = queue.first_free(peer, now, self.ranges, apart=apart)
+                    if swarm is not None:
+                        return peer, swarm
         return None
 
     def _lease(self, location: Location, peer: PeerId, swarm: Swarm, now: float) -> Lease:
         starving = swarm.starving(peer)
-        pieces = starving or swarm.free
+        pieces = starving or swarm.free_for(peer)
         first = lowest(pieces)
         available = leading_run(pieces, first)
         # one at a time: when others come, what the socket of a lease that is cut holds has left the origin twice
@@ -346,12 +366,25 @@ class OriginLeases:
         count = available if lone and not starving else min(available, self._run(swarm))
         if not self.ranges:
             count = swarm.layout.count - first
+        return self._hold(peer, location, swarm, run_of(first, count), now, lone=lone, relief=bool(starving))
+
+    def _hold(
+        self,
+        peer: PeerId,
+        location: Location,
+        swarm: Swarm,
+        run: PieceSet,
+        now: float,
+        *,
+        lone: bool = False,
+        relief: bool = False,
+    ) -> Lease:
         lease_id = LeaseId(next(self._ids))
-        lease = Lease(lease_id, peer, location, swarm, first, first + count, now, lone, relief=bool(starving))
-        swarm.leased |= lease.rest
-        swarm.free &= ~lease.rest
+        lease = Lease(lease_id, peer, location, swarm, lowest(run), run.bit_length(), now, lone, relief=relief)
+        lease.swarm.leased |= lease.rest
+        lease.swarm.free &= ~lease.rest
         self.leases[lease.id] = lease
-        self._held.setdefault(peer, []).append(lease)
+        self._held.setdefault(lease.holder, []).append(lease)
         return lease
 
     def _end(self, lease: Lease) -> None:

@@ -99,7 +99,7 @@ class Hello(Message, frozen=True):
     returning: bool = False
     """Whether a supernode has known this peer before: others that it knew are coming back too."""
     confirms: bool = False
-    """Whether this peer answers `Confirm`."""
+    """Whether this peer answers `Confirm`, and says of which pieces of its leases it has second-hand knowledge."""
 
 
 class Open(Message, frozen=True):
@@ -135,11 +135,13 @@ class Starved(Message, frozen=True):
 
 
 class Progress(Message, frozen=True):
-    """Pieces that a lease's holder has fetched, from `first` on, and their digests."""
+    """Pieces of a lease that its holder has, from `first` on, and their digests."""
 
     lease: _Number
     first: PieceNumber
     digests: PieceDigests
+    second_hand: bool = False
+    """Whether its holder has them from neighbours, so that it has their digests from others as well."""
 
 
 class Release(Message, frozen=True):
@@ -287,10 +289,12 @@ class NeedTable(Message, frozen=True):
 
 
 class Void(Message, frozen=True):
-    """The piece digests of a blob are not to be trusted, nor are pieces that were checked by them."""
+    """Piece digests of a blob are not to be trusted, nor are pieces that were checked by them: those of `pieces`, or
+    all where it is empty."""
 
     digest: DigestText
     size: BlobSize
+    pieces: Bitfield = b""
 
 
 class Quiet(Message, frozen=True):

@@ -12,6 +12,11 @@ from supernode.counts import PieceCounts
 from supernode.protocol import PeerId
 from supernode.tables import PieceTable
 
+DOUBT_SECONDS = 60.0
+"""How long a claim to have pieces counts for nothing whose member does not give them."""
+_MAX_RETRACTIONS = 3
+"""An honest member takes a claim back when its blob begins again, and when it finds pieces damaged."""
+
 
 @dataclass(slots=True, eq=False)
 class Member:
@@ -28,6 +33,10 @@ class Member:
     """The members that it was told of or that were told of it."""
     sought_at: float = float("-inf")
     """When it was last given neighbours because it asked for more."""
+    retractions: int = 0
+    """How often it has taken a claim to have pieces back."""
+    doubted_until: float = float("-inf")
+    """Until when nothing counts as had by it, and nothing is leased to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,9 @@ class Swarm:
     """Pieces that come to members from an origin without a lease, and until when that is believed."""
     starved: dict[PeerId, Starvation] = field(default_factory=dict)
     """What leechers wait for: they may fetch it from an origin before others, and what others have as well."""
+    apart: set[PeerId] = field(default_factory=set)
+    """Leechers that call the blob wrong, which nobody else has done: they are told no piece digests, and may fetch all
+    of it from an origin."""
     table: PieceTable = field(default_factory=PieceTable)
     _counts: PieceCounts = field(default_factory=PieceCounts)
 
@@ -133,15 +145,52 @@ class Swarm:
     def starving(self, peer: PeerId) -> PieceSet:
         """The pieces that a peer starves for and that come to nobody from an origin. Those that others have are among
         them when it has said so twice: the first time they may be on their way."""
+        if peer in self.apart:
+            return self.all & ~(self.members[peer].have | self.leased | self._expected)
         starvation = self.starved.get(peer)
         if starvation is None:
             return 0
-        return (starvation.pieces & self.free | starvation.again) & ~self.leased & ~self._expected
+        starving = (starvation.pieces & self.free | starvation.again) & ~self.leased & ~self._expected
+        return self._of_others(peer, starving)
+
+    def free_for(self, peer: PeerId) -> PieceSet:
+        """The pieces that somebody has to fetch and that this peer may."""
+        return self._of_others(peer, self.free)
+
+    @property
+    def needs_origin(self) -> bool:
+        """Whether anybody may have anything to fetch from an origin."""
+        return bool(self.free or self.starved or self.apart)
+
+    def credit(self, peer: PeerId, have: PieceSet, now: float, *, complete: bool) -> PieceSet:
+        """A member says that it has these pieces; returns what is taken as had by it.
+
+        Where a table was voided that is nothing that it had reported itself, and of one that has not verified the
+        whole blob only what others have reported since. Who claims and takes back, again and again, is doubted.
+        """
+        member = self.members[peer]
+        if member.have & ~have:
+            member.retractions += 1
+            if member.retractions > _MAX_RETRACTIONS:
+                member.doubted_until = now + DOUBT_SECONDS
+        if now < member.doubted_until:
+            return 0
+        if not self.table.is_distrusted:
+            return have
+        return have & ~self.table.past_of(peer) & (self.all if complete else self.table.tabled)
+
+    def _of_others(self, peer: PeerId, pieces: PieceSet) -> PieceSet:
+        """Of these pieces those that this peer has not reported itself before their table was voided, unless it is
+        alone."""
+        if not pieces or not self.table.is_distrusted or len(self.leechers) == 1:
+            return pieces
+        return pieces & ~self.table.past_of(peer)
 
     def sate(self, peer: PeerId) -> None:
         """A member wants no more pieces."""
         self.leechers.pop(peer, None)
         self.starved.pop(peer, None)
+        self.apart.discard(peer)
 
     def introduce(self, peer: PeerId, others: Sequence[PeerId]) -> None:
         """A member is told of others, or these of it."""
@@ -153,7 +202,7 @@ class Swarm:
         """A peer leaves; what only it had is free again."""
         member = self.members.pop(peer)
         self.sate(peer)
-        self.table.asked.pop(peer, None)
+        self.table.forget(peer)
         for other in member.neighbours:
             self.members[other].neighbours.discard(peer)
         came, _ = self.coming.pop(peer, (0, 0.0))
@@ -161,15 +210,47 @@ class Swarm:
         if member.have | came:
             self.recount()
 
-    def void(self) -> list[PeerId]:
-        """Pieces that were checked by a wrong table are nobody's. The members that have to start again."""
+    def void(self, pieces: PieceSet) -> list[PeerId]:
+        """These pieces were checked by wrong digests, and are nobody's who has not verified the whole blob. Returns the
+        members that have to fetch them again."""
         deceived = [peer for peer, member in self.members.items() if not member.complete]
-        for peer in deceived:
-            self._counts.remove(self.members[peer].have)
-            self.members[peer].have = 0
+        for peer, member in self.members.items():
+            kept = ~pieces if peer in deceived else ~self.table.past_of(peer)
+            have = member.have & kept
+            self._counts.remove(member.have & ~have)
+            member.have = have
         self.starved.clear()
+        self.apart.clear()
         self.recount()
         return deceived
+
+    def doubt(self, peer: PeerId, now: float) -> None:
+        """A leecher starves again, now that others have had time to give what they have. Who alone claims to have what
+        it starves for gives nothing, when a second member starves for that too, or there is no other one: for a while
+        its claim keeps nobody from fetching the pieces, and it fetches none for others."""
+        starvation = self.starved.get(peer)
+        sole = starvation.again & self._counts.once & ~self._counts.twice if starvation is not None else 0
+        if not sole:
+            return
+        for other, member in self.members.items():
+            pieces = member.have & sole
+            if other == peer or not pieces:
+                continue
+            seconded = any(each.pieces & pieces for name, each in self.starved.items() if name not in (peer, other))
+            if seconded or not self.leechers.keys() - {peer, other}:
+                member.doubted_until = now + DOUBT_SECONDS
+                self.update(other, 0)
+
+    def is_passed_over(self, peer: PeerId, now: float) -> bool:
+        """Whether a member that is doubted leaves what there is to fetch to others that are not."""
+        if now >= self.members[peer].doubted_until:
+            return False
+        return any(now >= other.doubted_until for other in self.leechers.values())
+
+    def set_apart(self, peer: PeerId) -> None:
+        """A leecher calls the blob wrong and begins again by itself."""
+        self.apart.add(peer)
+        self.update(peer, 0)
 
     def recount(self) -> None:
         """Work out anew which pieces are free."""

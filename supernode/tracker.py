@@ -5,15 +5,16 @@ from __future__ import annotations
 import functools
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from shoal.descriptor import BlobKey
 from shoal.messages import InvalidMessage, NamesBlob, key_of, pieces_of
 from shoal.pieces import PIECE_DIGEST_SIZE, PieceLayout, PieceSet, iterate, run_of, to_bitfield
+from shoal.recent import Recent
 from shoal.reference import InvalidReference, Location, Registry
 from supernode import protocol
-from supernode.alarms import Alarm
+from supernode.alarms import PIECES, Alarm
 from supernode.handout import MAX_NEIGHBOURS, Contact, choose_audience, choose_neighbours
 from supernode.leases import ORIGIN_SLOTS, Decision, Granted, OriginLeases, Revoked, Trimming
 from supernode.protocol import LeaseId, PeerId, ReleaseReason
@@ -34,6 +35,10 @@ _YOUNG_SECONDS, _GATHERING_SECONDS = 10.0, 1.5
 have what would be granted."""
 _NEWS_SECONDS_EACH = 50e-6
 """News of a swarm waits so long for each that hears of it: at most 20,000 messages a second, half of what is taken."""
+_EXCLUDED_SECONDS, _MAX_EXCLUDED = 600.0, 4096
+"""How long a peer is kept out that two others have contradicted, and how many such peers are remembered."""
+_SETTLE_SECONDS = 1.0
+"""Between two attempts to find a third peer that says what a piece is of which two say different things."""
 _MAX_SWARMS_PER_PEER = 65_536
 _MAX_PLACES = 32
 """Places where an origin keeps one blob for one peer."""
@@ -52,6 +57,8 @@ class _Peer:
     neighbour: protocol.Neighbour
     """What others are told of it."""
     seen_at: float
+    confirms: bool
+    """Whether it answers `Confirm`, and says what it has at second hand."""
     swarms: dict[BlobKey, Swarm] = field(default_factory=dict)
 
 
@@ -85,6 +92,10 @@ class Tracker:
         self._quiet: dict[Registry, float] = {}
         """Upstreams at their rate limit, and until when."""
         self._tags = TagTable(tag_freshness, rng)
+        self._excluded: Recent[PeerId, float] = Recent(_MAX_EXCLUDED)
+        self._contested: dict[BlobKey, Swarm] = {}
+        """Swarms of whose pieces members say different things."""
+        self._settle_due = 0.0
         self._news: dict[BlobKey, Swarm] = {}
         self._untold: dict[BlobKey, Swarm] = {}
         self._expecting: dict[BlobKey, Swarm] = {}
@@ -98,14 +109,17 @@ class Tracker:
         self, peer: PeerId, contact: Contact, now: float, *, returning: bool = False, confirms: bool = False
     ) -> None:
         """A peer has connected; of an older connection of the same peer nothing stays. `returning`: an earlier
-        supernode has known it. `confirms`: it can be asked what an origin says."""
+        supernode has known it. `confirms`: as `protocol.Hello` has it. Raises `InvalidMessage` where it is
+        kept out, since it has told others what is wrong."""
+        if now < self._excluded.get(peer, 0.0):
+            raise InvalidMessage("two others have contradicted this peer: it is kept out for a while")
         if self._born_at is None:
             self._born_at = now
         if returning and self._gathering_until is None and now - self._born_at < _YOUNG_SECONDS:
             self._gathering_until = now + _GATHERING_SECONDS
         if peer in self._peers:
             self.leave(peer, now)
-        self._peers[peer] = _Peer(protocol.Neighbour(peer, contact.host, contact.port), now)
+        self._peers[peer] = _Peer(protocol.Neighbour(peer, contact.host, contact.port), now, confirms)
         self._contacts[peer] = contact
         if confirms:
             self._tags.join(peer, contact.host)
@@ -183,6 +197,12 @@ class Tracker:
             swarm.expire(now)
             if not swarm.coming and not swarm.starved:
                 del self._expecting[key]
+        if now >= self._settle_due:
+            self._settle_due = now + _SETTLE_SECONDS
+            for key, swarm in list(self._contested.items()):
+                self._settle(swarm, now)
+                if not swarm.table.contested:
+                    del self._contested[key]
         self._reply(self._tags.expire(now))
         if now >= self._silence_due:
             self._silence_due = now + _SILENCE_CHECK_SECONDS
@@ -284,7 +304,7 @@ class Tracker:
         chosen = choose_neighbours(peer, swarm, self._contacts, self._rng, self._handout, familiar)
         swarm.introduce(peer, chosen)
         self._send([peer], protocol.Handout(*swarm.key, [self._peers[other].neighbour for other in chosen]))
-        if swarm.table.tabled:
+        if swarm.table.tabled and peer not in swarm.apart:
             self._send([peer], self._digests(swarm, swarm.table.tabled))
         if swarm.held & ~swarm.table.tabled:
             self._untold[swarm.key] = swarm
@@ -299,6 +319,7 @@ class Tracker:
         if swarm is None:
             swarm = self._swarm(peer, state, held)
         member = swarm.members[peer]
+        have = swarm.credit(peer, have, now, complete=not held.have)
         if coming or swarm.coming:
             self._update(peer, swarm, have, coming, now)
         elif have != member.have and (gained := swarm.update(peer, have)):
@@ -315,6 +336,7 @@ class Tracker:
 
     def _update(self, peer: PeerId, swarm: Swarm, have: PieceSet, coming: PieceSet, now: float) -> None:
         """A member tells what it has and what comes to it."""
+        have = swarm.credit(peer, have, now, complete=False)
         if gained := swarm.update(peer, have):
             self._shorten(swarm, gained)
         if coming or peer in swarm.coming:
@@ -350,6 +372,7 @@ class Tracker:
             self._refuse(peer, message, error)
             return
         swarm.starve(peer, pieces, now + _STARVED_SECONDS)
+        swarm.doubt(peer, now)
         self._expecting[swarm.key] = swarm
         self._decide(now)
 
@@ -373,7 +396,7 @@ class Tracker:
         swarm.remove(peer)
         del self._peers[peer].swarms[swarm.key]
         if not swarm.members:
-            for books in (self.swarms, self._news, self._untold, self._expecting):
+            for books in (self.swarms, self._news, self._untold, self._expecting, self._contested):
                 books.pop(swarm.key, None)
 
     # --- leases ---------------------------------------------------------------------------------------------------
@@ -388,12 +411,12 @@ class Tracker:
             if count <= 0 or origin.progress(lease.id, peer, message.first, count, now) is None:
                 return
             fetched = run_of(message.first, count)
-            member = swarm.members[peer]
-            swarm.update(peer, member.have | fetched)
-            if not swarm.table.is_banned(peer, now):
-                pieces = range(message.first, message.first + count)
-                swarm.table.report(peer, fetched, pieces, message.digests, firm=True)
-                self._news[swarm.key] = swarm
+            firm = self._peers[peer].confirms and not message.second_hand
+            pieces = range(message.first, message.first + count)
+            self._report(peer, swarm, fetched, pieces, message.digests, now, firm=firm)
+            if peer in swarm.members:
+                have = swarm.members[peer].have | fetched
+                swarm.update(peer, swarm.credit(peer, have, now, complete=False))
             self._decide(now)
             return
 
@@ -467,7 +490,7 @@ class Tracker:
                 continue
             del self._news[key]
             if table.news:
-                leechers = list(swarm.leechers)
+                leechers = [peer for peer in swarm.leechers if peer not in swarm.apart]
                 self._send(leechers, self._digests(swarm, table.news))
                 table.news, table.news_due = 0, now + len(leechers) * _NEWS_SECONDS_EACH
 
@@ -481,11 +504,7 @@ class Tracker:
             if not untold:
                 del self._untold[key]
                 continue
-            holders = [
-                peer
-                for peer, member in swarm.members.items()
-                if member.have & untold and not table.is_banned(peer, now)
-            ]
+            holders = [peer for peer, member in swarm.members.items() if member.have & untold]
             if not holders:
                 continue
             chosen = min(
@@ -499,7 +518,7 @@ class Tracker:
     def _table(self, peer: PeerId, state: _Peer, message: protocol.Table, now: float) -> None:
         """Believed of a peer that was asked, for pieces that it has."""
         swarm = self._swarm_of(state, message)
-        if swarm is None or peer not in swarm.table.asked or swarm.table.is_banned(peer, now):
+        if swarm is None or peer not in swarm.table.asked:
             return
         try:
             among = pieces_of(message.pieces, swarm.layout)
@@ -511,19 +530,86 @@ class Tracker:
         del swarm.table.asked[peer]
         swarm.table.ask_due = now
         member = swarm.members[peer]
-        swarm.table.report(peer, among & member.have, iterate(among), message.digests, firm=member.complete)
+        pieces = swarm.all if member.complete else member.have
+        self._report(peer, swarm, among & pieces, list(iterate(among)), message.digests, now, firm=member.complete)
+
+    def _report(
+        self,
+        peer: PeerId,
+        swarm: Swarm,
+        pieces: PieceSet,
+        among: Sequence[int],
+        digests: bytes,
+        now: float,
+        *,
+        firm: bool,
+    ) -> None:
+        """A member says what pieces are; who is contradicted by two is found out by it."""
+        liars = swarm.table.report(peer, pieces, among, digests, firm)
         self._news[swarm.key] = swarm
+        if swarm.table.contested:
+            self._contested[swarm.key] = swarm
+            self._settle(swarm, now)
+        for liar in liars:
+            self._exclude(liar, swarm, now)
+
+    def _settle(self, swarm: Swarm, now: float) -> None:
+        """Members say different things of a piece: one that fetches it from an origin decides, or one that has verified
+        the whole blob."""
+        for piece, contest in swarm.table.contested.items():
+            parties = contest.words.keys() | contest.asked
+            for origin in self._origins.values():
+                if (granted := origin.settle(swarm, piece, parties, now)) is not None:
+                    contest.asked.add(granted.lease.holder)
+                    self._tell_decisions([granted])
+                    break
+            else:
+                contest.asked.update(self._ask_seed(swarm, parties, now))
+
+    def _ask_seed(self, swarm: Swarm, but: Collection[PeerId], now: float) -> list[PeerId]:
+        """Ask one that has verified the whole blob what its pieces are, and return it."""
+        said = swarm.table.asked.keys() | but
+        seeds = [
+            peer
+            for peer, member in swarm.members.items()
+            if member.complete and peer not in said and not swarm.table.has_words_of(peer)
+        ]
+        for peer in seeds[:1]:
+            swarm.table.asked[peer] = now
+            self._send([peer], protocol.NeedTable(*swarm.key))
+        return seeds[:1]
+
+    def _exclude(self, liar: PeerId, about: Swarm, now: float) -> None:
+        """Two members contradict this one: nothing of what it said alone is believed, of any blob, and it has to go."""
+        self._alarms.append(Alarm(PIECES, about.key.digest, liar))
+        self._excluded.put(liar, now + _EXCLUDED_SECONDS)
+        for swarm in [each for each in self.swarms.values() if each.table.has_words_of(liar)]:
+            apart = list(swarm.apart)
+            self._void(swarm, swarm.table.withdraw(liar))
+            for peer in apart:
+                swarm.apart.discard(peer)
+                self._send([peer], self._digests(swarm, swarm.table.tabled))
+            self._news[swarm.key] = self._untold[swarm.key] = swarm
+        if liar in self._peers:
+            self._send([liar], protocol.Refused("two others have contradicted this peer"))
+            self.leave(liar, now)
+
+    def _void(self, swarm: Swarm, pieces: PieceSet) -> None:
+        """Nothing that was told of these pieces is to be trusted."""
+        if pieces:
+            bitfield = b"" if pieces == swarm.all else to_bitfield(pieces, swarm.layout.count)
+            self._send(swarm.void(pieces), protocol.Void(*swarm.key, bitfield))
 
     def _corrupt(self, peer: PeerId, state: _Peer, message: protocol.Corrupt, now: float) -> None:
         swarm = self._swarm_of(state, message)
-        if swarm is None or peer not in swarm.leechers or not swarm.table.complain(peer, now):
+        if swarm is None or peer not in swarm.leechers:
             return
-        for origin in self._origins.values():
-            for lease in [lease for lease in origin.leases.values() if lease.swarm is swarm]:
-                origin.release(lease.id, lease.holder)
-                self._send([lease.holder], protocol.Revoke(lease.id))
-        self._send(swarm.void(), protocol.Void(*swarm.key))
-        self._untold[swarm.key] = swarm  # who has the verified blob can tell the right digests
+        if swarm.table.complain(peer, now):
+            self._void(swarm, swarm.table.void(now))
+            self._untold[swarm.key] = swarm  # who has the verified blob can tell the right digests
+        else:  # one member's word: nobody else loses anything by it
+            swarm.set_apart(peer)
+            self._ask_seed(swarm, [peer], now)
         self._decide(now)
 
     def _reply(self, replies: list[Reply]) -> None:

@@ -254,7 +254,7 @@ def test_a_piece_that_does_not_match_shuns_nobody_before_the_whole_is_verified()
     world.table()
     (_, piece), *_ = world.requests()
     world.machine.exchange.piece(A, wire.Piece(*KEY, piece, LAYOUT.length(piece)), bytearray(), world.now)
-    world.machine.corrupt(KEY, piece, A, world.now)
+    world.machine.corrupt(KEY, piece, A, digest(piece), world.now)
     assert world.look(HangUp) == []
     assert (A, piece) not in world.requests()
 
@@ -270,7 +270,8 @@ def test_when_the_whole_is_verified_only_who_sent_wrong_pieces_is_shunned(told_r
         world.hear(protocol.TableNews(*KEY, to_bitfield(ALL, LAYOUT.count), b"\xff" * LAYOUT.count * PIECE_DIGEST_SIZE))
     (_, piece), *_ = world.requests()
     world.machine.exchange.piece(A, wire.Piece(*KEY, piece, LAYOUT.length(piece)), bytearray(), world.now)
-    world.machine.corrupt(KEY, piece, A, world.now)
+    told = digest(piece) if told_right else b"\xff" * PIECE_DIGEST_SIZE
+    world.machine.corrupt(KEY, piece, A, told, world.now)
     world.machine.gone(A, world.now)
     world.grant(1, 0, LAYOUT.count)
     (fetch,) = world.look(Fetch)
@@ -306,7 +307,7 @@ def test_a_seed_stays_one_when_the_table_is_void() -> None:
     assert world.look(Serve) == [Serve(Upload(A, KEY, 3))]
 
 
-def test_a_blob_that_is_wrong_begins_again_once_and_then_fails() -> None:
+def test_a_blob_that_is_wrong_begins_again_and_then_comes_from_the_origin_alone() -> None:
     world = World()
     world.open()
     world.meet(A)
@@ -317,8 +318,71 @@ def test_a_blob_that_is_wrong_begins_again_once_and_then_fails() -> None:
     world.machine.mismatched(KEY, world.now)
     assert world.pieces.there == 0
     assert world.told(protocol.Corrupt)
+    world.table()
+    for _ in range(3):
+        for peer, piece in world.requests():
+            world.give(peer, piece)
+    world.machine.mismatched(KEY, world.now)
+    world.table()
+    world.collect()
+    assert not [send for send in world.said if isinstance(send, Send) and isinstance(send.message, wire.Request)]
+    while fetches := world.look(Fetch):
+        for fetch in fetches:
+            world.bring(fetch.stream, *range(fetch.first, fetch.end))
+            world.machine.fetch_ended(fetch.stream, None, world.now)
+    assert world.pieces.there == ALL
     world.machine.mismatched(KEY, world.now)
     assert [fail.blob for fail in world.look(Fail)] == [KEY]
+
+
+def test_a_piece_whose_digest_has_changed_meanwhile_casts_suspicion_on_nobody() -> None:
+    world = World()
+    world.open()
+    world.meet(A)
+    wrong = b"\xff" * PIECE_DIGEST_SIZE
+    world.hear(protocol.TableNews(*KEY, to_bitfield(ALL, LAYOUT.count), wrong * LAYOUT.count))
+    asked = [piece for _, piece in world.requests()]
+    for piece in asked[:2]:
+        world.machine.exchange.piece(A, wire.Piece(*KEY, piece, LAYOUT.length(piece)), bytearray(), world.now)
+    world.machine.corrupt(KEY, asked[0], A, wrong, world.now)
+    world.table()
+    world.machine.corrupt(KEY, asked[1], A, wrong, world.now)
+    assert world.machine.sought[KEY].suspects == {}
+    world.machine.exchange.due()
+    for peer, piece in (again := world.requests()):
+        world.give(peer, piece)
+    assert {piece for _, piece in [*again, *world.requests()]} >= set(asked[:2]), "it is asked for them again"
+
+
+def test_a_neighbours_piece_that_the_supernode_says_otherwise_of_is_fetched_again() -> None:
+    world = World()
+    world.open()
+    world.meet(A)
+    world.grant(1, 0, 1)
+    (fetch,) = world.look(Fetch)
+    world.bring(fetch.stream, 0)
+    world.table(0b110)
+    world.collect()
+    world.give(A, 1)
+    world.give(A, 2)
+    other = b"\xff" * PIECE_DIGEST_SIZE
+    world.hear(protocol.TableNews(*KEY, to_bitfield(0b011, LAYOUT.count), other * 2))
+    (discard,) = world.look(Discard)
+    assert (discard.pieces, world.pieces.there) == (0b010, 0b101)
+    assert world.machine.sought[KEY].table[1] == other
+
+
+def test_a_part_of_a_table_is_void() -> None:
+    world = World()
+    world.open()
+    world.meet(A)
+    world.table()
+    world.collect()
+    for piece in (0, 1):
+        world.give(A, piece)
+    world.hear(protocol.Void(*KEY, to_bitfield(0b010, LAYOUT.count)))
+    assert world.pieces.there == 0b001
+    assert world.machine.sought[KEY].book.checkable == ALL & ~0b010
 
 
 # --- origins ------------------------------------------------------------------------------------------------------

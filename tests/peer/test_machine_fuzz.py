@@ -350,7 +350,7 @@ class Hostile(RuleBasedStateMachine):
         if self.shelf.get(land.blob) != generation:
             return
         if how == "corrupt" and not isinstance(land.source, int):
-            self.machine.corrupt(land.blob, land.piece, land.source, self.now)
+            self.machine.corrupt(land.blob, land.piece, land.source, land.expected or b"", self.now)
         elif how == "unwritable":
             self.machine.unwritable(land.blob, land.piece, land.source, DownloadFailed("no space"))
         else:

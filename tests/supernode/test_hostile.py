@@ -107,7 +107,7 @@ def test_the_books_stay_true_whatever_peers_say(
 ) -> None:
     tracker, now = Tracker(random.Random(seed)), 0.0
     for peer in PEERS:
-        tracker.join(peer, Contact("host", 1, ""), now)
+        tracker.join(peer, Contact("host", 1, ""), now, confirms=peer != PEERS[2])
     for sender, said, seconds in steps:
         now += seconds
         leases = [lease for origin in tracker._origins.values() for lease in origin.leases.values()]

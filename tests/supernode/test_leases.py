@@ -168,11 +168,55 @@ def test_an_origin_without_ranges_is_read_by_one_lease_at_a_time_from_the_start(
     assert (lease.next, lease.end) == (0, swarm.layout.count)
 
 
-def test_a_banned_peer_gets_no_lease() -> None:
+def test_what_a_peer_reported_before_its_table_was_voided_is_leased_to_others() -> None:
     leases, swarm = OriginLeases(random.Random(1)), swarm_of(1 * MIB)
-    swarm.table.banned[join(leases, swarm, "a")] = 50.0
-    assert granted(leases, 10.0) == []
-    assert len(granted(leases, 60.0)) == 1
+    first, second = join(leases, swarm, "a"), join(leases, swarm, "b")
+    swarm.table.report(first, 0b0011, [0, 1], bytes(32), firm=True)
+    swarm.table.void(0.0)
+    granted(leases, 10.0)
+    assert not any(lease.rest & 0b11 for lease in leases.leases.values() if lease.holder == first)
+    assert swarm.free_for(second) == swarm.free
+
+
+def test_a_peer_that_calls_a_blob_wrong_alone_fetches_it_after_all_others_have_theirs() -> None:
+    leases, swarm = OriginLeases(random.Random(1), slots=1), swarm_of(8 * MIB)
+    for peer in "ab":
+        join(leases, swarm, peer)
+    swarm.set_apart(PeerId("a"))
+    (lease,) = granted(leases, 10.0)
+    assert lease.holder == "b"
+
+
+def test_a_member_whose_claim_nobody_gets_anything_of_is_doubted_and_gets_no_lease() -> None:
+    leases, swarm = OriginLeases(random.Random(1)), swarm_of(1 * MIB)
+    liar, *others = [join(leases, swarm, peer) for peer in "abc"]
+    swarm.update(liar, swarm.all)
+    for peer, now in ((others[0], 1.0), (others[1], 1.5), (others[0], 2.0)):
+        assert swarm.members[liar].have == swarm.all
+        swarm.starve(peer, 0b1, now + 2.0)
+        swarm.doubt(peer, now)
+    assert (swarm.members[liar].have, swarm.free) == (0, swarm.all)
+    assert swarm.credit(liar, swarm.all, 3.0, complete=True) == 0
+    assert {lease.holder for lease in granted(leases, 3.0)} <= set(others)
+
+
+def test_one_members_hunger_casts_doubt_on_nobody_where_there_are_others() -> None:
+    leases, swarm = OriginLeases(random.Random(1)), swarm_of(1 * MIB)
+    seed, hostile, _ = [join(leases, swarm, peer) for peer in "abc"]
+    swarm.update(seed, swarm.all)
+    for now in (1.0, 2.0, 3.0):
+        swarm.starve(hostile, swarm.all, now + 2.0)
+        swarm.doubt(hostile, now)
+    assert swarm.members[seed].have == swarm.all
+
+
+def test_who_claims_pieces_and_takes_them_back_again_and_again_is_doubted() -> None:
+    _, swarm = OriginLeases(random.Random(1)), swarm_of(1 * MIB)
+    peer = PeerId("a")
+    swarm.join(peer)
+    for have in (swarm.all, 0) * 4:
+        swarm.update(peer, swarm.credit(peer, have, 0.0, complete=False))
+    assert swarm.credit(peer, swarm.all, 1.0, complete=False) == 0
 
 
 def test_reports_in_a_burst_do_not_make_leases_grow() -> None:

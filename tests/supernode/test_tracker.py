@@ -31,7 +31,7 @@ class World:
 
     def join(self, *peers: PeerId) -> None:
         for peer in peers:
-            self.tracker.join(peer, Contact("host", 1000, "zone"), self.now)
+            self.tracker.join(peer, Contact("host", 1000, "zone"), self.now, confirms=True)
 
     def say(self, peer: PeerId, message: FromPeer) -> list[tuple[PeerId, FromSupernode]]:
         self.tracker.receive(peer, message, self.now)
@@ -134,15 +134,6 @@ def test_after_a_restart_the_state_is_built_from_what_peers_say(world: World) ->
     assert (B, protocol.TableNews(*KEY, full, digests(LAYOUT.count))) in world.tick(0.02)
 
 
-def test_a_blob_that_turns_out_wrong_is_void_and_its_reporter_gets_no_lease(world: World) -> None:
-    ((_, grant),) = grants(world.open(A))
-    world.open(B)
-    world.say(A, protocol.Progress(grant.lease, 0, digests(1)))
-    told = world.say(B, protocol.Corrupt(*KEY))
-    assert {peer for peer, message in told if message == protocol.Void(*KEY)} == {A, B}
-    assert {peer for peer, _ in grants(told)} == {B}
-
-
 def test_a_lease_is_reported_on_by_its_holder_only(world: World) -> None:
     ((_, grant),) = grants(world.open(A))
     world.open(B)
@@ -236,39 +227,6 @@ def test_a_table_of_the_largest_blob_is_taken_in_little_time(world: World) -> No
     assert time.process_time() - began < 1.0
     (news,) = [message for _, message in told if isinstance(message, protocol.TableNews)]
     assert news.digests == table.digests
-
-
-def test_a_banned_reporter_is_not_believed_again(world: World) -> None:
-    ((_, grant),) = grants(world.open(A))
-    world.open(B)
-    world.say(A, protocol.Progress(grant.lease, 0, digests(1)))
-    world.say(B, protocol.Corrupt(*KEY))
-    world.announce(A, 0b1)
-    for _ in range(5):
-        world.tick(2.5)
-        world.say(A, protocol.Table(*KEY, bits(0b1), digests(1)))
-        world.say(B, protocol.Announce([]))
-    assert world.swarm.table.tabled == 0
-
-
-def test_a_seed_stays_one_when_the_table_is_void(world: World) -> None:
-    world.say(C, protocol.Announce([protocol.Held(*KEY)]))
-    world.open(A)
-    world.tick(0.02)
-    world.say(C, protocol.Table(*KEY, bits(LAYOUT.all), digests(LAYOUT.count)))
-    told = world.say(A, protocol.Corrupt(*KEY))
-    assert {peer for peer, message in told if message == protocol.Void(*KEY)} == {A}
-    assert world.swarm.members[C].have == LAYOUT.all
-    assert grants(told) == [], "nothing of it leaves the origin again"
-
-
-def test_who_does_not_want_the_blob_cannot_void_its_table(world: World) -> None:
-    ((_, grant),) = grants(world.open(A))
-    world.say(A, protocol.Progress(grant.lease, 0, digests(1)))
-    world.announce(B, 0b1)
-    assert not [message for _, message in world.say(B, protocol.Corrupt(*KEY)) if isinstance(message, protocol.Void)]
-    world.say(C, protocol.Corrupt(*KEY))
-    assert world.swarm.table.tabled == 0b1
 
 
 def test_a_supernode_that_is_back_waits_until_all_have_told_what_they_have() -> None:
@@ -395,36 +353,6 @@ def test_pieces_that_a_report_leaves_out_are_granted_again(world: World) -> None
     assert min(again.first for _, again in grants(told)) == 0
 
 
-def test_a_blob_is_void_once_in_a_minute_for_one_complaining_peer(world: World) -> None:
-    ((_, grant),) = grants(world.open(A))
-    world.open(B)
-    world.say(A, protocol.Progress(grant.lease, 0, digests(1)))
-    voids = []
-    for seconds in (0.0, 5.0, 50.0, 10.0):
-        world.now += seconds
-        for peer in (A, B):
-            world.say(peer, protocol.Announce([]))
-        world.say(C, protocol.Announce([protocol.Held(*KEY)]))
-        world.tick(0.1)
-        world.say(C, protocol.Table(*KEY, bits(LAYOUT.all), digests(LAYOUT.count)))
-        world.swarm.table.banned.clear()
-        told = world.say(B, protocol.Corrupt(*KEY))
-        voids.append(any(isinstance(message, protocol.Void) for _, message in told))
-    assert voids == [True, False, False, True]
-
-
-def test_when_a_table_is_void_a_seed_that_gave_none_of_it_is_asked(world: World) -> None:
-    for seed in (B, C):
-        world.say(seed, protocol.Announce([protocol.Held(*KEY)]))
-    told = world.open(A) + world.tick(0.02)
-    (reporter,) = [peer for peer, message in told if isinstance(message, protocol.NeedTable)]
-    world.say(reporter, protocol.Table(*KEY, bits(LAYOUT.all), digests(LAYOUT.count)))
-    world.tick(5.0)
-    world.say(A, protocol.Corrupt(*KEY))
-    (other,) = {B, C} - {reporter}
-    assert (other, protocol.NeedTable(*KEY)) in world.tick(0.02)
-
-
 def test_who_has_lost_pieces_is_no_holder_of_the_verified_blob(world: World) -> None:
     world.say(A, protocol.Announce([protocol.Held(*KEY)]))
     assert world.swarm.members[A].complete
@@ -480,3 +408,108 @@ def test_a_shorter_quiet_changes_nothing_and_none_is_for_ever(world: World) -> N
 def test_a_refresh_is_told_to_all_others(world: World) -> None:
     refresh = protocol.Refresh("docker.io", "library/busybox")
     assert world.say(A, refresh) == [(B, refresh), (C, refresh)]
+
+
+# --- who is believed --------------------------------------------------------------------------------------------------
+
+D = PeerId(32 * "d")
+
+
+def voids(told: list[tuple[PeerId, FromSupernode]]) -> list[tuple[PeerId, bytes]]:
+    return [(peer, message.pieces) for peer, message in told if isinstance(message, protocol.Void)]
+
+
+def lied(count: int) -> bytes:
+    return bytes([0xEE]) * PIECE_DIGEST_SIZE * count
+
+
+def test_one_members_word_that_a_blob_is_wrong_costs_nobody_else_anything(world: World) -> None:
+    ((_, grant),) = grants(world.open(A))
+    world.open(B)
+    world.open(C)
+    world.say(A, protocol.Progress(grant.lease, 0, digests(2)))
+    for _ in range(5):
+        told = world.say(B, protocol.Corrupt(*KEY)) + world.open(B) + world.tick(0.5)
+        assert voids(told) == []
+        assert not [message for peer, message in told if peer == B and isinstance(message, protocol.TableNews)]
+    assert world.swarm.table.tabled == 0b11
+    assert world.swarm.members[A].have == 0b11
+    world.say(A, protocol.Progress(grant.lease, 2, digests(1)))
+    assert {peer for peer, message in world.tick(0.1) if isinstance(message, protocol.TableNews)} == {A, C}
+
+
+def test_when_a_second_member_says_so_the_blob_begins_again_without_its_reporters_own_pieces(world: World) -> None:
+    ((_, grant),) = grants(world.open(A))
+    world.open(B)
+    world.open(C)
+    world.say(A, protocol.Progress(grant.lease, 0, lied(2)))
+    world.say(B, protocol.Corrupt(*KEY))
+    told = world.say(C, protocol.Corrupt(*KEY))
+    assert {peer for peer, _ in voids(told)} == {A, B, C}
+    assert world.swarm.table.tabled == 0
+    world.announce(A, LAYOUT.all)
+    assert world.swarm.members[A].have == 0, "what it says that it has keeps nobody from fetching it"
+    world.now += 10.0
+    world.tick(0.0)
+    assert all(grant.first > 1 for peer, grant in grants(world.told()) if peer == A)
+
+
+def test_a_liar_is_found_when_a_third_member_fetches_what_two_say_differently(world: World) -> None:
+    world.join(D)
+    ((_, grant),) = grants(world.open(A))
+    for peer in (B, C, D):
+        world.open(peer)
+    world.say(A, protocol.Progress(grant.lease, 0, lied(2)))
+    told = world.say(B, protocol.Corrupt(*KEY))
+    relief = [grant for peer, grant in grants(told) if peer == B and grant.first == 0]
+    for _ in range(20):
+        if relief:
+            break
+        told = world.tick(0.3)
+        for peer in (A, B, C, D):
+            told += world.say(peer, protocol.Announce([]))
+        for peer, given in grants(told):
+            if peer != B:
+                told += world.say(peer, protocol.Release(given.lease, "failed"))
+        relief = [grant for peer, grant in grants(told) if peer == B and grant.first == 0]
+    told = world.say(B, protocol.Progress(relief[0].lease, 0, digests(1)))
+    ((third, decides),) = [(peer, grant) for peer, grant in grants(told) if grant.first == 0]
+    assert third in (C, D)
+    assert decides.count == 1
+    told = world.say(third, protocol.Progress(decides.lease, 0, digests(1)))
+    assert [message.reason for peer, message in told if peer == A and isinstance(message, protocol.Refused)]
+    assert {pieces for _, pieces in voids(told)} == {to_bitfield(0b10, LAYOUT.count)}
+    assert [alarm.peer for alarm in world.tracker.take_alarms()] == [A]
+    assert world.swarm.table.tabled == 0b1
+    with pytest.raises(InvalidMessage):
+        world.join(A)
+    news = [(peer, message) for peer, message in told if isinstance(message, protocol.TableNews)]
+    assert B in [peer for peer, _ in news], "who has called the blob wrong is told digests again"
+    world.now += 601.0
+    world.join(A)
+
+
+def test_a_seed_that_is_not_the_reporter_is_asked_when_one_member_calls_a_blob_wrong(world: World) -> None:
+    for seed in (B, C):
+        world.say(seed, protocol.Announce([protocol.Held(*KEY)]))
+    told = world.open(A) + world.tick(0.02)
+    (reporter,) = [peer for peer, message in told if isinstance(message, protocol.NeedTable)]
+    world.say(reporter, protocol.Table(*KEY, bits(LAYOUT.all), digests(LAYOUT.count)))
+    world.tick(5.0)
+    (other,) = {B, C} - {reporter}
+    assert (other, protocol.NeedTable(*KEY)) in world.say(A, protocol.Corrupt(*KEY))
+    world.say(other, protocol.Table(*KEY, bits(LAYOUT.all), digests(LAYOUT.count)))
+    assert world.swarm.table.confirmed == LAYOUT.all
+
+
+def test_a_seed_stays_one_when_the_table_is_void(world: World) -> None:
+    world.say(C, protocol.Announce([protocol.Held(*KEY)]))
+    world.open(A)
+    world.open(B)
+    world.tick(0.02)
+    world.say(C, protocol.Table(*KEY, bits(LAYOUT.all), digests(LAYOUT.count)))
+    world.say(C, protocol.Corrupt(*KEY))
+    world.say(A, protocol.Corrupt(*KEY))
+    told = world.say(B, protocol.Corrupt(*KEY))
+    assert {peer for peer, _ in voids(told)} == {A, B}
+    assert world.swarm.members[C].complete
