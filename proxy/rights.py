@@ -49,7 +49,8 @@ class Rights:
         """The origin lets this identity read there. True where that is news."""
         key = location, identity.key
         self._refused.pop(key, None)
-        is_news = identity.is_client or self._granted.get(key) != _ALWAYS
+        before = self._granted.get(key)
+        is_news = before is None if identity.is_client else before != _ALWAYS
         self._granted.put(key, now + self._seconds if identity.is_client else _ALWAYS)
         return is_news
 
@@ -58,6 +59,10 @@ class Rights:
         key = location, identity.key
         self._granted.pop(key, None)
         self._refused.put(key, (error, now + REFUSED_SECONDS))
+
+    def revoke(self, location: Location, identity: str) -> None:
+        """Whether the identity of this key may read there is not known any more."""
+        self._granted.pop((location, identity), None)
 
     def forget_clients(self, location: Location) -> None:
         """The origin is asked anew about clients' own credentials, and about everybody whom it refused."""

@@ -54,8 +54,9 @@ class Resolver(Protocol):
         descriptor: Descriptor | None,
         *,
         missing: bool,
+        denied: bool = False,
     ) -> None:
-        """Tell what the origin said to this identity; None where it told nothing, or that there is nothing."""
+        """Tell what the origin said to this identity; None where it told nothing, that there is nothing, or refused."""
 
     def refresh(self, location: Location) -> None:
         """Have the cluster ask the origin anew."""
@@ -175,6 +176,14 @@ class TagResolver:
             del self._missing[key]
         self._silent.pop(location.registry, None)
 
+    def denied(self, location: Location, identity: str) -> None:
+        """The origin has told another node that it lets this identity read there no more: it is to say so here too.
+
+        As long as it cannot be asked, this identity gets nothing of what is stored.
+        """
+        self._rights.revoke(location, identity)
+        self._catalogue.revoke(location, identity)
+
     async def confirm(self, location: Location, reference: Tag | Digest, identity: str) -> None:
         """Publish what the origin says of a manifest, which the cluster wants to hear of this node too.
 
@@ -292,13 +301,14 @@ class TagResolver:
     async def _ask_origin(self, key: Key, identity: Identity, resolver: Resolver | None) -> Resolution:
         location, reference, kind, accept = key
         found: Descriptor | None = None
-        is_missing = False
+        is_missing = is_denied = False
         try:
             found = await self._origin.head(location, reference, kind, identity, accept)
         except OriginNotFound as error:
             is_missing = True
             raise self._lacking(key, identity, error) from None
         except OriginDenied as error:
+            is_denied = True
             self._metrics.tags.labels("denied").inc()
             if not identity.is_shared:
                 self._rights.refuse(location, identity, error, self._clock())
@@ -307,7 +317,7 @@ class TagResolver:
             raise
         finally:  # also when cancelled: others may be waiting for this node's word
             if resolver is not None:
-                resolver.publish(location, reference, kind, identity.key, found, missing=is_missing)
+                resolver.publish(location, reference, kind, identity.key, found, missing=is_missing, denied=is_denied)
         self._metrics.tags.labels("origin").inc()
         self._silent.pop(location.registry, None)
         return self._granted(key, identity, found)

@@ -67,6 +67,8 @@ class ControlClient:
         """Called when the supernode wants to hear of this node too what the origin says; answered by `publish`."""
         self.refreshed: Callable[[Location], None] = lambda _: None
         """Called when somebody in the cluster wants a repository to be asked for anew."""
+        self.denied: Callable[[Location, str], None] = lambda _, __: None
+        """Called when the origin has told another node that this identity may not read a repository any more."""
 
     async def run(self, listener: Listener) -> None:
         """Keep the connection until cancelled. A fault of the listener's ends a connection, and another one is made."""
@@ -129,11 +131,12 @@ class ControlClient:
         descriptor: Descriptor | None,
         *,
         missing: bool,
+        denied: bool = False,
     ) -> None:
-        """Tell what the origin said to this identity; None where it could not be asked or refused, or has nothing."""
+        """Tell what the origin said to this identity; None where it could not be asked, has nothing or refused."""
         found = (descriptor.digest, descriptor.size, descriptor.media_type) if descriptor is not None else ("", 0, "")
         place = location.registry, location.repository, reference, kind
-        self.send(protocol.Publish(*place, *found, identity, missing))
+        self.send(protocol.Publish(*place, *found, identity, missing, denied))
 
     def _cannot_confirm(self, message: protocol.Confirm) -> None:
         place = message.registry, message.repository, message.reference, message.kind
@@ -235,7 +238,10 @@ class ControlClient:
                 case protocol.Quiet():
                     self.quietened(Registry(message.registry), message.seconds)
                 case protocol.Refresh():
-                    self.refreshed(Location(Registry(message.registry), Repository(message.repository)))
+                    location = Location(Registry(message.registry), Repository(message.repository))
+                    self.refreshed(location)
+                    if message.denied:
+                        self.denied(location, message.denied)
                 case _:
                     listener.receive(message)
 

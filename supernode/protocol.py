@@ -192,7 +192,7 @@ class Resolve(Message, frozen=True):
 class Publish(Message, frozen=True):
     """What the origin said, by a peer that had to ask it. `digest` is empty where the origin could not be asked.
 
-    Where it is `missing`, the origin said that there is nothing.
+    Where it is `missing`, the origin said that there is nothing; where it is `denied`, that this identity may not read.
     """
 
     registry: _Text
@@ -204,6 +204,7 @@ class Publish(Message, frozen=True):
     media_type: _Text = ""
     identity: _Text = ""
     missing: bool = False
+    denied: bool = False
 
 
 class ReleaseReason:
@@ -305,10 +306,14 @@ class Quiet(Message, frozen=True):
 
 
 class Refresh(Message, frozen=True):
-    """Somebody wants the origin to be asked anew for all of a repository. Told by a peer, and then to all."""
+    """Somebody wants the origin to be asked anew for all of a repository. Told by a peer, and then to all.
+
+    `denied` is the supernode's word alone: the identity that the origin has refused there, where it let it read before.
+    """
 
     registry: _Text
     repository: _Text
+    denied: _Text = ""
 
 
 class Resolved(Message, frozen=True):

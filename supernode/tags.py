@@ -80,8 +80,9 @@ class TagTable:
         self._unheard: Recent[PeerId, float] = Recent(_MAX_PEERS)
         self._witnesses: dict[PeerId, str] = {}
         """Members that confirm what others say, and their hosts."""
-        self.withdrawn: list[tuple[str, str]] = []
-        """Registries and repositories of which others were told what turned out wrong."""
+        self.withdrawn: list[tuple[str, str, str]] = []
+        """Registries and repositories of which others were told what turned out wrong, or what the origin denies to an
+        identity since then, which stands behind them."""
         self.alarms: list[Alarm] = []
 
     # --- who is there ---------------------------------------------------------------------------------------------
@@ -136,10 +137,12 @@ class TagTable:
         """A peer that was told to ask, or to confirm, publishes the origin's answer; what others publish is ignored."""
         key, answer = _key(message), answer_of(message)
         replies: list[Reply] = []
-        inquiry = self._inquiries.get(key)
+        question, inquiry = self._questions.get(key), self._inquiries.get(key)
+        is_heard = (question is not None and question.asker == peer) or (inquiry is not None and peer in inquiry.asked)
+        if message.denied and is_heard:
+            self._forget(key)
         if inquiry is not None and peer in inquiry.asked:
             replies += self._heard(key, inquiry, peer, answer, now)
-        question = self._questions.get(key)
         if question is not None and question.asker == peer:
             replies += self._answered(key, self._close(key), answer, now)
         return replies
@@ -164,6 +167,19 @@ class TagTable:
         for key in self._entries:
             if key[:2] == (registry, repository) and (entry := self._entries.get(key)) is not None:
                 entry.at = float("-inf")
+
+    def _forget(self, denied: Key) -> None:
+        """An identity may not read a repository any more, so that nobody is told, or keeps, what it was told there.
+
+        One member's word is enough: each node asks the origin for itself then, and it is the origin that decides.
+        """
+        if self._entries.get(denied) is None:
+            return
+        for key in list(self._entries):
+            if (key[:2], key[4]) == (denied[:2], denied[4]):
+                self._entries.pop(key)
+        if len(self.withdrawn) < _MAX_WITHDRAWN:
+            self.withdrawn.append((*denied[:2], denied[4]))
 
     @property
     def size(self) -> int:
@@ -323,7 +339,7 @@ class TagTable:
     def _withdraw(self, key: Key) -> None:
         """What was said of a reference is not to be believed, nor by those who were told."""
         entry = self._entries.pop(key)
-        place = key[0], key[1]
+        place = key[0], key[1], ""
         is_news = entry is not None and entry.is_spread and place not in self.withdrawn
         if is_news and len(self.withdrawn) < _MAX_WITHDRAWN:
             self.withdrawn.append(place)

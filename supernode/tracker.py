@@ -163,7 +163,8 @@ class Tracker:
                 self._quieten(peer, message, now)
             case protocol.Refresh():
                 self._tags.refresh(message.registry, message.repository)
-                self._send([other for other in self._peers if other != peer], message)
+                told = protocol.Refresh(message.registry, message.repository)
+                self._send([other for other in self._peers if other != peer], told)
             case protocol.Close():
                 for blob in message.blobs:
                     swarm = self._swarm_of(state, blob)

@@ -80,6 +80,7 @@ class Node:
         if control is not None:
             self._witness = Witness(self.proxy.tags, control)
             control.refreshed = self.proxy.tags.refreshed
+            control.denied = self.proxy.tags.denied
             control.confirming = self._witness.confirm
         connected = (lambda: control.connected) if control is not None else (lambda: False)
         changes = Changes(self._token, self._audit)

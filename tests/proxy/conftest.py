@@ -265,8 +265,9 @@ class MemoryCluster:
         descriptor: Descriptor | None,
         *,
         missing: bool,
+        denied: bool = False,
     ) -> None:
-        self.published.append("missing" if missing else descriptor)
+        self.published.append("missing" if missing else "denied" if denied else descriptor)
 
 
 @dataclass

@@ -162,6 +162,25 @@ async def test_a_denial_is_not_answered_with_what_was_known(world: World) -> Non
         await world.resolve()
 
 
+async def test_a_denial_is_told_to_the_cluster(world: World, cluster: MemoryCluster) -> None:
+    world.origin.error = OriginDenied("no")
+    with pytest.raises(OriginDenied):
+        await world.resolve()
+    assert cluster.published == ["denied"]
+
+
+async def test_what_the_cluster_says_is_denied_is_not_given_while_the_origin_is_silent(world: World) -> None:
+    await world.resolve()
+    world.now = 100
+    world.origin.error = OriginUnavailable("down")
+    assert (await world.resolve()).stale
+    world.tags.denied(AT, "somebody else")
+    assert (await world.resolve()).stale
+    world.tags.denied(AT, ANONYMOUS.key)
+    with pytest.raises(OriginUnavailable):
+        await world.resolve()
+
+
 async def test_a_question_given_up_is_told_to_the_cluster(world: World, cluster: MemoryCluster) -> None:
     world.origin.answers.clear()
     asking = asyncio.create_task(world.resolve())

@@ -171,3 +171,26 @@ def test_the_nodes_own_credentials_serve_others_only_where_that_is_said(
     node = Node(tmp_path / "sharing True", {UPSTREAM: world.registry.url})
     node.start(stack)
     assert {world.ask(node, path, None).status for path in world.paths} <= {401, 403}
+
+
+@pytest.mark.parametrize("world", ["token"], indirect=True)
+def test_a_repository_that_is_made_private_is_nobodys_on_all_nodes(world: World) -> None:
+    """The second node has confirmed it to the cluster, and so been told by the registry itself that all may read."""
+    first, second = world.nodes
+    path = f"/v2/{OPEN}/manifests/latest"
+    world.tokens.lifetime = 1.0
+    for node in world.nodes:
+        assert world.ask(node, path, None).status == 200
+    world.tokens.grants[""] = []
+    order = json.dumps({"image": f"{UPSTREAM}/{OPEN}"}).encode()
+    signed = {"Authorization": f"Bearer {(first.folder / 'store/operator-token').read_text().strip()}"}
+    url = f"http://127.0.0.1:{first.operations_port}/v1/refresh"
+
+    def refused() -> bool:
+        urllib.request.urlopen(urllib.request.Request(url, order, signed), timeout=10).close()
+        return world.ask(first, path, None).status == 401
+
+    wait_until(refused, "the tokens that were given for it have expired")
+    world.registry.daemon.kill()
+    world.tokens.status = 503
+    wait_until(lambda: world.ask(second, path, None).status in {401, 403, 502}, "the second node has heard")

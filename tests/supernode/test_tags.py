@@ -64,6 +64,37 @@ def confirmed(now: float = 0.0) -> TagTable:
     return table
 
 
+# --- repositories that are made private ------------------------------------------------------------------------------
+
+
+def test_what_the_origin_denies_is_told_to_nobody_any_more() -> None:
+    table = confirmed()
+    assert publish(table, A, message=say(reference="other")) == [B]
+    table.publish(B, say(reference="other"), 0.0)
+    last = Resolved(2, "ask", DIGEST, 10, "x/y")
+    assert table.resolve(A, ask(2), 61.0) == [(A, last)]
+    assert table.resolve(C, ask(3), 61.0) == []
+    denial = Publish(*PLACE, denied=True)
+    assert table.publish(A, denial, 61.1) == [(C, Resolved(3, "failed"))]
+    assert table.withdrawn == [("docker.io", "library/busybox", "")]
+    for place, reference in enumerate(("latest", "other")):
+        assert table.resolve(D, ask(place, reference), 61.2) == [(D, Resolved(place, "ask"))]
+
+
+def test_a_denial_of_who_was_not_asked_changes_nothing() -> None:
+    table = confirmed()
+    table.publish(C, Publish(*PLACE, denied=True), 1.0)
+    assert table.resolve(D, ask(2), 1.0) == [(D, told(2))]
+    assert table.withdrawn == []
+
+
+def test_a_denial_is_about_one_identity() -> None:
+    table = confirmed()
+    table.resolve(A, Resolve(1, *PLACE, identity="node:a"), 0.0)
+    table.publish(A, Publish(*PLACE, identity="node:a", denied=True), 0.1)
+    assert table.resolve(D, ask(2), 1.0) == [(D, told(2))]
+
+
 # --- one asks for all -------------------------------------------------------------------------------------------------
 
 
@@ -197,7 +228,7 @@ def test_who_says_otherwise_than_two_others_loses_its_say_and_what_it_said_is_wi
     assert table.resolve(D, ask(2, "first"), 0.1)[0] == (D, told(2, provisional=True, digest=FORGED))
     converse(table, {A: FORGED, B: DIGEST, C: DIGEST})
     assert table.alarms[0].peer == A
-    assert table.withdrawn == [("docker.io", "library/busybox")]
+    assert table.withdrawn == [("docker.io", "library/busybox", "")]
     for reference in ("first", "second"):
         assert table.resolve(D, ask(3, reference), 0.5) == [(D, told(3))]
     publish(table, A, 0.6, say(FORGED, "third"))
