@@ -50,13 +50,15 @@ class Announcing:
         wanted = []
         for sought in opened:
             count = sought.layout.count
-            have = to_bitfield(sought.pieces.there, count) if sought.pieces.there else b""
-            alone = self._sourcing.alone(sought)
+            there, alone = sought.pieces.there, self._sourcing.alone(sought)
+            if sought.passes:
+                there = alone = 0
+            have = to_bitfield(there, count) if there else b""
             coming = to_bitfield(alone, count) if alone else b""
             for location, place in sought.places.items():
                 if not place.is_final:
                     at = location.registry, location.repository
-                    partly = bool(sought.layout.all & ~sought.book.scope)
+                    partly = sought.passes or bool(sought.layout.all & ~sought.book.scope)
                     wanted.append(protocol.Wanted(*sought.key, *at, have, coming, on_demand=partly))
         for batch in _batches(wanted):
             self._out.append(Tell(protocol.Open(batch)))

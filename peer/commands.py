@@ -84,6 +84,17 @@ class Discard(NamedTuple):
     pieces: PieceSet
 
 
+class Hold(NamedTuple):
+    """Of a blob that passes by the store: what is needed here `now` may land, what is needed `later` waits for that.
+
+    The machine counts the pieces that are there and not needed now as absent, but for those that lie in a file.
+    """
+
+    blob: BlobKey
+    now: PieceSet
+    later: PieceSet
+
+
 class Fail(NamedTuple):
     """A blob cannot be had. The machine has closed it."""
 
@@ -129,6 +140,7 @@ Command = (
     | StopFetch
     | Land
     | Discard
+    | Hold
     | Fail
     | FailReaders
     | Answer

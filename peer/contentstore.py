@@ -127,6 +127,13 @@ class ContentStore:
         self._drop([digest])
         return None
 
+    def condemn(self, digest: Digest) -> None:
+        """A checked blob cannot be read: it counts no more as long as its file is the same."""
+        known = self._checked.get(digest)
+        if known is not None:
+            self._wrong[digest] = known
+            self._drop([digest])
+
     def look(self) -> Changes:
         """Compare the folders with what was checked, by the files' status alone. In a thread.
 

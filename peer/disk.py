@@ -7,7 +7,7 @@ import itertools
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +19,6 @@ TEMPORARY_SUFFIX = ".tmp"
 NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}
 """Errors of opening: nothing is there, or a symbolic link, or a socket."""
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 _temporary_number = itertools.count()
 
 
@@ -33,6 +32,14 @@ class StoreBusy(StoreError):
 
 class StoreFull(StoreError):
     """No space, or no quota, is left on the store's disk."""
+
+
+class StoreTooSmall(StoreError):
+    """A blob is larger than the store may ever hold."""
+
+
+class OutOfDescriptors(StoreError):
+    """No more files may be open, of which the store is not to blame."""
 
 
 class Tampered(StoreError):
@@ -56,13 +63,21 @@ class Stamp(NamedTuple):
         return found == self and stat.S_ISREG(status.st_mode)
 
 
+_KINDS: Mapping[int, type[StoreError]] = {
+    errno.ENOSPC: StoreFull,
+    errno.EDQUOT: StoreFull,
+    errno.EMFILE: OutOfDescriptors,
+    errno.ENFILE: OutOfDescriptors,
+}
+
+
 @contextmanager
 def failing_to(action: str) -> Iterator[None]:
     """Turns an `OSError` into a `StoreError` that says what could not be done, `StoreFull` where space ran out."""
     try:
         yield
     except OSError as error:
-        kind = StoreFull if error.errno in _FULL else StoreError
+        kind = _KINDS.get(error.errno or 0, StoreError)
         raise kind(f"cannot {action}: {error.strerror or error}") from error
 
 

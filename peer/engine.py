@@ -27,6 +27,7 @@ from peer.commands import (
     FailReaders,
     Fetch,
     HangUp,
+    Hold,
     Land,
     Park,
     Send,
@@ -35,7 +36,9 @@ from peer.commands import (
     Tell,
     TellTable,
 )
+from peer.condition import StoreCondition
 from peer.contentstore import ContentStore
+from peer.disk import OutOfDescriptors
 from peer.errors import DownloadFailed, Stopping
 from peer.fetcher import Fetcher
 from peer.holdings import Holdings
@@ -45,12 +48,14 @@ from peer.neighbours import Neighbours
 from peer.offering import Offering
 from peer.openblob import OpenBlob
 from peer.origin import Origin
+from peer.partial import Partial
+from peer.passage import Passage
 from peer.piecemap import StreamId
 from peer.plans import ImagePlans
 from peer.serving import Serving
 from peer.settings import PeerSettings
 from peer.shelf import Shelf
-from peer.store import Lost, Store, StoreError
+from peer.store import Lost, Store, StoredBlob, StoreError, StoreFull, Tampered
 from peer.upkeep import Upkeep
 from peer.uploads import Upload
 from peer.workers import Workers
@@ -92,6 +97,7 @@ class Engine:
         self.store = store
         self.library = Holdings(store, content)
         self.metrics = PeerMetrics(registry)
+        self.condition = StoreCondition(self.metrics)
         self.damaged: Callable[[Lost], None] = _nobody
         """Told of each blob whose file turned out to be wrong or gone."""
         self._settings = settings
@@ -164,7 +170,7 @@ class Engine:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace):
                 await asyncio.gather(*(blob.finished.wait() for blob in read))
-        verified = [blob for blob in self._shelf.blobs.values() if blob.readers.is_verified]
+        verified = [blob for blob in self._shelf.blobs.values() if blob.readers.is_verified and not blob.passes]
         for key in [key for key, blob in self._shelf.blobs.items() if blob not in verified]:
             self.machine.fail(key, Stopping("the daemon is shutting down"))
         self._carry_out()
@@ -180,6 +186,11 @@ class Engine:
     def stored(self, digest: Digest) -> int | None:
         """Bytes of a blob that this node holds."""
         return self.library.size(digest)
+
+    @property
+    def store_fault(self) -> str:
+        """Why the store takes nothing; empty as long as it works."""
+        return self.condition.fault
 
     def expect(self, blobs: Sequence[Descriptor], location: Location) -> None:
         """A manifest was read at `location` that names these blobs, in this order."""
@@ -215,7 +226,7 @@ class Engine:
         async with await self.open(blob, location):
             progress = self._shelf.blobs.get(blob.key)
             if progress is not None:
-                await progress.finished.wait()
+                await progress.settled.wait()
                 if progress.readers.error is not None:
                     raise progress.readers.error
         return self.store.size(blob.digest) is not None
@@ -238,7 +249,11 @@ class Engine:
         """
         stored = self._open_stored(blob.digest)
         if stored is not None:
-            return stored
+            return OpenBlob(
+                Descriptor(blob.digest, stored.size),
+                stored,
+                again=lambda error: self._open_again(blob, location, asked, error),
+            )
         key = blob.key
         if key in self._shelf.blobs and key not in self.machine.sought:
             self._carry_out()  # it has failed a moment ago
@@ -250,6 +265,8 @@ class Engine:
             return await self.open(blob, location, asked, since)  # it was stored meanwhile
         if progress.readers.error is not None:
             raise progress.readers.error
+        if progress.passes and len(progress.readers) and not self._shelf.has_memory(blob.size):
+            raise DownloadFailed(f"no memory for one more reader of {blob.digest}, which passes by the store")
         reader = progress.readers.enter(location, is_ranged=asked is not None)
         if key in self.machine.sought:
             now = time.monotonic()
@@ -260,26 +277,59 @@ class Engine:
             if place.is_final and place.error is not None:
                 progress.readers.leave(reader)
                 raise place.error
-        return OpenBlob(progress.descriptor, None, progress.readers, reader)
+        return OpenBlob(progress.descriptor, readers=progress.readers, reader=reader)
 
-    def _open_stored(self, digest: Digest) -> OpenBlob | None:
+    def _open_stored(self, digest: Digest) -> StoredBlob | None:
         try:
-            stored = self.library.open_blob(digest)
-        except StoreError as error:
+            return self.library.open_blob(digest)
+        except OutOfDescriptors as error:
             raise store_failed(error) from None
-        if stored is None:
+        except StoreError as error:
+            self._condemn(digest, error)
             return None
-        return OpenBlob(Descriptor(digest, stored.size), stored, None, None)
+
+    async def _open_again(
+        self, blob: Descriptor, location: Location, asked: Asked | None, error: Exception
+    ) -> OpenBlob:
+        """The file of a stored blob cannot be read: it is fetched again. Raises as `open` does."""
+        self._condemn(blob.digest, error)
+        return await self.open(blob, location, asked)
+
+    def _condemn(self, digest: Digest, error: Exception) -> None:
+        log.error("blob.unreadable", digest=digest, error=str(error))
+        size = self.library.size(digest)
+        with contextlib.suppress(StoreError):  # it is not served any more, even where its file cannot be moved
+            self.library.condemn(digest, "it cannot be read")
+        if size is not None and self.library.size(digest) is None:
+            self.machine.forgotten(BlobKey(digest, size))
+            self._carry_out_soon()
 
     # --- blobs on their way (peer.shelf.Owner) ----------------------------------------------------------------------
 
     def opened(self, blobs: Sequence[BlobInProgress], location: Location, asked: Asked | None) -> None:
         """Blobs are open: get what is missing of them."""
         opened = [(blob.descriptor.key, blob.partial.have, blob.partial.table) for blob in blobs]
-        self.machine.open(opened, location, time.monotonic(), asked)
+        passing = [blob.descriptor.key for blob in blobs if blob.passes]
+        self.machine.open(opened, location, time.monotonic(), asked, passing)
         for key, have, _ in opened:
             if have:
                 self._hash_on(key)
+        self._carry_out_soon()
+
+    def not_kept(self, error: StoreError) -> None:
+        """A blob passes by the store."""
+        self.condition.failed(error)
+
+    def unreadable(self, blob: BlobInProgress, error: Exception) -> None:
+        """What was written of a blob cannot be read: it is fetched again. Raises `DownloadFailed` where it is over."""
+        key = blob.descriptor.key
+        if self._shelf.blobs.get(key) is not blob or isinstance(error, Tampered):
+            raise store_failed(error)
+        if isinstance(blob.partial, Passage):
+            blob.partial.leave_file()
+            self.machine.pass_by(key, 0, blob.verifier.reached, time.monotonic())
+        else:
+            self._pass_by(blob, error, readable=False)
         self._carry_out_soon()
 
     def crowded(self) -> None:
@@ -349,6 +399,8 @@ class Engine:
             case Discard():
                 log.warning("blob.void", digest=command.blob.digest, pieces=command.pieces.bit_count())
                 self._shelf.blobs[command.blob].discard(command.pieces)
+            case Hold():
+                self._shelf.blobs[command.blob].hold(command.now, command.later)
             case Fail():
                 self._failed(command.blob, command.error)
             case FailReaders():
@@ -364,7 +416,7 @@ class Engine:
         key, piece, source = command.blob, command.piece, command.source
         blob = self._shelf.blobs.get(key)
         try:
-            digest = None if blob is None else await blob.write(piece, command.content, command.expected)
+            digest = None if blob is None else await self._write(blob, command)
         except (StoreError, OSError) as error:
             if self._shelf.blobs.get(key) is blob:  # else it failed before, and may be fetched again by now
                 self.machine.unwritable(key, piece, source, store_failed(error))
@@ -391,8 +443,49 @@ class Engine:
                 self.machine.fail(key, store_failed(error))
                 return
             self._hash_on(key)
-            if blob.partial.due(time.monotonic()):
-                self.own(self._checkpoint(blob))
+            if isinstance(blob.partial, Partial) and blob.partial.due(time.monotonic()):
+                self.own(self._checkpoint(blob.partial))
+
+    async def _write(self, blob: BlobInProgress, command: Land) -> bytes | None:
+        """Write a piece; where the store does not take it, the blob passes by from then on. Raises `StoreError`."""
+        may_make_room = True
+        while True:
+            passes = blob.passes
+            try:
+                return await blob.write(command.piece, command.content, command.expected)
+            except (StoreError, OSError) as error:
+                is_over = self._shelf.blobs.get(command.blob) is not blob
+                if passes or is_over or isinstance(error, Tampered):
+                    raise
+                if may_make_room and isinstance(error, StoreFull) and await self._has_made_room():
+                    may_make_room = False
+                    continue
+                self._pass_by(blob, error, readable=isinstance(error, StoreFull))
+
+    async def _has_made_room(self) -> bool:
+        try:
+            return await self._workers.run_long(lambda: self.store.make_room(0))
+        except StoreError:
+            return False
+
+    def _pass_by(self, blob: BlobInProgress, error: Exception, *, readable: bool) -> None:
+        """The store takes no more of a blob; `readable`: what it took can be read."""
+        if blob.passes:
+            return
+        self.condition.failed(error)
+        log.info("blob.passes", digest=blob.descriptor.digest, error=str(error))
+        passage = blob.pass_by(readable=readable)
+        self.own(self._remove(passage))
+        self.machine.pass_by(blob.descriptor.key, passage.filed, blob.verifier.reached, time.monotonic())
+        self._carry_out_soon()
+
+    async def _remove(self, passage: Passage) -> None:
+        try:
+            await self._workers.run_long(passage.remove_file)
+        except StoreError as error:
+            log.warning("blob.not_removed", digest=passage.digest, error=str(error))
+        finally:
+            passage.unnamed()
 
     def _hash_on(self, key: BlobKey) -> None:
         blob = self._shelf.blobs[key]
@@ -406,11 +499,16 @@ class Engine:
             is_done = await blob.hash_on()
         except (StoreError, OSError) as error:
             if self._shelf.blobs.get(key) is blob:
-                self.machine.fail(key, store_failed(error))
+                try:
+                    self.unreadable(blob, error)
+                except DownloadFailed as failure:
+                    self.machine.fail(key, failure)
             return
         finally:
             self._hashing.discard(blob)
             self._carry_out_soon()
+        if self._shelf.blobs.get(key) is blob:
+            self.machine.hashed(key, blob.verifier.reached)
         if not is_done or self._shelf.blobs.get(key) is not blob:
             return
         if not blob.verifier.matches():
@@ -420,22 +518,48 @@ class Engine:
         try:
             await blob.finish()
         except (StoreError, OSError) as error:
-            log.error("blob.not_stored", digest=key.digest, error=str(error))
-            if self._shelf.blobs.get(key) is blob:
-                self.machine.fail(key, store_failed(error))
+            self._not_finished(key, blob, error)
         else:
-            if self._shelf.blobs.get(key) is blob:
+            if self._shelf.blobs.get(key) is not blob:
+                return
+            self.metrics.ended.labels("complete").inc()
+            if isinstance(blob.partial, Passage):
+                self.machine.passed(key)
+                await self._keep(blob.partial)
+            else:
+                self.condition.works()
                 self.machine.verified(key, time.monotonic())
-                self.metrics.ended.labels("complete").inc()
                 self._shelf.end(blob, None)
         finally:
             self._carry_out_soon()
 
-    async def _checkpoint(self, blob: BlobInProgress) -> None:
+    async def _keep(self, passage: Passage) -> None:
+        """A small blob that passes by, because too many files were open, is kept all the same."""
+        content = passage.whole() if passage.may_be_kept else None
+        if content is None:
+            return
         try:
-            await self._workers.run_long(blob.partial.checkpoint)
+            if await self._workers.run_long(lambda: self.store.make_room(len(content))):
+                await self._workers.run_long(lambda: self.store.put(passage.digest, content))
         except StoreError as error:
-            log.warning("blob.not_saved", digest=blob.descriptor.digest, error=str(error))
+            self.condition.failed(error)
+
+    def _not_finished(self, key: BlobKey, blob: BlobInProgress, error: Exception) -> None:
+        """All of a blob is right, and it could not be put into its place: its readers go on all the same."""
+        log.error("blob.not_stored", digest=key.digest, error=str(error))
+        if self._shelf.blobs.get(key) is not blob:
+            return
+        if isinstance(error, Tampered) or not blob.readers.is_verified:
+            self.machine.fail(key, store_failed(error))
+            return
+        self._pass_by(blob, error, readable=False)
+        self.machine.passed(key)
+
+    async def _checkpoint(self, partial: Partial) -> None:
+        try:
+            await self._workers.run_long(partial.checkpoint)
+        except StoreError as error:
+            log.warning("blob.not_saved", digest=partial.digest, error=str(error))
 
     async def _tell_table(self, key: BlobKey) -> None:
         """Tell the supernode the piece digests of a stored blob."""
@@ -468,6 +592,8 @@ class Engine:
         blob, away = self._shelf.blobs[key], DownloadFailed("the blob is put away")
         blob.fail(away)
         self._shelf.end(blob, away)
+        if self.library.holds(key):
+            self.offer(key)
 
     # --- what time brings -----------------------------------------------------------------------------------------
 
@@ -616,7 +742,7 @@ class Engine:
     def _open_file(self, key: BlobKey) -> int:
         """A file descriptor of a blob's data, for the caller to close; raises `OSError`, `StoreError`."""
         blob = self._shelf.blobs.get(key)
-        if blob is not None:
+        if blob is not None and isinstance(blob.partial, Partial):
             return os.dup(blob.partial.fd)
         stored = self.library.open_blob(key.digest)
         if stored is None:

@@ -17,7 +17,8 @@ from shoal.pieces import MIB
 log = structlog.get_logger()
 
 _BYTES_IN_HAND = 4 * MIB
-"""Of one stream, in pieces that wait to be hashed and written; one piece at least."""
+"""Of one stream, in pieces that wait to be hashed and written; one piece at least, and of
+a blob that passes by the store no more than that."""
 
 
 class Events(Protocol):
@@ -43,7 +44,8 @@ class Fetcher:
     def start(self, command: Fetch, blob: BlobInProgress) -> None:
         """Begin a stream, or open it again."""
         self.stop(command.stream)
-        self._room[command.stream] = asyncio.Semaphore(max(1, _BYTES_IN_HAND // blob.layout.piece_size))
+        in_hand = 1 if blob.passes else max(1, _BYTES_IN_HAND // blob.layout.piece_size)
+        self._room[command.stream] = asyncio.Semaphore(in_hand)
         task = self._tasks[command.stream] = asyncio.create_task(self._run(command, blob))
         task.add_done_callback(lambda _: self._over(command.stream, task))
 

@@ -38,6 +38,16 @@ class Holdings:
         """All verified blobs."""
         return (BlobKey(digest, size) for digest, size in self.digests())
 
+    def condemn(self, digest: Digest, reason: str) -> None:
+        """A blob cannot be read: it is not here any more, wherever it lies.
+
+        Raises `StoreError` where its file cannot be moved.
+        """
+        if self._store.size(digest) is not None:
+            self._store.condemn(digest, reason)
+        elif self._content is not None:
+            self._content.condemn(digest)
+
     def open_blob(self, digest: Digest) -> StoredBlob | None:
         """A blob to read from; None where it is not here, or no more. Raises `StoreError`."""
         stored = self._store.open_blob(digest)

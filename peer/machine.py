@@ -8,7 +8,7 @@ are in `docs/architecture.md`; the simulator in `bench/` runs this same class.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from peer import wire
@@ -17,6 +17,7 @@ from peer.asked import Asked
 from peer.commands import Command, Discard, Fail, FailReaders, HangUp, Park, Tell, TellTable
 from peer.errors import DigestMismatch, DownloadFailed
 from peer.exchange import Exchange
+from peer.passing import Passing
 from peer.picker import BlobBook
 from peer.piecemap import PieceMap, StreamId
 from peer.sharing import Library
@@ -70,10 +71,13 @@ class Machine:
         self.exchange = Exchange(library, self.sought, self._out, settings.slots, rng)
         self.sourcing = Sourcing(self.exchange, self._out, rng)
         self.announcing = Announcing(self.sought, self.sourcing, self._out)
+        self.passing = Passing(self.sought, self.exchange, self.sourcing, self.announcing, self._out)
         self.waiting = Waiting(self.exchange, self.sourcing, self.announcing, self._out, rng)
 
     def take(self, now: float) -> list[Command]:
         """What is to be done, in order; it is given once."""
+        for sought in self.passing.take_moved():
+            self._fetch_unless_helped(sought, now)
         self.exchange.ask(now)
         out = self._out[:]
         self._out.clear()
@@ -102,10 +106,12 @@ class Machine:
         location: Location,
         now: float,
         asked: Asked | None = None,
+        passing: Collection[BlobKey] = (),
     ) -> None:
         """Get these blobs, the first one first. Of each what is there already, and the digests known of that.
 
         `asked`: ranges of the first one, where it is not all of it that somebody wants. Such a reader `asks` next.
+        `passing`: those of them that the store does not take.
         """
         opened: list[Sought] = []
         for key, have, table in blobs:
@@ -118,6 +124,8 @@ class Machine:
             if asked is not None and not opened:
                 sought.book.scope, sought.is_whole = 0, False
                 sought.widen(asked)
+            if key in passing:
+                sought.passes, sought.filed, sought.book.scope = True, have, 0
             self.sought[key] = sought
             self.exchange.opened(sought)
             opened.append(sought)
@@ -135,7 +143,9 @@ class Machine:
             sought.book.asked[reader] = asked.pieces(sought.layout)
             sought.book.readers[reader] = sought.layout.at(asked.ranges[0].start)
             sought.waits[reader] = now
-        if sought.book.scope != scope:
+        if sought.passes:
+            self.passing.slide(sought)
+        elif sought.book.scope != scope:
             self.announcing.opened([sought])
 
     def demand(self, key: BlobKey, location: Location, now: float) -> None:
@@ -153,7 +163,8 @@ class Machine:
         sought = self.sought.get(key)
         if sought is None:
             return
-        if reader not in sought.book.readers:
+        before = sought.book.readers.get(reader)
+        if before is None:
             self.exchange.due()
         sought.book.readers[reader] = piece
         if waits_since is None:
@@ -163,6 +174,8 @@ class Machine:
             sought.waits[reader] = waits_since
             if reader in sought.book.asked:
                 self.waiting.hasten_reader(sought, reader, waits_since, alone=self._is_alone(sought, waits_since))
+        if sought.passes and piece != before:
+            self.passing.slide(sought)
 
     def left(self, key: BlobKey, reader: int, now: float) -> None:
         """A reader has gone, or has all that it wanted. What it asked for comes all the same."""
@@ -171,14 +184,44 @@ class Machine:
             for books in (sought.book.readers, sought.book.asked, sought.waits, sought.unanswered):
                 books.pop(reader, None)
             sought.idle_since = now
+            if sought.passes:
+                self.passing.slide(sought)
+                self._park_unless_used(sought)
+
+    def pass_by(self, key: BlobKey, filed: PieceSet, hashed: int, now: float) -> None:
+        """The store does not take a blob, or cannot read any more what it took of it: it goes on to those who read it.
+
+        Of its pieces the `filed` ones can be read where they were written, and the first `hashed` ones were hashed.
+        """
+        sought = self.sought.get(key)
+        if sought is not None:
+            self.passing.begin(sought, filed, hashed, now)
+            self._park_unless_used(sought)
+
+    def hashed(self, key: BlobKey, reached: int) -> None:
+        """Of a blob that passes by, `reached` pieces are hashed."""
+        sought = self.sought.get(key)
+        if sought is not None and sought.passes:
+            self.passing.hashed(sought, reached)
+
+    def passed(self, key: BlobKey) -> None:
+        """The whole of a blob that passes by is right. Its readers go on to their ends."""
+        sought = self.sought.get(key)
+        if sought is not None:
+            self._hang_up_on_liars(sought)
+            self.passing.hashed(sought, None)
+            self._park_unless_used(sought)
 
     def verified(self, key: BlobKey, now: float) -> None:
         """The whole blob is right and stored: it is a seed's now."""
         sought = self._close(key)
         if sought is None:
             return
-        self._out += [HangUp(peer, "it sent a corrupt piece", _SHUN_SECONDS) for peer in sought.liars()]
+        self._hang_up_on_liars(sought)
         self.announcing.completed(key)
+
+    def _hang_up_on_liars(self, sought: Sought) -> None:
+        self._out += [HangUp(peer, "it sent a corrupt piece", _SHUN_SECONDS) for peer in sought.liars()]
 
     def mismatched(self, key: BlobKey, now: float) -> None:
         """All pieces are there and the whole is wrong. Where other peers had a part in it, what they gave is fetched
@@ -187,7 +230,8 @@ class Machine:
         if sought is None:
             return
         self._out.append(Tell(protocol.Corrupt(*key)))
-        if sought.is_solitary or not sought.from_neighbours:
+        has_helpers = bool(sought.contacts) if sought.passes else bool(sought.from_neighbours)
+        if sought.is_solitary or not has_helpers:
             self.fail(key, DigestMismatch(f"what came is not {key.digest}"))
             return
         sought.is_solitary, sought.has_begun_again = sought.has_begun_again, True
@@ -216,7 +260,10 @@ class Machine:
 
     def _void(self, sought: Sought, pieces: PieceSet, now: float) -> None:
         """Pieces and the digests by which they were checked are not to be trusted, nor what followed from them."""
-        gone = pieces & sought.pieces.there
+        if sought.passes:
+            pieces = sought.layout.all  # readers were given, and the hash has seen, what is not there any more
+            sought.filed, sought.hashed = 0, 0
+        gone = pieces if sought.passes else pieces & sought.pieces.there
         self.exchange.sharing.withdraw(sought.key)
         untrusted = pieces & ~sought.pieces.leased  # what an origin sends was not checked by these digests
         self.exchange.cancel(sought.key, sought.pieces.void(untrusted))
@@ -227,6 +274,8 @@ class Machine:
         sought.told_at, sought.is_answered = now, False
         self.announcing.opened([sought])
         self.exchange.share_again(sought, now)
+        if sought.passes:
+            self.passing.slide(sought)
 
     def make_room(self) -> None:
         """Another blob is to be opened and there is no room: put away what nobody reads."""
@@ -246,14 +295,18 @@ class Machine:
             return False
         sought.moved_at = now
         sought.table[piece] = digest
-        self.announcing.gained(key)
+        if not sought.passes:
+            self.announcing.gained(key)
         if isinstance(source, int):
             sought.own |= 1 << piece
             sought.hearsay &= ~(1 << piece)
             self.sourcing.landed(source, piece, digest)
         else:
             self.exchange.requests.kept_claim(source)
-        self.exchange.gained(sought, piece, now, own=isinstance(source, int))
+        if sought.passes:
+            self.passing.slide(sought)
+        else:
+            self.exchange.gained(sought, piece, now, own=isinstance(source, int))
         return True
 
     def corrupt(self, key: BlobKey, piece: int, peer: PeerId, expected: bytes, now: float) -> None:
@@ -423,7 +476,8 @@ class Machine:
 
     def _park_unless_used(self, sought: Sought) -> None:
         """Where nobody reads a blob, and what was asked for of it is there, it is saved as it is."""
-        if sought.pieces.missing and not sought.book.lacking and not sought.book.readers and not sought.unanswered:
+        is_read = bool(sought.book.readers or sought.unanswered)
+        if not is_read and (sought.passes or (sought.pieces.missing and not sought.book.lacking)):
             self._close(sought.key)
             self.exchange.sharing.withdraw(sought.key)
             self.announcing.gave_up(sought.key)
@@ -431,7 +485,12 @@ class Machine:
 
     def _fetch_unless_helped(self, sought: Sought, now: float) -> None:
         """Go to the origin without the supernode where there is none, where it is gone, or where it does not answer."""
-        if sought.key in self.sought and sought.book.lacking and self._is_alone(sought, now):
+        if sought.key not in self.sought:
+            return
+        alone = self._is_alone(sought, now)
+        if sought.passes:
+            self.passing.fetch(sought, now, alone=alone)
+        elif sought.book.lacking and alone:
             self.sourcing.fetch_alone(sought, now)
 
     def _is_alone(self, sought: Sought, now: float) -> bool:

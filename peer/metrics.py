@@ -39,4 +39,15 @@ class PeerMetrics:
         self.streams = Gauge("shoal_origin_streams", "Streams from origins now", registry=registry)
         self.connected = Gauge("shoal_supernode_connected", "1 while the supernode is reached", registry=registry)
         self.blobs = Gauge("shoal_stored_blobs", "Complete blobs that this node holds", registry=registry)
+        self.store_writable = Gauge(
+            "shoal_store_writable", "1 while the store takes what comes; else blobs pass by", registry=registry
+        )
+        self.passed = Counter(
+            "shoal_blobs_passed",
+            "Blobs that were passed on without being kept, by what was in the way",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in ("full", "failing", "large", "crowded"):
+            self.passed.labels(reason)
         self.ended = Counter("shoal_downloads_ended", "Downloads by outcome", ["outcome"], registry=registry)

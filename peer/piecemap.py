@@ -7,6 +7,7 @@ leased ---- unlease -> absent
 asked, leased - land -> landing       all bytes are here; they are checked and written
 landing --- settle --> there
 landing --- reject --> absent
+there ----- drop ----> absent         of a blob that is not kept: nobody here needs it any more
 any ------- void ----> absent         a landing piece goes there when it has been written
 """
 
@@ -132,6 +133,13 @@ class PieceMap:
     def reject(self, piece: int) -> None:
         """A landing piece is wrong, or could not be written."""
         self._leave_landing(piece, right=False)
+
+    def drop(self, pieces: PieceSet) -> None:
+        """These pieces were right, and are let go."""
+        if pieces & ~self.there:
+            raise IllegalTransition("only pieces that are there can be dropped")
+        self.there &= ~pieces
+        self.absent |= pieces
 
     def void(self, pieces: PieceSet) -> list[tuple[int, PeerId]]:
         """These pieces are not to be trusted, whatever their state; returns the requests for them, void now."""

@@ -13,13 +13,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from peer.disk import StoreError
 from peer.errors import DownloadFailed
 from peer.partial import Partial
-from peer.sink import Sink
-from shoal.pieces import MIB, PieceLayout, PieceSet, iterate, leading_run, run_of
+from peer.passage import Passage
+from peer.sink import Sink, Unreadable
+from shoal.pieces import KIB, MIB, PieceLayout, PieceSet, iterate, leading_run, run_of
 from shoal.reference import Location
 
 _READ_SIZE = 1 * MIB
+_PASSING_READ_SIZE = 128 * KIB
+"""Of a blob that passes by the store: what a slow client has not taken yet is in memory as well."""
 
 
 @dataclass(slots=True)
@@ -62,7 +66,7 @@ class Reader:
 
     async def send(self, sink: Sink, start: int, end: int) -> None:
         """Give bytes `start` to `end` as they come; raises what the blob failed with."""
-        readers, partial = self._readers, self._readers.partial
+        readers = self._readers
         offset = start
         while offset < end:
             count = await readers.wait(self, offset, end)
@@ -72,14 +76,7 @@ class Reader:
                 count -= is_last and count > 1  # the last byte of a part goes alone
                 last = readers.layout.at(offset + count - 1)
                 self._passed |= run_of(index, last - index + 1)
-                if is_last and count == 1:
-                    # as it is now: the file may be written to again while it is on its way from there
-                    await sink.write(partial.read(offset, 1))
-                else:
-                    self._sending = offset
-                    with partial.file as fd:
-                        await sink.send_file(fd, offset, offset + count)
-                    self._sending = None
+                count = await self._send_landed(sink, offset, count, is_last=is_last)
             else:
                 self._passed |= 1 << index
                 growing = readers.growing[index]
@@ -89,6 +86,29 @@ class Reader:
             offset += count
         if self.error is not None:
             raise self.error
+
+    async def _send_landed(self, sink: Sink, offset: int, count: int, *, is_last: bool) -> int:
+        """Give bytes of pieces that have landed; returns how many could be read. Raises `DownloadFailed`."""
+        partial = self._readers.partial
+        if isinstance(partial, Passage) or (is_last and count == 1):
+            # as it is now: the file may be written to again while it is on its way from there
+            try:
+                content = partial.read(offset, count)
+            except StoreError as error:
+                self._readers.unreadable(error)
+                return 0
+            await sink.write(content)
+            return count
+        self._sending = offset
+        try:
+            with partial.file as fd:
+                await sink.send_file(fd, offset, offset + count)
+        except Unreadable as error:
+            self._readers.unreadable(StoreError(str(error)))
+            return error.taken
+        finally:
+            self._sending = None
+        return count
 
     def _give(self, index: int, buffer: bytearray, first: int, end: int) -> None:
         """Take note of bytes `first` to `end` of a piece; those before may have been given from another attempt."""
@@ -118,15 +138,21 @@ class Reader:
 
 
 class Readers:
-    """All readers of one blob. `told(number, piece, waits_since)` hears where each stands, `left` who goes."""
+    """All readers of one blob. `told(number, piece, waits_since)` hears where each stands, `left` who goes.
+
+    `unreadable` hears that pieces cannot be read that were written. They are not had any more when it returns, else it
+    raises `DownloadFailed`.
+    """
 
     def __init__(
         self,
-        partial: Partial,
+        partial: Partial | Passage,
         told: Callable[[int, int, float | None], None],
         left: Callable[[int], None],
+        unreadable: Callable[[Exception], None],
     ) -> None:
         self.partial = partial
+        self.unreadable = unreadable
         self.layout: PieceLayout = partial.layout
         self.growing: dict[int, GrowingPiece] = {}
         self.is_verified = False
@@ -221,12 +247,17 @@ class Readers:
             if look_only and reader.is_answered:
                 return 0
             if count > 0 or (self.is_verified and offset >= self.layout.size):
-                self._told(reader.number, index, None)
+                stands: int = index
+                if unsettled is not None and isinstance(self.partial, Passage):
+                    stands = min(unsettled, index)  # what is behind a reader is let go, but for what it has to land yet
+                self._told(reader.number, stands, None)
                 return count
             if self.error is not None:
                 raise self.error
             since = since or time.monotonic()
-            piece = unsettled if unsettled is not None and self.has_landed(index) else index
+            piece: int = index
+            if unsettled is not None and (self.has_landed(index) or isinstance(self.partial, Passage)):
+                piece = unsettled
             if piece != waits_for:
                 waits_for = piece
                 self._told(reader.number, piece, since)
@@ -250,11 +281,12 @@ class Readers:
         run = leading_run(self.partial.have, index)
         if index + run > self.layout.last and self._is_held(reader):
             run = self.layout.last - index
+        most = _PASSING_READ_SIZE if isinstance(self.partial, Passage) else _READ_SIZE
         if run > 0:
-            return min(self.layout.span(index + run - 1).end - offset, end - offset, _READ_SIZE)
+            return min(self.layout.span(index + run - 1).end - offset, end - offset, most)
         growing = self.growing.get(index)
         if growing is None or index == self.layout.last:
             return 0
-        count = min(growing.filled - (offset - self.layout.span(index).start), _READ_SIZE)
+        count = min(growing.filled - (offset - self.layout.span(index).start), most)
         # the last byte comes from a piece that has landed
         return max(0, min(count, end - offset - 1))

@@ -66,7 +66,7 @@ class Sharing:
         """What this peer has of a blob."""
         sought = self._sought.get(blob)
         if sought is not None:
-            return sought.layout, sought.pieces.there
+            return sought.layout, 0 if sought.passes else sought.pieces.there
         if not self._library.holds(blob):
             return None
         layout = PieceLayout.of(blob.size)

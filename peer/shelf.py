@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine, Sequence
 from typing import Protocol, TypeVar
 
@@ -11,21 +12,27 @@ import structlog
 from peer.asked import Asked
 from peer.blob import BlobInProgress, store_failed
 from peer.budget import Budget
+from peer.disk import OutOfDescriptors, StoreFull, StoreTooSmall
 from peer.errors import DigestMismatch, DownloadFailed, Stopping
 from peer.holdings import Holdings
 from peer.partial import Partial
+from peer.passage import Passage
 from peer.readers import Readers
 from peer.store import Store, StoreError
 from peer.workers import Workers
 from shoal.descriptor import BlobKey, Descriptor
+from shoal.pieces import MIB, PieceLayout
 from shoal.reference import Location
 
 log = structlog.get_logger()
 
 _MAX_AHEAD = 10_000
 """Blobs that wait to be opened ahead; beyond, the oldest is left to be asked for."""
-_ROOM_SECONDS = 4.0
-"""For which a blob that a client asks for waits until there is room for it."""
+_FILE_SECONDS, _ROOM_SECONDS = 2.5, 4.0
+"""For which a blob that a client asks for waits until one more file may be open, and for any room, in memory too."""
+_MEMORY, _PIECES_EACH = 256 * MIB, 4
+"""Bytes that all readers of blobs that pass by the store may need, and pieces of each, where many share the memory: two
+that are there, one in hand and one that grows."""
 T = TypeVar("T")
 
 
@@ -34,6 +41,12 @@ class Owner(Protocol):
 
     def opened(self, blobs: Sequence[BlobInProgress], location: Location, asked: Asked | None) -> None:
         """These blobs are open, in the order in which they are wanted; `asked`: ranges of the first one alone."""
+
+    def not_kept(self, error: StoreError) -> None:
+        """A blob passes by the store, for this reason."""
+
+    def unreadable(self, blob: BlobInProgress, error: Exception) -> None:
+        """Pieces that were written cannot be read; raises `DownloadFailed` where nothing can be done about it."""
 
     def crowded(self) -> None:
         """A blob waits for room."""
@@ -77,13 +90,17 @@ class Shelf:
             await asyncio.wait([self._saving[key]])
         if key in self.blobs:
             return self.blobs[key]
+        has_room = True
         if key not in self._opening:
-            await self._wait_for_room(blob)
+            has_room = await self._wait_for_room(blob)
             if self._stopping:
                 raise Stopping("the daemon is shutting down")
         if key not in self._opening:
             if not self._is_absent(blob):
                 return self.blobs.get(key)
+            if not has_room:
+                crowded = OutOfDescriptors(f"{len(self.blobs)} blobs are on their way")
+                return self._pass_by(blob, location, asked, crowded)
             for each in following:
                 self._ahead.setdefault(each.key, (each, location))
             while len(self._ahead) > _MAX_AHEAD:
@@ -92,6 +109,8 @@ class Shelf:
             self._begin([blob, *self._next_ahead(location)], location, asked)
         # who asked may go away meanwhile; the files must not be left open
         opened = await asyncio.shield(self._opening[key])
+        if isinstance(opened, StoreError) and not self._stopping:
+            return self.blobs.get(key) or self._pass_by(blob, location, asked, opened)
         if isinstance(opened, Exception):
             raise store_failed(opened)
         return opened
@@ -101,8 +120,9 @@ class Shelf:
         key = blob.descriptor.key
         del self.blobs[key]
         blob.finished.set()
+        blob.settled.set()
         if error is not None:
-            keep = bool(blob.partial.have) and not isinstance(error, DigestMismatch)
+            keep = not blob.passes and bool(blob.partial.have) and not isinstance(error, DigestMismatch)
             self._saving[key] = self._owner.own(self._save(key, blob, keep=keep))
         else:
             self._close_if_unused(blob)
@@ -117,18 +137,32 @@ class Shelf:
         """Wait until what there is of failed blobs is saved."""
         await asyncio.gather(*self._saving.values(), return_exceptions=True)
 
-    async def _wait_for_room(self, blob: Descriptor) -> None:
-        """Raises `DownloadFailed` where there is none for longer than clients wait."""
-        if not self._has_room():
-            self._owner.crowded()
-        try:
-            async with asyncio.timeout(_ROOM_SECONDS), self._room:
-                await self._room.wait_for(self._has_room)
-        except TimeoutError:
-            raise DownloadFailed(f"no room for {blob.digest} beside {len(self.blobs)} blobs on their way") from None
+    def has_memory(self, size: int) -> bool:
+        """Whether one more may read a blob of `size` bytes that passes by the store."""
+        used = sum(_memory_of(each.layout.size, len(each.readers)) for each in self.blobs.values() if each.passes)
+        return used + _memory_of(size, 1) <= _MEMORY
+
+    async def _wait_for_room(self, blob: Descriptor) -> bool:
+        """Returns whether there is room for a file, else there is memory for a blob that passes by.
+
+        Raises `DownloadFailed` where there is neither for longer than clients wait.
+        """
+        if self._has_room():
+            return True
+        self._owner.crowded()
+        for seconds, room in (
+            (_FILE_SECONDS, self._has_room),
+            (_ROOM_SECONDS - _FILE_SECONDS, lambda: self._has_room() or self.has_memory(blob.size)),
+        ):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds), self._room:
+                    await self._room.wait_for(room)
+                return self._has_room()
+        raise DownloadFailed(f"no room for {blob.digest} beside {len(self.blobs)} blobs on their way")
 
     def _has_room(self) -> bool:
-        return len(self.blobs) + len(self._opening) < self._most
+        kept = sum(not each.passes for each in self.blobs.values())
+        return kept + len(self._opening) < self._most
 
     # --- opening ------------------------------------------------------------------------------------------------------
 
@@ -160,7 +194,7 @@ class Shelf:
         """Open these blobs, and tell in one go of those that could be opened."""
         partials: list[Partial | Exception]
         try:
-            partials = await self._workers.run_long(lambda: [self._partial(blob.key) for blob in blobs])
+            partials = await self._workers.run_long(lambda: self._partials(blobs))
         except Exception as error:  # a fault of ours: nobody is to wait for ever
             log.exception("shelf.open_failed")
             partials = [error] * len(blobs)
@@ -174,14 +208,40 @@ class Shelf:
             is_first = opened[0].descriptor.key == blobs[0].key
             self._owner.opened(opened, location, asked if is_first else None)
 
+    def _pass_by(self, blob: Descriptor, location: Location, asked: Asked | None, error: StoreError) -> BlobInProgress:
+        """A blob that somebody asks for and that the store, which failed, or the budget has no room for."""
+        self._owner.not_kept(error)
+        self._ahead.pop(blob.key, None)
+        layout, is_crowded = PieceLayout.of(blob.size), isinstance(error, OutOfDescriptors)
+        progress = self._put(blob, Passage(blob.digest, layout, may_be_kept=is_crowded))
+        self._owner.opened([progress], location, asked)
+        return progress
+
+    def _partials(self, blobs: Sequence[Descriptor]) -> list[Partial | Exception]:
+        """The files of these blobs, as far as the store has room: in a thread. What there was of others goes."""
+        partials = [self._partial(blob.key) for blob in blobs]
+        for place, partial in reversed(list(enumerate(partials))):
+            if isinstance(partial, Partial):
+                try:
+                    if self._store.make_room(0):
+                        break
+                    partials[place] = StoreFull(f"no room for {partial.layout.size} bytes")
+                    partial.abort()
+                except StoreError as error:
+                    partials[place] = error
+                partial.close()
+        return partials
+
     def _partial(self, key: BlobKey) -> Partial | Exception:
         try:
+            if not self._store.fits(key.size):
+                raise StoreTooSmall(f"{key.size} bytes are more than the store may hold")
             return self._store.partial(key)
         except (ValueError, StoreError) as error:
-            log.info("blob.not_opened", digest=key.digest, error=str(error))
+            log.debug("blob.not_opened", digest=key.digest, error=str(error))
             return error
 
-    def _put(self, blob: Descriptor, partial: Partial) -> BlobInProgress:
+    def _put(self, blob: Descriptor, partial: Partial | Passage) -> BlobInProgress:
         key = blob.key
 
         def told(reader: int, piece: int, waits_since: float | None) -> None:
@@ -192,7 +252,10 @@ class Shelf:
             if progress.finished.is_set():
                 self._close_if_unused(progress)
 
-        progress = BlobInProgress(blob, partial, Readers(partial, told, left), self._workers)
+        def unreadable(error: Exception) -> None:
+            self._owner.unreadable(progress, error)
+
+        progress = BlobInProgress(blob, partial, Readers(partial, told, left, unreadable), self._workers)
         self.blobs[key] = progress
         return progress
 
@@ -216,5 +279,10 @@ class Shelf:
     @staticmethod
     def _close_if_unused(blob: BlobInProgress) -> None:
         """A stored blob's file stays open for those who read it since before; a failed one's is closed when saved."""
-        if blob.readers.error is None and not len(blob.readers):
+        if blob.readers.error is None and not len(blob.readers) and isinstance(blob.partial, Partial):
             blob.partial.close()
+
+
+def _memory_of(size: int, readers: int) -> int:
+    """Bytes that readers of a blob of `size` bytes may need in memory; one that is opened is about to have one."""
+    return max(1, readers) * min(size, _PIECES_EACH * PieceLayout.of(size).piece_size)

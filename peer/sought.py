@@ -103,6 +103,14 @@ class Sought:
     """Whether the whole was wrong once: no neighbour's word on what its pieces are is taken since."""
     is_solitary: bool = False
     """Whether the whole was wrong twice: it comes from origins alone since."""
+    passes: bool = False
+    """Whether it passes by the store: a piece is held as long as somebody here needs it, and is nobody else's."""
+    filed: PieceSet = 0
+    """Of a blob that passes: pieces that lie in the file of before, and need no memory."""
+    hashed: int | None = 0
+    """Of a blob that passes: how many of its pieces the hash of the whole has seen. None: it is verified."""
+    later: PieceSet = 0
+    """Of a blob that passes: all pieces that its readers still need."""
     opened_at: float = 0.0
     told_at: float = 0.0
     """When the supernode was told of it last, as a blob that this peer opens."""
@@ -127,6 +135,8 @@ class Sought:
 
     def widen(self, asked: Asked | None) -> None:
         """What a client asks for is to be got as well; None: all of it."""
+        if self.passes:
+            return  # what readers need next is to be got, wherever they stand
         if asked is None or asked.behind is not Behind.NOTHING:
             self.book.scope = self.layout.all
         else:

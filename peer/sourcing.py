@@ -36,6 +36,8 @@ _RETRY_SECONDS, _MAX_RETRY_SECONDS = 0.3, 3.0
 """Before a stream that broke off is opened again, doubled each time."""
 _STREAM_PATIENCE = 3.0
 """Seconds without a byte after which a stream has failed: less than after which the supernode revokes its lease."""
+_HELD_BACK_SECONDS = 1.0
+"""After which a stream is let go whose pieces nobody has room for: it holds a connection that others need."""
 _SILENT_SECONDS = 2.0
 """A lease that is revoked after so long without a byte has met a place that is silent."""
 
@@ -91,7 +93,7 @@ class Sourcing:
         """The supernode gives a lease."""
         lease = LeaseId(grant.lease)
         place = sought.places.get(Location.parse(grant.registry, grant.repository)) if sought is not None else None
-        if sought is None or place is None or not 0 < grant.count <= sought.layout.count - grant.first:
+        if sought is None or sought.passes or place is None or not 0 < grant.count <= sought.layout.count - grant.first:
             self._release(lease, ReleaseReason.CLOSED)
             return
         if not place.is_usable(now):
@@ -214,6 +216,30 @@ class Sourcing:
         self._begin(self._stream(sought, place, None, chosen, now), chosen)
         self._tell_coming(sought)
 
+    def fetch_onwards(self, sought: Sought, first: int, needs: PieceSet, now: float, *, shared: bool) -> None:
+        """For a blob that passes by the store: fetch from `first` on what is needed, a little where neighbours fetch
+        the same blob. What there is no room for yet is held back."""
+        place, pieces = sought.place(now), sought.pieces
+        if place is None:
+            return
+        run = leading_run(needs & (pieces.absent | pieces.asked), first)
+        if shared:
+            run = min(run, max(1, _SHARED_RUN // sought.layout.piece_size))
+        self._begin(self._stream(sought, place, None, run_of(first, run), now), run_of(first, run))
+
+    def shorten(self, sought: Sought) -> None:
+        """Neighbours have come that fetch the same blob: of what its streams are to bring, most may come from them."""
+        most = max(1, _SHARED_RUN // sought.layout.piece_size)
+        for stream in [each for each in self.streams.values() if each.sought is sought]:
+            beyond = stream.rest & ~first_of(stream.rest, most)
+            if beyond:
+                self._give_up(stream, beyond)
+
+    def spare(self, sought: Sought, pieces: PieceSet) -> None:
+        """Nobody needs these pieces any more."""
+        for stream in [each for each in self.streams.values() if each.sought is sought and each.rest & pieces]:
+            self._give_up(stream, stream.rest & pieces)
+
     def alone(self, sought: Sought) -> PieceSet:
         """The pieces of a blob that come without a lease."""
         streams = [each for each in self.streams.values() if each.sought is sought and each.lease is None]
@@ -241,7 +267,8 @@ class Sourcing:
         return lowest(ahead or needed)
 
     def _tell_coming(self, sought: Sought) -> None:
-        self._exchange.sharing.tell_coming(sought, self.alone(sought))
+        if not sought.passes:
+            self._exchange.sharing.tell_coming(sought, self.alone(sought))
 
     # --- what streams bring ---------------------------------------------------------------------------------------
 
@@ -341,7 +368,16 @@ class Sourcing:
                 sought = self.fetch_ended(stream.id, failed, now)
                 if sought is not None:
                     judged.append(sought)
+            elif self._is_held_back(stream, now):
+                self._give_up(stream, stream.rest)
         return judged
+
+    @staticmethod
+    def _is_held_back(stream: Stream, now: float) -> bool:
+        """Whether the readers of a blob that passes by the store are slower than its origin. One that knows no ranges
+        would have to begin again."""
+        is_full = stream.sought.passes and stream.is_running and bool(stream.landing)
+        return is_full and stream.place.ranges and now - stream.moved_at > _HELD_BACK_SECONDS
 
     def _bringing(self) -> list[Stream]:
         """Streams that are to bring something yet: the last pieces of others are being written."""

@@ -239,6 +239,15 @@ class Store:
         self._drop(digest, known, "it is not the file that was verified")
         return None
 
+    def condemn(self, digest: Digest, reason: str) -> None:
+        """Serve a finished blob no longer, of which the file cannot be read; it goes to `quarantine/`.
+
+        Raises `StoreError` where it cannot be moved; it is not served all the same.
+        """
+        known = self._blobs.get(digest)
+        if known is not None:
+            self._drop(digest, known, reason)
+
     def remove(self, digest: Digest) -> int:
         """Have a finished blob no longer; returns its size in bytes, 0 where it was not here. Raises `StoreError`.
 

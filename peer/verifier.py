@@ -7,8 +7,9 @@ from functools import partial as bind
 from typing import TYPE_CHECKING
 
 from peer.partial import Partial
+from peer.passage import Passage
 from peer.workers import Workers
-from shoal.pieces import MIB, PieceSet, leading_run
+from shoal.pieces import MIB, leading_run, set_of
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -28,7 +29,7 @@ _LOST, _LOST_PIECES = 64 * MIB, 64
 class Verifier:
     """Hashes one blob as its pieces come; `reached` pieces are hashed, from the first on. Belongs to the event loop."""
 
-    def __init__(self, partial: Partial, workers: Workers) -> None:
+    def __init__(self, partial: Partial | Passage, workers: Workers) -> None:
         self.reached = 0
         self._partial = partial
         self._layout = partial.layout
@@ -40,8 +41,13 @@ class Verifier:
 
     def keep(self, index: int, content: bytearray) -> None:
         """Piece `index` was written and is this; `content` does not change any more."""
-        if index < self.reached + _KEPT // self._layout.piece_size:
+        if self.reached <= index < self.reached + _KEPT // self._layout.piece_size:
             self._kept[index] = content
+
+    def go_on_with(self, passage: Passage) -> None:
+        """The pieces that come from now on are not kept for long."""
+        self._partial = passage
+        self.wake()
 
     def begin_again(self) -> None:
         """Pieces that were hashed are void."""
@@ -57,7 +63,7 @@ class Verifier:
 
         After a restart it has all to read that was there before, and pieces must not wait for that.
         """
-        behind = leading_run(self._partial.have, self.reached) * self._layout.piece_size
+        behind = self._run() * self._layout.piece_size
         return _LAG < behind <= max(_LOST, _LOST_PIECES * self._layout.piece_size)
 
     async def moved(self) -> None:
@@ -66,24 +72,29 @@ class Verifier:
 
     def ready(self) -> int:
         """How many pieces the hash may go on for now; 0 where it is not worth a thread's while."""
-        return self._ready(self._partial.have)
-
-    def _ready(self, have: PieceSet) -> int:
-        run = leading_run(have, self.reached)
+        run = self._run()
         whole = self.reached + run == self._layout.count
-        return run if whole or run * self._layout.piece_size >= _LEAST else 0
+        least = 1 if isinstance(self._partial, Passage) else _LEAST
+        return run if whole or run * self._layout.piece_size >= least else 0
+
+    def _run(self) -> int:
+        """How many pieces there are from `reached` on. A passage may have let them go already."""
+        have = self._partial.have
+        if isinstance(self._partial, Passage):
+            have |= set_of(self._kept)
+        return leading_run(have, self.reached)
 
     async def advance(self) -> None:
         """Hash what is there, or as much as fits into one go of a thread; raises `StoreError`, `OSError`."""
         until = self.reached + min(self.ready(), max(1, _JOB // self._layout.piece_size))
-        parts = [(index, self._kept.pop(index, None)) for index in range(self.reached, until)]
+        partial, parts = self._partial, [(index, self._in_memory(index)) for index in range(self.reached, until)]
         epoch = self._epoch
-        # another hash would go on beside this one where the blob begins again meanwhile
-        hasher = self._hasher
+        # what fails in the middle is to be hashed again; and the blob may begin again meanwhile
+        hasher = self._hasher.copy()
         try:
-            await self._workers.run_long(bind(self._update, hasher, parts))
+            await self._workers.run_long(bind(self._update, partial, hasher, parts))
             if epoch == self._epoch:
-                self.reached = until
+                self.reached, self._hasher = until, hasher
         finally:
             self.wake()
 
@@ -101,7 +112,11 @@ class Verifier:
         """Whether the blob is what its digest says, once all pieces are hashed."""
         return self._partial.digest.matches(self._hasher)
 
-    def _update(self, hasher: _Hash, parts: list[tuple[int, bytearray | None]]) -> None:
+    def _in_memory(self, index: int) -> bytearray | None:
+        kept = self._kept.pop(index, None)
+        return self._partial.held(index) if kept is None and isinstance(self._partial, Passage) else kept
+
+    def _update(self, partial: Partial | Passage, hasher: _Hash, parts: list[tuple[int, bytearray | None]]) -> None:
         buffer = memoryview(bytearray(min(_STEP, self._layout.piece_size)))
         for index, content in parts:
             if content is not None:
@@ -110,5 +125,5 @@ class Verifier:
             span = self._layout.span(index)
             for offset in range(span.start, span.end, _STEP):
                 part = buffer[: span.end - offset]
-                self._partial.read_into(offset, part)
+                partial.read_into(offset, part)
                 hasher.update(part)

@@ -75,6 +75,8 @@ class Waiting:
 
     def hasten_reader(self, sought: Sought, reader: int, now: float, *, alone: bool) -> None:
         """What the reader of a range waits for is fetched, or the supernode told."""
+        if sought.passes:
+            return  # each reader has its own streams already
         self._sourcing.hasten(sought, reader, now, alone=alone)
         if alone or not self._announcing.connected:
             return
@@ -117,7 +119,8 @@ class Waiting:
 
     def _starve(self, sought: Sought, pieces: PieceSet, now: float) -> None:
         """Ask the supernode for leases over pieces, now and then."""
-        if self._announcing.connected and pieces and now - sought.starved_at > _STARVED_AGAIN_SECONDS:
+        may_have_leases = self._announcing.connected and not sought.passes
+        if may_have_leases and pieces and now - sought.starved_at > _STARVED_AGAIN_SECONDS:
             sought.starved_at, sought.starved = now, pieces
             self._tell_starved(sought, pieces)
 

@@ -39,6 +39,10 @@ _MAX_DEPTH = 4
 class Library(Protocol):
     """The blobs of this node (`peer.engine` implements it)."""
 
+    @property
+    def store_fault(self) -> str:
+        """Why the store takes nothing; empty as long as it works."""
+
     def stored(self, digest: Digest) -> int | None:
         """Bytes of a blob that is in the store."""
 
@@ -121,7 +125,7 @@ class Administration:
         ]
 
     def status(self) -> dict[str, object]:
-        """The supernode, and each upstream with its rate limit as it was last said."""
+        """The supernode, the store, and each upstream with its rate limit as it was last said."""
         now = time.monotonic()
         upstreams = []
         for name in sorted({*map(Registry, self._settings.upstreams), *self._board.limits, *self._board.quiet_until}):
@@ -134,7 +138,11 @@ class Administration:
                     "quiet_seconds": round(max(0.0, self._board.quiet_until.get(name, 0.0) - now), 1),
                 }
             )
-        return {"supernode_connected": self._connected(), "upstreams": upstreams}
+        return {
+            "supernode_connected": self._connected(),
+            "store_fault": self._library.store_fault,
+            "upstreams": upstreams,
+        }
 
     async def refresh(self, image: Reference) -> dict[str, object]:
         """The next request for any tag of this repository asks the origin, on each node of the cluster."""

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 
 from aiohttp.abc import AbstractStreamWriter
 
-from proxy.sendfile import send_file
+from peer.sink import Unreadable
+from proxy.sendfile import FileUnreadable, send_file
 
 
 class ClientLeft(ConnectionError):
@@ -37,10 +38,21 @@ class ClientSink:
         self._sent(size)
 
     async def send_file(self, file: int, start: int, end: int) -> None:
-        """Raises `ClientLeft`, or `OSError` where the file ends early or cannot be read."""
+        """Raises `ClientLeft`, or `Unreadable` where the file ends early or cannot be read."""
         self._take(end - start)
+        taken = 0
+
+        def sent(count: int) -> None:
+            nonlocal taken
+            taken += count
+            self._sent(count)
+
         with _left():
-            await send_file(self._transport, self._writer, file, start, end, self._sent)
+            try:
+                await send_file(self._transport, self._writer, file, start, end, sent)
+            except FileUnreadable as error:
+                self.missing += end - start - taken
+                raise Unreadable(str(error), taken) from None
 
     def _take(self, size: int) -> None:
         if size > self.missing:

@@ -7,6 +7,7 @@ watched. The loop calls back once for each time that the socket takes bytes, so 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import Callable
@@ -15,6 +16,14 @@ from aiohttp.abc import AbstractStreamWriter
 
 _PIECE = 1 << 20
 """Bytes in one call: below the time at which other connections would notice it."""
+
+
+_FILE_ERRORS = {errno.EIO, errno.ESTALE, errno.EUCLEAN, errno.EBADMSG, errno.ENODATA}
+"""What a disk fails with, and no connection."""
+
+
+class FileUnreadable(OSError):
+    """The file ends early, or its disk fails."""
 
 
 async def send_file(
@@ -28,7 +37,7 @@ async def send_file(
     """Send bytes `start` to `end` of the open file `file` behind what was written to `transport` before.
 
     `sent` is told how many bytes have gone, also where not all could. Raises `ConnectionError` where the client is
-    gone, `OSError` where the file ends early or cannot be read.
+    gone, `FileUnreadable` where the file ends early or cannot be read.
     """
     if transport.get_extra_info("sslcontext") is not None:
         await _send_copied(writer, file, start, end, sent)
@@ -76,13 +85,14 @@ class _SendFile:
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self._done.set_exception(error)
+            unreadable = error.errno in _FILE_ERRORS
+            self._done.set_exception(FileUnreadable(str(error)) if unreadable else error)
             return
         self.offset += count
         if self.offset >= self._end:
             self._done.set_result(None)
         elif count == 0:
-            self._done.set_exception(OSError(f"the file ends {self._end - self.offset} bytes early"))
+            self._done.set_exception(FileUnreadable(f"the file ends {self._end - self.offset} bytes early"))
 
 
 async def _flush(transport: asyncio.Transport, writer: AbstractStreamWriter) -> None:
@@ -104,8 +114,11 @@ async def _send_copied(
 ) -> None:
     """What TLS needs: the bytes have to pass through this process."""
     for offset in range(start, end, _PIECE):
-        content = os.pread(file, min(_PIECE, end - offset), offset)
+        try:
+            content = os.pread(file, min(_PIECE, end - offset), offset)
+        except OSError as error:
+            raise FileUnreadable(str(error)) from None
         if not content:
-            raise OSError(f"the file ends {end - offset} bytes early")
+            raise FileUnreadable(f"the file ends {end - offset} bytes early")
         await writer.write(content)
         sent(len(content))

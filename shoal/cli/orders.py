@@ -30,12 +30,14 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the ou
 @json_option
 @click.pass_obj
 def status(invocation: Invocation, as_json: bool) -> None:
-    """Show this node's supernode, and its upstreams with their rate limits."""
+    """Show this node's supernode and store, and its upstreams with their rate limits."""
     answer = ask(invocation, "GET", STATUS_PATH)
     if as_json:
         click.echo(json.dumps(answer))
         return
     click.echo(f"supernode: {'connected' if answer['supernode_connected'] else 'none'}")
+    if answer["store_fault"]:
+        click.echo(f"store: nothing is kept ({answer['store_fault']})")
     table = Table("upstream", "requests left", "of", "left alone for")
     for upstream in answer["upstreams"]:
         cells = [upstream["remaining"], upstream["limit"]]

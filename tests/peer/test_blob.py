@@ -31,7 +31,7 @@ async def blob(store: Store, workers: Workers) -> AsyncIterator[BlobInProgress]:
 
 def begun(store: Store, workers: Workers, blob: Descriptor) -> BlobInProgress:
     partial = store.partial(blob.key)
-    return BlobInProgress(blob, partial, Readers(partial, lambda *_: None, lambda _: None), workers)
+    return BlobInProgress(blob, partial, Readers(partial, lambda *_: None, lambda _: None, lambda _: None), workers)
 
 
 def content_of(blob: BlobInProgress, index: int) -> bytearray:

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from bench.simulation import Peer, Simulation
 from peer import wire
 from peer.asked import Asked, Behind
-from peer.commands import Answer, Discard, Fail, FailReaders, Fetch, Land, Park, Send, Serve, StopFetch, TellTable
+from peer.commands import Answer, Discard, Fail, FailReaders, Fetch, Hold, Land, Park, Send, Serve, StopFetch, TellTable
 from peer.errors import DownloadFailed
 from peer.machine import Machine, MachineSettings
 from peer.origin import NoRange, OriginDenied, OriginNotFound, OriginUnavailable, SizeDiffers
@@ -177,7 +177,7 @@ class Hostile(RuleBasedStateMachine):
                     self.landing.append((self.shelf[command.blob], command))
                 case Discard() | FailReaders():
                     assert command.blob in self.shelf
-                case Answer():
+                case Answer() | Hold():
                     assert command.blob in self.shelf
                 case Fail() | Park():
                     del self.shelf[command.blob]
@@ -394,12 +394,26 @@ class Hostile(RuleBasedStateMachine):
         for key, sought in list(self.machine.sought.items()):
             if sought.pieces.missing:
                 continue
-            if right:
+            if right and sought.passes:
+                self.machine.passed(key)
+            elif right:
                 self.library.blobs.add(key)
                 self.machine.verified(key, self.now)
                 del self.shelf[key]
             else:
                 self.machine.mismatched(key, self.now)
+        self.carry_out()
+
+    @rule(key=keys, filed=st.integers(0, 15), hashed=st.integers(0, 2))
+    def the_store_takes_no_more(self, key: BlobKey, filed: int, hashed: int) -> None:
+        sought = self.machine.sought.get(key)
+        if sought is not None:
+            self.machine.pass_by(key, sought.pieces.there & filed, min(hashed, sought.layout.count), self.now)
+            self.carry_out()
+
+    @rule(key=keys, reached=st.integers(0, 2))
+    def the_hash_goes_on(self, key: BlobKey, reached: int) -> None:
+        self.machine.hashed(key, min(reached, PieceLayout.of(key.size).count))
         self.carry_out()
 
     @rule(key=keys)
@@ -438,6 +452,9 @@ class Hostile(RuleBasedStateMachine):
             assert sought.pieces.there & ~sum(1 << piece for piece in sought.table) == 0
             assert sought.book.checkable & ~sum(1 << piece for piece in sought.table) == 0
             assert sought.own & ~pieces.there == 0
+            if sought.passes:
+                assert pieces.there & ~sought.book.scope & ~(sought.filed & sought.later) == 0
+                assert (pieces.leased | sought.book.scope) & ~sought.later == 0
 
     @invariant()
     def requests_are_counted(self) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from peer.blob import BlobInProgress
 from peer.errors import DownloadFailed
+from peer.partial import Partial
 from peer.readers import GrowingPiece, Readers
 from peer.sink import Sink
 from peer.store import Store
@@ -94,7 +95,7 @@ class World:
         self.workers = Turns(self.rng)
         partial = store.partial(BLOB.key)
         self.told: dict[int, tuple[int, float | None]] = {}
-        readers = Readers(partial, self._told, lambda number: self.told.pop(number, None) and None)
+        readers = Readers(partial, self._told, lambda number: self.told.pop(number, None) and None, self._unreadable)
         self.blob = BlobInProgress(BLOB, partial, readers, self.workers)
         self.landed: dict[int, bytes] = {}
         """What each piece was when it landed last."""
@@ -106,6 +107,9 @@ class World:
 
     def _told(self, number: int, piece: int, waits_since: float | None) -> None:
         self.told[number] = piece, waits_since
+
+    def _unreadable(self, error: Exception) -> None:
+        raise AssertionError(error)
 
     def may(self, chance: float) -> bool:
         happens = self._harm > 0 and self.rng.random() < chance
@@ -219,6 +223,7 @@ class World:
             await self.blob.finished.wait()
             if self._hashing is not None:
                 await self._hashing
+        assert isinstance(self.blob.partial, Partial)
         self.blob.partial.abort()
         self.blob.partial.close()
         assert not [each for each in outcomes if isinstance(each, Exception)], outcomes
