@@ -210,7 +210,7 @@ class SupernodeServer:
             if session.other not in ("", peer):
                 raise InvalidMessage("not the peer that has proved its membership")
             await self._registered(request, socket, session, peer, hello)
-        except InvalidMessage as error:
+        except (InvalidMessage, ConnectionError) as error:
             await self._refuse(socket, session, address, peer, str(error))
         except TimeoutError:
             await self._refuse(socket, session, address, peer, "no hello in time")

@@ -172,6 +172,20 @@ async def test_without_a_certificate_there_are_metrics_alone(tmp_path: Path) -> 
         assert error.value.status == 403
 
 
+async def test_who_leaves_in_mid_handshake_is_no_fault_of_the_supernode() -> None:
+    with capture_logs() as logs:
+        async with supernode(ClusterSettings(secret=SECRET)) as server, aiohttp.ClientSession() as http:
+            opening = Initiator(key_of(SECRET), "control", PEER, SUPERNODE, bytes(32)).opening()
+            for _ in range(5):
+                web = await http.ws_connect(f"http://127.0.0.1:{server.port}{protocol.PATH}")
+                await web.send_bytes(opening)
+                assert web._response.connection is not None
+                assert web._response.connection.transport is not None
+                web._response.connection.transport.abort()
+            await asyncio.sleep(0.1)
+    assert not [entry for entry in logs if entry["log_level"] == "error"]
+
+
 # --- without a secret -------------------------------------------------------------------------------------------------
 
 
