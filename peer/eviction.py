@@ -80,6 +80,8 @@ def victims(stock: Stock, now: float) -> Iterator[Victim]:
             continue
         needs.subtract(image.members)
         stored = [BlobKey(digest, stock.blobs[digest].size) for digest in own if digest in stock.blobs]
+        if not stored:
+            continue
         stored.sort(key=lambda key: (key.digest != image.root, key.digest not in image.manifests, key))
         yield Victim("image", image.root, tuple(stored), sum(key.size for key in stored))
 

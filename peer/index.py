@@ -26,6 +26,8 @@ _FAILURES = (sqlite3.Error, ValueError, TypeError)
 """Damage that SQLite does not see shows as values of other types."""
 _PRIMARY_CODE = 0xFF
 """Of SQLite's extended result codes, the part that names the kind of error."""
+_BUSY_SECONDS = 5.0
+"""For which a start waits for whoever else holds the file, as a backup does."""
 _SETTINGS = "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
 _SCHEMA = f"""  -- inodes are text: they may be larger than SQLite's integers
     BEGIN;
@@ -140,7 +142,7 @@ class Index:
                 log.warning("index.failed", path=str(self._path), error=str(error))
 
     def _open(self) -> Contents:
-        database = sqlite3.connect(self._path, check_same_thread=False)
+        database = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, check_same_thread=False)
         self._database = database
         database.executescript(_SETTINGS)
         (version,) = database.execute("PRAGMA user_version").fetchone()

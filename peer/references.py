@@ -86,6 +86,7 @@ class References:
     def images(self) -> Iterator[Image]:
         """All images; each stored manifest is in one at least."""
         named = {each for manifest in self._names for each in self._needs(manifest) if each != manifest}
+        named |= {each for subject in named - self._names.keys() for each in self._referrers.get(subject, ())}
         reached: set[Digest] = set()
         # those that only name each other, as an index that is about one of its own manifests, come last
         for root in sorted(self._names, key=lambda manifest: manifest in named):

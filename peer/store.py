@@ -405,7 +405,9 @@ class Store:
         with self._guard:
             if any(key.digest in self._reading for key in victim.blobs):
                 return 0
-        given_up = self._forget([victim.root, *(key.digest for key in victim.blobs)])
+            if victim.root not in self._blobs:  # it was damaged, and nobody gave it again
+                self._references.forget(victim.root)
+        given_up = self._forget([key.digest for key in victim.blobs])
         for digest in given_up:
             with failing_to(f"remove {digest}"):
                 self.path(digest).unlink(missing_ok=True)

@@ -46,6 +46,13 @@ def test_a_signature_stays_with_its_subject() -> None:
     assert list(references.images()) == []
 
 
+def test_a_signature_of_what_an_index_names_belongs_to_the_index() -> None:
+    index, absent, signature = D[:3]
+    references = References({index: Names((absent,)), signature: Names((), absent)})
+    (image,) = references.images()
+    assert image == Image(index, frozenset({index, signature}), frozenset({index, absent, signature}))
+
+
 def test_a_copy_stays_as_it_was() -> None:
     references = References({D[0]: Names((D[1],), D[2])})
     copy = references.copy()

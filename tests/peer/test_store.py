@@ -14,10 +14,12 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from structlog.testing import capture_logs
 
+import peer.index
 import peer.store
 from peer.disk import Stamp
 from peer.store import Store, StoreBusy, StoreError
@@ -468,6 +470,17 @@ def test_an_index_that_cannot_be_written_costs_a_recheck_and_no_blob(store: Stor
     assert served(store) == CONTENT
     restart(store)
     assert list(store.recheck()) == [(DIGEST, True)]
+
+
+def test_an_index_that_somebody_else_holds_stops_the_start_and_stays(store: Store) -> None:
+    store.put(DIGEST, CONTENT)
+    store.close()
+    with contextlib.closing(sqlite3.connect(store.root / "index.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with patch.object(peer.index, "_BUSY_SECONDS", 0.05), pytest.raises(StoreError, match="locked"):
+            store.open()
+    store.open()
+    assert (store.size(DIGEST), store.unverified()) == (len(CONTENT), 0)
 
 
 def test_a_killed_process_leaves_its_index(tmp_path: Path) -> None:
