@@ -74,7 +74,8 @@ class Passing:
         ahead = self._ahead(sought)
         now = later = 0
         for piece, needs, _ in self._stands(sought):
-            now |= run_of(piece, ahead) & needs
+            read = piece - lowest(needs)  # a window grows with what its reader has shown to take
+            now |= run_of(piece, min(ahead, _LEAD + read)) & needs
             later |= -1 << piece & needs
         gone = pieces.there & ~now & ~(sought.filed & later)
         self._drop(sought, gone)
