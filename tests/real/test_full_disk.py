@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -22,6 +23,8 @@ MIB = 1 << 20
 LARGE = random_bytes(40 * MIB, "larger than the disk")
 MIDDLE = random_bytes(12 * MIB, "fits")
 SMALL = random_bytes(MIB, "small")
+_TICK_SECONDS = 0.02
+"""Of the clock by which the kernel gives files their times: two changes within one are not told apart."""
 
 
 @dataclass
@@ -155,6 +158,8 @@ def cut(path: Path) -> None:
 
 
 def change(path: Path) -> None:
+    written = path.stat().st_mtime
+    wait_until(lambda: time.time() > written + _TICK_SECONDS, "the file gets another time")
     with path.open("r+b") as file:
         file.seek(1000)
         file.write(b"changed")
