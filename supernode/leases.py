@@ -43,6 +43,8 @@ _SMALL = MIB
 _MIN_SECONDS = 0.01
 """What is faster is taken as this fast."""
 _CANDIDATES = 8
+_MAX_REPOSITORIES_EACH = 256
+"""Repositories of which one peer wants blobs at a time: all are looked through with each decision."""
 
 
 @dataclass(slots=True)
@@ -166,6 +168,8 @@ class OriginLeases:
         self._ids = ids if ids is not None else itertools.count(1)
         self._slots = slots
         self._queues: dict[Location, _Queue] = {}
+        self._named: dict[PeerId, set[Location]] = {}
+        """The repositories of which each peer wants blobs."""
         self._held: dict[PeerId, list[Lease]] = {}
         self._rate = 0.0
         self._turn = 0
@@ -180,13 +184,24 @@ class OriginLeases:
         if location not in self._queues:
             self._queues[location] = _Queue(location)
         self._queues[location].add(peer, swarm)
+        self._named.setdefault(peer, set()).add(location)
+
+    def may_want(self, peer: PeerId, location: Location) -> bool:
+        """Whether a peer may want blobs of this repository besides those of others."""
+        named = self._named.get(peer, ())
+        return location in named or len(named) < _MAX_REPOSITORIES_EACH
 
     def unwant(self, peer: PeerId, swarm: Swarm) -> None:
         """A peer has the blob, or does not want it any more."""
-        for location, queue in list(self._queues.items()):
+        for location in list(self._named.get(peer, ())):
+            queue = self._queues[location]
             queue.remove(peer, swarm)
             if not queue.wants:
                 del self._queues[location]
+            if peer not in queue.wants:
+                self._named[peer].discard(location)
+        if not self._named.get(peer):
+            self._named.pop(peer, None)
 
     def progress(self, lease_id: LeaseId, holder: PeerId, first: int, count: int, now: float) -> Lease | None:
         """The holder fetched `count` pieces from `first` on. None where it does not hold that lease (any more)."""
@@ -281,6 +296,10 @@ class OriginLeases:
     @property
     def idle(self) -> bool:
         return not self._queues and not self.leases
+
+    def is_wanted_by_none_but(self, peer: PeerId) -> bool:
+        """Whether all that wants anything of this origin is one peer."""
+        return self._named.keys() <= {peer}
 
     @property
     def _is_lone(self) -> bool:

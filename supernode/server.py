@@ -38,8 +38,9 @@ _REQUEST_SECONDS, _HELLO_SECONDS = 10.0, 5.0
 _MAX_LINE, _MAX_HEADERS = 4 << 10, 64
 """Bytes of a request's first line and of each header, and how many headers it may have."""
 _CLOSE_SECONDS = 1.0
-_TURN = 256
-"""Messages of one peer that are taken before others have their turn: those that are here are read without waiting."""
+_TURN_SECONDS, _REST = 0.005, 3.0
+"""For which messages of one peer are taken before others have their turn, and how many times as long as that took they
+have it: what is here is read without waiting, and one peer gets a quarter of the time at most."""
 _MAX_HELLO_SIZE = 4 << 10
 _MAX_BACKLOG = 32 << 20
 """Bytes that may wait for one peer that does not read before its connection is closed."""
@@ -291,22 +292,23 @@ class SupernodeServer:
         return hello
 
     async def _read(self, socket: web.WebSocketResponse, session: Session | Unsealed, peer: PeerId) -> None:
-        taken, turn = self._metrics.taken, 0
+        taken, spent = self._metrics.taken, 0.0
         while True:
             kind, data, _ = await socket.receive()
             if kind is not WSMsgType.BINARY:
                 if kind in _ENDS:
                     return
                 raise InvalidMessage("a frame that is not binary")
+            began = time.monotonic()
             message = protocol.from_peer.decode(session.open(memoryview(data)))
             taken[type(message)] += 1
-            self._tracker.receive(peer, message, time.monotonic())
+            self._tracker.receive(peer, message, began)
             if self._tracker.has_outgoing:
                 self._flush()
-            turn += 1
-            if turn == _TURN:
-                turn = 0
-                await asyncio.sleep(0)
+            spent += time.monotonic() - began
+            if spent > _TURN_SECONDS:
+                await asyncio.sleep(_REST * spent)
+                spent = 0.0
 
     def _flush(self) -> None:
         """Send what the tracker decided; a message to many peers is encoded once."""

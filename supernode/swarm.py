@@ -33,6 +33,10 @@ class Member:
     """The members that it was told of or that were told of it."""
     sought_at: float = float("-inf")
     """When it was last given neighbours because it asked for more."""
+    cost: int = 0
+    """Bytes that are counted for it."""
+    wanting: int = 0
+    """Those of them that are counted as long as it wants pieces."""
     retractions: int = 0
     """How often it has taken a claim to have pieces back."""
     doubted_until: float = float("-inf")
@@ -73,11 +77,34 @@ class Swarm:
     apart: set[PeerId] = field(default_factory=set)
     """Leechers that call the blob wrong, which nobody else has done: they are told no piece digests, and may fetch all
     of it from an origin."""
-    table: PieceTable = field(default_factory=PieceTable)
+    is_wary: bool = False
+    """Whether not all that members say that they have is taken as had."""
+    _table: PieceTable | None = None
     _counts: PieceCounts = field(default_factory=PieceCounts)
 
     def __post_init__(self) -> None:
         self.all = self.free = self.layout.all
+
+    @property
+    def table(self) -> PieceTable:
+        """The digests of its pieces; most swarms are of seeds alone and need none."""
+        if self._table is None:
+            self._table = PieceTable()
+        return self._table
+
+    @property
+    def tabled(self) -> PieceSet:
+        """Pieces whose digest is known."""
+        return 0 if self._table is None else self._table.tabled
+
+    @property
+    def is_distrusted(self) -> bool:
+        """Whether its table was voided and nobody knows yet who lied."""
+        return self._table is not None and self._table.is_distrusted
+
+    def has_words_of(self, peer: PeerId) -> bool:
+        """Whether anything in its table is a peer's word."""
+        return self._table is not None and self._table.has_words_of(peer)
 
     def join(self, peer: PeerId) -> Member:
         """The member that stands for a peer, from now on."""
@@ -102,6 +129,9 @@ class Swarm:
         if lost:
             self._counts.remove(lost)
             self.recount()
+            member.retractions += 1
+            if member.retractions > _MAX_RETRACTIONS:
+                member.doubted_until, self.is_wary = float("inf"), True
         if self.starved and peer in self.starved:
             self._feed(peer, have)
         return gained & self.leased
@@ -166,23 +196,18 @@ class Swarm:
         """A member says that it has these pieces; returns what is taken as had by it.
 
         Where a table was voided that is nothing that it had reported itself, and of one that has not verified the
-        whole blob only what others have reported since. Who claims and takes back, again and again, is doubted.
+        whole blob only what others have reported since. Without `is_wary` it is all.
         """
-        member = self.members[peer]
-        if member.have & ~have:
-            member.retractions += 1
-            if member.retractions > _MAX_RETRACTIONS:
-                member.doubted_until = now + DOUBT_SECONDS
-        if now < member.doubted_until:
+        if now < self.members[peer].doubted_until:
             return 0
-        if not self.table.is_distrusted:
+        if not self.is_distrusted:
             return have
         return have & ~self.table.past_of(peer) & (self.all if complete else self.table.tabled)
 
     def _of_others(self, peer: PeerId, pieces: PieceSet) -> PieceSet:
         """Of these pieces those that this peer has not reported itself before their table was voided, unless it is
         alone."""
-        if not pieces or not self.table.is_distrusted or len(self.leechers) == 1:
+        if not pieces or not self.is_distrusted or len(self.leechers) == 1:
             return pieces
         return pieces & ~self.table.past_of(peer)
 
@@ -202,7 +227,8 @@ class Swarm:
         """A peer leaves; what only it had is free again."""
         member = self.members.pop(peer)
         self.sate(peer)
-        self.table.forget(peer)
+        if self._table is not None:
+            self._table.forget(peer)
         for other in member.neighbours:
             self.members[other].neighbours.discard(peer)
         came, _ = self.coming.pop(peer, (0, 0.0))
@@ -222,6 +248,7 @@ class Swarm:
         self.starved.clear()
         self.apart.clear()
         self.recount()
+        self.is_wary = True
         return deceived
 
     def doubt(self, peer: PeerId, now: float) -> None:
@@ -238,7 +265,7 @@ class Swarm:
                 continue
             seconded = any(each.pieces & pieces for name, each in self.starved.items() if name not in (peer, other))
             if seconded or not self.leechers.keys() - {peer, other}:
-                member.doubted_until = now + DOUBT_SECONDS
+                member.doubted_until, self.is_wary = now + DOUBT_SECONDS, True
                 self.update(other, 0)
 
     def is_passed_over(self, peer: PeerId, now: float) -> bool:

@@ -58,6 +58,11 @@ class _Words:
         left = {peer: theirs & ~pieces for peer, theirs in self.reporters.items()}
         self.reporters = {peer: theirs for peer, theirs in left.items() if theirs}
 
+    @property
+    def size(self) -> int:
+        """Bytes of digests."""
+        return len(self._digests)
+
     def digest(self, index: int) -> bytes:
         return bytes(self._digests[index * PIECE_DIGEST_SIZE : (index + 1) * PIECE_DIGEST_SIZE])
 
@@ -110,6 +115,11 @@ class PieceTable:
     def tabled(self) -> PieceSet:
         """Pieces whose digest is here."""
         return self._standing.pieces
+
+    @property
+    def size(self) -> int:
+        """Bytes of digests that are kept."""
+        return self._standing.size + self._past.size
 
     @property
     def is_distrusted(self) -> bool:

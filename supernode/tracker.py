@@ -15,15 +15,17 @@ from shoal.recent import Recent
 from shoal.reference import InvalidReference, Location, Registry
 from supernode import protocol
 from supernode.alarms import PIECES, Alarm
+from supernode.allowance import Allowance
 from supernode.handout import MAX_NEIGHBOURS, Contact, choose_audience, choose_neighbours
 from supernode.leases import ORIGIN_SLOTS, Decision, Granted, OriginLeases, Revoked, Trimming
+from supernode.ledger import Ledger, leecher_bytes, member_bytes, place_bytes, swarm_bytes
 from supernode.protocol import LeaseId, PeerId, ReleaseReason
-from supernode.swarm import Swarm
+from supernode.quiet import QuietBoard
+from supernode.swarm import Member, Swarm
 from supernode.tags import Reply, TagTable
 
 _ASK_AGAIN_SECONDS = 2.0
 _SEEK_SECONDS = 1.0
-_MAX_QUIET_SECONDS = 3600.0
 _FAILED_SECONDS = 30.0
 """How long a peer gets no lease for a place that has failed it."""
 _COMING_SECONDS = 7.0
@@ -42,7 +44,10 @@ _SETTLE_SECONDS = 1.0
 _MAX_SWARMS_PER_PEER = 65_536
 _MAX_PLACES = 32
 """Places where an origin keeps one blob for one peer."""
-_MAX_ORIGINS = 1024
+_MAX_ORIGINS, _MAX_ORIGINS_EACH = 1024, 64
+"""Origins of which blobs are wanted, in all and by one peer alone."""
+_REFRESHES = 64.0, 1.0
+"""Repositories that one peer may have all others ask for anew, at once and each second."""
 _SILENCE_CHECK_SECONDS = 0.5
 
 Outgoing = tuple[Sequence[PeerId], protocol.FromSupernode]
@@ -59,6 +64,7 @@ class _Peer:
     seen_at: float
     confirms: bool
     """Whether it answers `Confirm`, and says what it has at second hand."""
+    refreshes: Allowance
     swarms: dict[BlobKey, Swarm] = field(default_factory=dict)
 
 
@@ -89,8 +95,8 @@ class Tracker:
         self._peers: dict[PeerId, _Peer] = {}
         self._contacts: dict[PeerId, Contact] = {}
         self._origins: dict[Registry, OriginLeases] = {}
-        self._quiet: dict[Registry, float] = {}
-        """Upstreams at their rate limit, and until when."""
+        self._quiet = QuietBoard()
+        self._ledger = Ledger()
         self._tags = TagTable(tag_freshness, rng)
         self._excluded: Recent[PeerId, float] = Recent(_MAX_EXCLUDED)
         self._contested: dict[BlobKey, Swarm] = {}
@@ -119,13 +125,14 @@ class Tracker:
             self._gathering_until = now + _GATHERING_SECONDS
         if peer in self._peers:
             self.leave(peer, now)
-        self._peers[peer] = _Peer(protocol.Neighbour(peer, contact.host, contact.port), now, confirms)
+        self._peers[peer] = _Peer(
+            protocol.Neighbour(peer, contact.host, contact.port), now, confirms, Allowance.of(*_REFRESHES, now)
+        )
         self._contacts[peer] = contact
         if confirms:
             self._tags.join(peer, contact.host)
-        for registry, until in self._quiet.items():
-            if until > now:
-                self._send([peer], protocol.Quiet(registry, until - now))
+        for registry, until in self._quiet.all(now).items():
+            self._send([peer], protocol.Quiet(registry, until - now))
 
     def leave(self, peer: PeerId, now: float) -> None:
         """A peer is gone."""
@@ -161,7 +168,7 @@ class Tracker:
                 self._reply(self._tags.publish(peer, message, now))
             case protocol.Quiet():
                 self._quieten(peer, message, now)
-            case protocol.Refresh():
+            case protocol.Refresh() if state.refreshes.take(now):
                 self._tags.refresh(message.registry, message.repository)
                 told = protocol.Refresh(message.registry, message.repository)
                 self._send([other for other in self._peers if other != peer], told)
@@ -246,11 +253,31 @@ class Tracker:
         if len(state.swarms) >= _MAX_SWARMS_PER_PEER:
             raise _Refused(f"this peer is in {_MAX_SWARMS_PER_PEER} swarms already")
         swarm = self.swarms.get(key)
+        layout = PieceLayout.of(key.size) if swarm is None else swarm.layout
+        cost = member_bytes(layout) + (swarm_bytes(layout) if swarm is None else 0)
+        if not self._ledger.may_take(peer, cost):
+            raise _Refused("this peer has told of as much as the supernode keeps for one")
         if swarm is None:
-            swarm = self.swarms[key] = Swarm(key, PieceLayout.of(key.size))
-        swarm.join(peer)
+            swarm = self.swarms[key] = Swarm(key, layout)
+        self._charge(peer, swarm.join(peer), cost)
         state.swarms[key] = swarm
         return swarm
+
+    def _charge(self, peer: PeerId, member: Member, cost: int) -> None:
+        member.cost += cost
+        self._ledger.take(peer, cost)
+
+    def _charge_leecher(self, peer: PeerId, swarm: Swarm, location: Location) -> None:
+        """A peer wants a blob, from a place; raises `_Refused`."""
+        member, cost = swarm.members[peer], 0
+        if peer not in swarm.leechers:
+            cost += leecher_bytes(swarm.layout)
+        if location not in member.places:
+            cost += place_bytes(location.registry, location.repository)
+        if not self._ledger.may_take(peer, cost):
+            raise _Refused("this peer has told of as much as the supernode keeps for one")
+        self._charge(peer, member, cost)
+        member.wanting += cost
 
     @staticmethod
     def _swarm_of(state: _Peer, blob: NamesBlob) -> Swarm | None:
@@ -271,10 +298,13 @@ class Tracker:
                 layout = PieceLayout.of(wanted.size)
                 have = pieces_of(wanted.have, layout) if wanted.have else 0
                 coming = pieces_of(wanted.coming, layout) if wanted.coming else 0
-                origin = self._origin(location.registry)
+                origin = self._origin(peer, location.registry)
                 swarm = self._swarm(peer, state, wanted)
                 if location not in swarm.members[peer].places and len(swarm.members[peer].places) >= _MAX_PLACES:
                     raise _Refused(f"more than {_MAX_PLACES} places of one blob")
+                if not origin.may_want(peer, location):
+                    raise _Refused("this peer wants blobs of too many repositories at a time")
+                self._charge_leecher(peer, swarm, location)
             except (_Refused, InvalidMessage, InvalidReference) as error:
                 self._refuse(peer, wanted, error)
                 continue
@@ -291,12 +321,14 @@ class Tracker:
             familiar = self._introduce(peer, swarm, familiar)
         self._decide(now)
 
-    def _origin(self, registry: Registry) -> OriginLeases:
+    def _origin(self, peer: PeerId, registry: Registry) -> OriginLeases:
         """The leases of an origin, not yet kept where it is new; raises `_Refused`."""
         origin = self._origins.get(registry)
         if origin is None:
             if len(self._origins) >= _MAX_ORIGINS:
                 raise _Refused(f"the supernode leads {_MAX_ORIGINS} origins already")
+            if sum(each.is_wanted_by_none_but(peer) for each in self._origins.values()) >= _MAX_ORIGINS_EACH:
+                raise _Refused(f"this peer alone wants blobs of {_MAX_ORIGINS_EACH} origins already")
             origin = OriginLeases(self._rng, self._ids, self._origin_slots)
         return origin
 
@@ -320,7 +352,8 @@ class Tracker:
         if swarm is None:
             swarm = self._swarm(peer, state, held)
         member = swarm.members[peer]
-        have = swarm.credit(peer, have, now, complete=not held.have)
+        if swarm.is_wary:
+            have = swarm.credit(peer, have, now, complete=not held.have)
         if coming or swarm.coming:
             self._update(peer, swarm, have, coming, now)
         elif have != member.have and (gained := swarm.update(peer, have)):
@@ -332,12 +365,13 @@ class Tracker:
             return
         if is_new:
             self._present(peer, swarm)
-        if have & ~swarm.table.tabled:
+        if have & ~swarm.tabled:
             self._untold[swarm.key] = swarm
 
     def _update(self, peer: PeerId, swarm: Swarm, have: PieceSet, coming: PieceSet, now: float) -> None:
         """A member tells what it has and what comes to it."""
-        have = swarm.credit(peer, have, now, complete=False)
+        if swarm.is_wary:
+            have = swarm.credit(peer, have, now, complete=False)
         if gained := swarm.update(peer, have):
             self._shorten(swarm, gained)
         if coming or peer in swarm.coming:
@@ -391,9 +425,12 @@ class Tracker:
             if origin.idle:
                 del self._origins[registry]
         member.places.clear()
+        self._charge(peer, member, -member.wanting)
+        member.wanting = 0
 
     def _depart(self, peer: PeerId, swarm: Swarm) -> None:
         self._sated(peer, swarm)
+        self._ledger.take(peer, -swarm.members[peer].cost)
         swarm.remove(peer)
         del self._peers[peer].swarms[swarm.key]
         if not swarm.members:
@@ -417,7 +454,7 @@ class Tracker:
             self._report(peer, swarm, fetched, pieces, message.digests, now, firm=firm)
             if peer in swarm.members:
                 have = swarm.members[peer].have | fetched
-                swarm.update(peer, swarm.credit(peer, have, now, complete=False))
+                swarm.update(peer, swarm.credit(peer, have, now, complete=False) if swarm.is_wary else have)
             self._decide(now)
             return
 
@@ -439,18 +476,16 @@ class Tracker:
     def _decide(self, now: float) -> None:
         granting = self._gathering_until is None or now >= self._gathering_until
         for registry, origin in self._origins.items():
-            speaks = now >= self._quiet.get(registry, 0.0)
+            speaks = now >= self._quiet.until(registry, now)
             self._avoid(decisions := origin.decide(now, granting=granting and speaks), now)
             self._tell_decisions(decisions)
 
     def _quieten(self, peer: PeerId, message: protocol.Quiet, now: float) -> None:
         """An upstream is at its rate limit: nobody is to ask it, and nothing of it is leased, for a while."""
-        registry, until = Registry(message.registry), now + min(message.seconds, _MAX_QUIET_SECONDS)
-        self._quiet = {name: end for name, end in self._quiet.items() if end > now}
-        if until <= self._quiet.get(registry, 0.0) or len(self._quiet) >= _MAX_ORIGINS:
-            return
-        self._quiet[registry] = until
-        self._send([other for other in self._peers if other != peer], protocol.Quiet(registry, until - now))
+        seconds = self._quiet.say(peer, message.registry, message.seconds, now)
+        if seconds:
+            others = [other for other in self._peers if other != peer]
+            self._send(others, protocol.Quiet(message.registry, seconds))
 
     @staticmethod
     def _avoid(decisions: Sequence[Decision], now: float) -> None:
@@ -546,7 +581,12 @@ class Tracker:
         firm: bool,
     ) -> None:
         """A member says what pieces are; who is contradicted by two is found out by it."""
+        if not self._ledger.may_take(peer, len(digests)):
+            return
+        before = swarm.table.size
         liars = swarm.table.report(peer, pieces, among, digests, firm)
+        if peer in swarm.members:
+            self._charge(peer, swarm.members[peer], swarm.table.size - before)
         self._news[swarm.key] = swarm
         if swarm.table.contested:
             self._contested[swarm.key] = swarm
@@ -573,7 +613,7 @@ class Tracker:
         seeds = [
             peer
             for peer, member in swarm.members.items()
-            if member.complete and peer not in said and not swarm.table.has_words_of(peer)
+            if member.complete and peer not in said and not swarm.has_words_of(peer)
         ]
         for peer in seeds[:1]:
             swarm.table.asked[peer] = now
@@ -584,7 +624,7 @@ class Tracker:
         """Two members contradict this one: nothing of what it said alone is believed, of any blob, and it has to go."""
         self._alarms.append(Alarm(PIECES, about.key.digest, liar))
         self._excluded.put(liar, now + _EXCLUDED_SECONDS)
-        for swarm in [each for each in self.swarms.values() if each.table.has_words_of(liar)]:
+        for swarm in [each for each in self.swarms.values() if each.has_words_of(liar)]:
             apart = list(swarm.apart)
             self._void(swarm, swarm.table.withdraw(liar))
             for peer in apart:

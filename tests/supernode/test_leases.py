@@ -215,7 +215,8 @@ def test_who_claims_pieces_and_takes_them_back_again_and_again_is_doubted() -> N
     peer = PeerId("a")
     swarm.join(peer)
     for have in (swarm.all, 0) * 4:
-        swarm.update(peer, swarm.credit(peer, have, 0.0, complete=False))
+        swarm.update(peer, have)
+    assert swarm.is_wary
     assert swarm.credit(peer, swarm.all, 1.0, complete=False) == 0
 
 

@@ -398,11 +398,58 @@ def test_one_peers_429_quiets_all_and_nothing_is_leased_meanwhile(world: World) 
     assert len(grants(world.tick(1.1))) == 1
 
 
-def test_a_shorter_quiet_changes_nothing_and_none_is_for_ever(world: World) -> None:
-    world.say(A, protocol.Quiet("docker.io", 20.0))
-    assert world.say(B, protocol.Quiet("docker.io", 5.0)) == []
-    told = world.say(B, protocol.Quiet("docker.io", 1e9))
-    assert {message.seconds for _, message in told if isinstance(message, protocol.Quiet)} == {3600.0}
+def test_one_members_word_of_a_rate_limit_is_short_and_not_heard_again_soon(world: World) -> None:
+    quiet = protocol.Quiet("docker.io", 1e9)
+    assert world.say(A, quiet) == [(B, protocol.Quiet("docker.io", 10.0)), (C, protocol.Quiet("docker.io", 10.0))]
+    for _ in range(50):
+        world.now += 11.0
+        for peer in (A, B, C):
+            world.say(peer, protocol.Announce([]))
+        assert world.say(A, quiet) == []
+    assert len(grants(world.open(B))) == 1, "and who asks then meets the limit where there is one"
+    told = world.say(B, protocol.Quiet("docker.io", 40.0))
+    assert {message.seconds for _, message in told if isinstance(message, protocol.Quiet)} == {40.0}
+
+
+def test_made_up_rate_limits_of_one_member_keep_no_others_from_being_heard(world: World) -> None:
+    told = [world.say(A, protocol.Quiet(f"{number}.test", 60.0)) for number in range(200)]
+    assert sum(bool(each) for each in told) == 64
+    assert world.say(B, protocol.Quiet("docker.io", 5.0))
+
+
+def test_one_member_makes_all_others_ask_anew_so_often_and_no_oftener(world: World) -> None:
+    refresh = protocol.Refresh("docker.io", "library/busybox")
+    assert sum(bool(world.say(A, refresh)) for _ in range(500)) == 64
+    assert world.say(B, refresh)
+    world.now += 3.0
+    assert sum(bool(world.say(A, refresh)) for _ in range(500)) == 3
+
+
+def test_origins_of_one_member_leave_room_for_those_of_others(world: World) -> None:
+    for number in range(100):
+        world.say(A, protocol.Open([protocol.Wanted(f"sha256:{number:064x}", SIZE, f"{number}.test", "a/b")]))
+    assert len(world.tracker._origins) == 64
+    assert not [message for _, message in world.open(B) if isinstance(message, protocol.BlobRefused)]
+
+
+def test_what_one_member_makes_up_is_bounded_in_bytes_and_given_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supernode.ledger._MOST_EACH", 4 << 20)
+    largest = PieceLayout.of(MAX_BLOB_SIZE)
+    refused = 0
+    for number in range(100):
+        blob = BlobKey(Digest.of(b"%d" % number), MAX_BLOB_SIZE)
+        told = world.say(A, protocol.Open([protocol.Wanted(*blob, "docker.io", "a/b")]))
+        refused += any(isinstance(message, protocol.BlobRefused) for _, message in told)
+        for peer, grant in grants(told):
+            world.say(peer, protocol.Progress(grant.lease, largest.count - 1, bytes(PIECE_DIGEST_SIZE)))
+        assert world.tracker._ledger.taken(A) <= 6 << 20
+    assert refused > 60
+    assert not [message for _, message in world.open(B) if isinstance(message, protocol.BlobRefused)]
+    world.tracker.leave(A, world.now)
+    world.tracker.leave(B, world.now)
+    assert world.tracker._ledger.total == 0
 
 
 def test_a_refresh_is_told_to_all_others(world: World) -> None:
