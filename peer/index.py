@@ -6,6 +6,7 @@ last use. So commits are not synced, and a failure to write is logged.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 from collections.abc import Collection, Mapping, Sequence
@@ -22,6 +23,8 @@ log = structlog.get_logger()
 
 _VERSION = 2
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISMATCH}
+_REFUSALS = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+"""Of a disk that takes nothing."""
 _FAILURES = (sqlite3.Error, ValueError, TypeError)
 """Damage that SQLite does not see shows as values of other types."""
 _PRIMARY_CODE = 0xFF
@@ -63,6 +66,11 @@ class Contents(NamedTuple):
     """What manifests name, for `names_in`."""
 
 
+def is_refused(error: Exception) -> bool:
+    """Whether a database could not be written because its disk takes nothing."""
+    return getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE in _REFUSALS
+
+
 def names_in(text: str, known: Mapping[str, Digest]) -> Names:
     """What a manifest names, as an index tells it; raises `InvalidDigest`.
 
@@ -86,12 +94,18 @@ class Index:
         self._guard = threading.Lock()
 
     def open(self) -> Contents:
-        """All that is known; nothing where the file is missing or damaged, and is made anew. Raises `StoreError`."""
+        """All that is known; nothing where the file is missing or damaged, and is made anew. Raises `StoreError`.
+
+        Where the disk takes nothing, what is known is read, and changes are dropped.
+        """
         try:
             try:
                 return self._open()
             except _FAILURES as error:
                 self.close()
+                if is_refused(error):
+                    log.warning("index.read_only", path=str(self._path), reason=str(error))
+                    return self._read_only()
                 if not _is_damage(error):
                     raise
                 log.warning("index.rebuilt", path=str(self._path), reason=str(error))
@@ -150,13 +164,25 @@ class Index:
             database.executescript(_SCHEMA)
         elif version != _VERSION:
             raise _Damaged(f"version {version} instead of {_VERSION}")
-        rows = database.execute("SELECT digest, size, mtime_ns, inode, used, checked FROM blobs")
-        blobs = {
-            str(digest): Entry(Stamp(size, mtime_ns, int(inode)), float(used), float(checked))
-            for digest, size, mtime_ns, inode, used, checked in rows
-        }
-        manifests = dict(database.execute("SELECT digest, names FROM manifests"))
-        return Contents(blobs, {str(digest): str(names) for digest, names in manifests.items()})
+        return _contents(database)
+
+    def _read_only(self) -> Contents:
+        """What the file itself holds, without its journal; where that is behind the blobs, these are hashed again."""
+        if not self._path.exists():
+            return Contents({}, {})
+        uri = f"{self._path.absolute().as_uri()}?immutable=1"
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as database:
+            return _contents(database)
+
+
+def _contents(database: sqlite3.Connection) -> Contents:
+    rows = database.execute("SELECT digest, size, mtime_ns, inode, used, checked FROM blobs")
+    blobs = {
+        str(digest): Entry(Stamp(size, mtime_ns, int(inode)), float(used), float(checked))
+        for digest, size, mtime_ns, inode, used, checked in rows
+    }
+    manifests = dict(database.execute("SELECT digest, names FROM manifests"))
+    return Contents(blobs, {str(digest): str(names) for digest, names in manifests.items()})
 
 
 def _is_damage(error: Exception) -> bool:

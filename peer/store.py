@@ -16,6 +16,7 @@ process's umask.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
@@ -168,7 +169,7 @@ class Store:
                 self._lay_out()
                 self._pins.load()
                 self._read_blobs()
-                self._partials.sweep(lambda digest: digest in self._blobs)
+                self._clean_up()
             except BaseException:
                 self.close()
                 raise
@@ -573,8 +574,22 @@ class Store:
         log.error("blob.quarantined", digest=digest, reason=reason)
         return True
 
+    def _clean_up(self) -> None:
+        try:
+            self._partials.sweep(lambda digest: digest in self._blobs)
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            log.warning("store.read_only", root=str(self.root))
+
     def _take_lock(self) -> int:
-        fd = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        path = self.root / "lock"
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        except OSError as error:
+            if error.errno not in {errno.EROFS, errno.ENOSPC}:
+                raise
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # what is stored can be served all the same
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

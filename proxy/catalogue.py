@@ -16,6 +16,7 @@ from typing import NamedTuple, Self
 
 import structlog
 
+from peer.index import is_refused
 from shoal.descriptor import MAX_MANIFEST_SIZE, BlobKind, Descriptor
 from shoal.digest import Digest, InvalidDigest
 from shoal.pieces import MAX_BLOB_SIZE
@@ -146,6 +147,8 @@ class Catalogue:
             try:
                 self._load(path)
             except (sqlite3.Error, ValueError, TypeError) as error:
+                if is_refused(error):  # what it holds is right: it is there again when the disk is mended
+                    raise
                 log.warning("catalogue.rebuilt", path=str(path), reason=str(error))
                 if self._database is not None:
                     self._database.close()
@@ -164,7 +167,6 @@ class Catalogue:
             database.executescript(_SCHEMA)
         elif version != _VERSION:
             raise ValueError(f"version {version} instead of {_VERSION}")
-        _prune(database)
         self.tags = [
             known
             for row in database.execute("SELECT registry, repository, tag, accept, digest, size, media_type FROM tags")
@@ -172,6 +174,7 @@ class Catalogue:
         ]
         rows = database.execute("SELECT registry, repository, identity FROM grants")
         self.grants = [granted for row in rows if (granted := _known_grant(row)) is not None]
+        _prune(database)
 
     def _close(self) -> None:
         with self._turn:

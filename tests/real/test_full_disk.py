@@ -149,6 +149,22 @@ def test_a_disk_that_becomes_read_only_and_is_mended(
     wait_until(lambda: is_stored(node, origin, MIDDLE), "it is kept again")
 
 
+def test_a_disk_that_is_read_only_at_the_start(
+    node: Node, disk: Disk, origin: ScriptedOrigin, stack: ExitStack
+) -> None:
+    with ExitStack() as first:
+        node.start(first)
+        assert_pulls(node, origin, SMALL)
+        wait_until(lambda: is_stored(node, origin, SMALL), "it is kept")
+    subprocess.run(["mount", "-o", "remount,ro", str(disk.path)], check=True)
+    node.start(stack)
+    sent = sum(origin.sent.values())
+    assert_pulls(node, origin, SMALL)
+    assert sum(origin.sent.values()) == sent
+    assert_pulls(node, origin, MIDDLE)
+    assert node.counted("shoal_store_writable") == 0
+
+
 def remove(path: Path) -> None:
     path.unlink()
 
