@@ -109,8 +109,7 @@ class Index:
                 if not _is_damage(error):
                     raise
                 log.warning("index.rebuilt", path=str(self._path), reason=str(error))
-                for suffix in ("", "-wal", "-shm"):
-                    self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+                self._unlink()
                 return self._open()
         except _FAILURES as error:
             self.close()
@@ -154,6 +153,15 @@ class Index:
                         self._database.executemany(statement, rows)
             except sqlite3.Error as error:
                 log.warning("index.failed", path=str(self._path), error=str(error))
+                if _is_damage(error):  # that reading has not shown, and would not the next time either
+                    self._database.close()
+                    self._database = None
+                    self._unlink()
+
+    def _unlink(self) -> None:
+        """The next start makes the file anew."""
+        for suffix in ("", "-wal", "-shm"):
+            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
 
     def _open(self) -> Contents:
         database = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, check_same_thread=False)

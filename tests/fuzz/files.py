@@ -25,6 +25,7 @@ from shoal.reference import Location, Tag, parse_registry
 from shoal.settings import SettingsError, load
 from tests.fuzz.target import Target
 
+_STARTS = 2
 CONTENT = b"content"
 DIGEST = Digest.of(CONTENT)
 PLACE = Location.parse("docker.io", "library/a")
@@ -89,7 +90,8 @@ def credentials(file: Path) -> None:
 
 
 def index(file: Path) -> None:
-    """Whatever `index.sqlite` is: it is read or made anew, and takes what is added."""
+    """Whatever `index.sqlite` is: it is read or made anew, and takes what is added; where the damage shows only when
+    something is written, that is lost, and the next start makes it anew."""
     entry, names, made = Entry(Stamp(1, 2, 3), 4.0, 5.0), Names((DIGEST,)), Index(file)
     try:
         found = made.open()
@@ -97,9 +99,12 @@ def index(file: Path) -> None:
             with contextlib.suppress(InvalidDigest):
                 names_in(text, {})
         made.remove(found.blobs)
-        made.add(DIGEST, entry, names)
-        made.close()
-        found = made.open()
+        for _ in range(_STARTS):
+            made.add(DIGEST, entry, names)
+            made.close()
+            found = made.open()
+            if DIGEST in found.blobs:
+                break
         assert (found.blobs[DIGEST], names_in(found.manifests[DIGEST], {})) == (entry, names)
     finally:
         made.close()
@@ -206,9 +211,9 @@ def _place(path: Path, kind: int, content: bytes, outside: Path) -> None:
 
 
 TARGETS = [
-    # the reader of TOML takes quadratic time for dotted keys, in files that the operator writes
+    # what the operator writes may take quadratic time: TOML with dotted keys does, and so does guessing the key meant
     Target("settings", in_a_file(settings), 40_000, pumped=False),
-    Target("variables", variables, 20_000),
+    Target("variables", variables, 25_000, pumped=False),
     Target("admission", in_a_file(admission), 40_000, pumped=False),
     Target("credentials", in_a_file(credentials), 20_000, pumped=False),
     Target("pins", in_a_file(pins, PINS), 20_000, pumped=False),

@@ -16,6 +16,8 @@ from peer.index import Contents, Entry, Index, names_in
 from peer.references import Names
 from shoal.digest import Digest
 
+_MANIFESTS_PAGE = 2 * 4096
+"""Where the page of the second table begins in a new file."""
 ENTRIES = {
     Digest.of(bytes([number])): Entry(Stamp(number, 1_700_000_000_000_000_000 + number, 1), number + 0.5, 2.0)
     for number in range(100)
@@ -102,6 +104,23 @@ def test_any_damage_is_read_or_rebuilt(damage: dict[int, int], truncate: bool) -
         path.write_bytes(content[: max(damage)] if truncate else content)
         index.open()
         index.close()
+
+
+def test_damage_that_only_a_write_shows_is_gone_with_the_next_start(tmp_path: Path) -> None:
+    index, names = Index(tmp_path / "index.sqlite"), Names(tuple(ENTRIES)[:2])
+    first, second, *_ = ENTRIES
+    index.open()
+    index.add(first, ENTRIES[first], names)
+    index.close()
+    content = bytearray((tmp_path / "index.sqlite").read_bytes())
+    content[_MANIFESTS_PAGE + 5 : _MANIFESTS_PAGE + 7] = (4072).to_bytes(2, "big")  # where its cells begin
+    (tmp_path / "index.sqlite").write_bytes(content)
+    index.open()
+    index.add(second, ENTRIES[second], Names((first,)))
+    assert reopened(index) == Contents({}, {})
+    index.add(second, ENTRIES[second], Names((first,)))
+    assert list(reopened(index).manifests) == [second]
+    index.close()
 
 
 def test_a_place_where_no_file_can_be_is_told(tmp_path: Path) -> None:
