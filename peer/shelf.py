@@ -72,6 +72,8 @@ class Shelf:
         self._owner = owner
         self._opening: dict[BlobKey, asyncio.Future[BlobInProgress | Exception]] = {}
         self._saving: dict[BlobKey, asyncio.Task[None]] = {}
+        self._read_on: set[BlobInProgress] = set()
+        """Stored blobs whose file is open for those who read it since before."""
         self._ahead: dict[BlobKey, tuple[Descriptor, Location]] = {}
         self._room = asyncio.Condition()
         self._stopping = False
@@ -125,6 +127,7 @@ class Shelf:
             keep = not blob.passes and bool(blob.partial.have) and not isinstance(error, DigestMismatch)
             self._saving[key] = self._owner.own(self._save(key, blob, keep=keep))
         else:
+            self._read_on.add(blob)
             self._close_if_unused(blob)
         self._owner.own(self._make_room())
 
@@ -162,7 +165,7 @@ class Shelf:
 
     def _has_room(self) -> bool:
         kept = sum(not each.passes for each in self.blobs.values())
-        return kept + len(self._opening) < self._most
+        return kept + len(self._opening) + len(self._read_on) < self._most
 
     # --- opening ------------------------------------------------------------------------------------------------------
 
@@ -249,8 +252,9 @@ class Shelf:
 
         def left(reader: int) -> None:
             self._owner.left(key, reader)
-            if progress.finished.is_set():
+            if progress in self._read_on:
                 self._close_if_unused(progress)
+                self._owner.own(self._make_room())
 
         def unreadable(error: Exception) -> None:
             self._owner.unreadable(progress, error)
@@ -276,10 +280,10 @@ class Shelf:
             if ahead:
                 self._begin(ahead, location, None)
 
-    @staticmethod
-    def _close_if_unused(blob: BlobInProgress) -> None:
-        """A stored blob's file stays open for those who read it since before; a failed one's is closed when saved."""
-        if blob.readers.error is None and not len(blob.readers) and isinstance(blob.partial, Partial):
+    def _close_if_unused(self, blob: BlobInProgress) -> None:
+        """A stored blob's file stays open for those who read it since before."""
+        if not len(blob.readers) and isinstance(blob.partial, Partial):
+            self._read_on.discard(blob)
             blob.partial.close()
 
 

@@ -18,7 +18,6 @@ from prometheus_client import CollectorRegistry
 
 from peer.blob import BlobInProgress
 from peer.budget import Budget
-from peer.disk import TEMPORARY_SUFFIX
 from peer.engine import Engine
 from peer.errors import DigestMismatch, DownloadFailed
 from peer.origin import OriginDenied, OriginNotFound, OriginUnavailable
@@ -242,7 +241,7 @@ def open_partials(engine: Engine) -> list[str]:
         with contextlib.suppress(OSError):
             found.append(os.readlink(f"/proc/self/fd/{name}"))  # noqa: PTH115
     folder = str(engine.store.root / "partial")
-    return [path for path in found if path.startswith(folder) and not path.endswith(TEMPORARY_SUFFIX)]
+    return [path for path in found if path.startswith(folder) and path.endswith(".data")]
 
 
 def is_quiet(engine: Engine) -> bool:
