@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import structlog
 
+from peer.database import FAILURES, is_damage, is_refused, unlink
 from peer.disk import Stamp, StoreError
 from peer.references import Names
 from shoal.digest import Digest
@@ -22,13 +23,6 @@ from shoal.digest import Digest
 log = structlog.get_logger()
 
 _VERSION = 2
-_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISMATCH}
-_REFUSALS = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
-"""Of a disk that takes nothing."""
-_FAILURES = (sqlite3.Error, ValueError, TypeError)
-"""Damage that SQLite does not see shows as values of other types."""
-_PRIMARY_CODE = 0xFF
-"""Of SQLite's extended result codes, the part that names the kind of error."""
 _BUSY_SECONDS = 5.0
 """For which a start waits for whoever else holds the file, as a backup does."""
 _SETTINGS = "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
@@ -66,11 +60,6 @@ class Contents(NamedTuple):
     """What manifests name, for `names_in`."""
 
 
-def is_refused(error: Exception) -> bool:
-    """Whether a database could not be written because its disk takes nothing."""
-    return getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE in _REFUSALS
-
-
 def names_in(text: str, known: Mapping[str, Digest]) -> Names:
     """What a manifest names, as an index tells it; raises `InvalidDigest`.
 
@@ -101,17 +90,17 @@ class Index:
         try:
             try:
                 return self._open()
-            except _FAILURES as error:
+            except FAILURES as error:
                 self.close()
                 if is_refused(error):
                     log.warning("index.read_only", path=str(self._path), reason=str(error))
                     return self._read_only()
-                if not _is_damage(error):
+                if not is_damage(error):
                     raise
                 log.warning("index.rebuilt", path=str(self._path), reason=str(error))
-                self._unlink()
+                unlink(self._path)
                 return self._open()
-        except _FAILURES as error:
+        except FAILURES as error:
             self.close()
             raise StoreError(f"cannot open {self._path}: {error}") from error
 
@@ -153,15 +142,11 @@ class Index:
                         self._database.executemany(statement, rows)
             except sqlite3.Error as error:
                 log.warning("index.failed", path=str(self._path), error=str(error))
-                if _is_damage(error):  # that reading has not shown, and would not the next time either
+                if is_damage(error):  # that reading has not shown, and would not the next time either
                     self._database.close()
                     self._database = None
-                    self._unlink()
-
-    def _unlink(self) -> None:
-        """The next start makes the file anew."""
-        for suffix in ("", "-wal", "-shm"):
-            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+                    with contextlib.suppress(OSError):
+                        unlink(self._path)
 
     def _open(self) -> Contents:
         database = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, check_same_thread=False)
@@ -191,8 +176,3 @@ def _contents(database: sqlite3.Connection) -> Contents:
     }
     manifests = dict(database.execute("SELECT digest, names FROM manifests"))
     return Contents(blobs, {str(digest): str(names) for digest, names in manifests.items()})
-
-
-def _is_damage(error: Exception) -> bool:
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
-    return code & _PRIMARY_CODE in _DAMAGE

@@ -7,6 +7,7 @@ Nothing in it is a secret: of identities it holds those that serve everybody, by
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
 import time
@@ -16,7 +17,7 @@ from typing import NamedTuple, Self
 
 import structlog
 
-from peer.index import is_refused
+from peer.database import FAILURES, is_damage, is_refused, unlink
 from shoal.descriptor import MAX_MANIFEST_SIZE, BlobKind, Descriptor
 from shoal.digest import Digest, InvalidDigest
 from shoal.pieces import MAX_BLOB_SIZE
@@ -146,16 +147,15 @@ class Catalogue:
         try:
             try:
                 self._load(path)
-            except (sqlite3.Error, ValueError, TypeError) as error:
+            except FAILURES as error:
                 if is_refused(error):  # what it holds is right: it is there again when the disk is mended
                     raise
                 log.warning("catalogue.rebuilt", path=str(path), reason=str(error))
                 if self._database is not None:
                     self._database.close()
-                for suffix in ("", "-wal", "-shm"):
-                    path.with_name(path.name + suffix).unlink(missing_ok=True)
+                unlink(path)
                 self._load(path)
-        except (sqlite3.Error, OSError, ValueError, TypeError) as error:
+        except (OSError, *FAILURES) as error:
             log.warning("catalogue.unusable", path=str(path), error=str(error))
             self._database = None
 
@@ -227,8 +227,17 @@ class Catalogue:
                     _prune(database)
             except sqlite3.Error as error:
                 log.warning("catalogue.failed", error=str(error))
-                if database.in_transaction:
+                if is_damage(error):  # that reading has not shown: the next start makes the file anew
+                    self._give_up(database)
+                elif database.in_transaction:
                     database.execute("ROLLBACK")
+
+    def _give_up(self, database: sqlite3.Connection) -> None:
+        self._database = None
+        database.close()
+        assert self._path is not None
+        with contextlib.suppress(OSError):
+            unlink(self._path)
 
     def _change(self, statement: str, row: tuple[str | int | float, ...]) -> None:
         if self._path is not None and len(self._changes) < _MAX_WAITING:

@@ -21,6 +21,8 @@ ELSEWHERE = Location.parse("docker.io", "busybox")
 MANIFEST = Descriptor(Digest.of(b"manifest"), 8, OCI_MANIFEST, BlobKind.MANIFEST)
 LAYER = Descriptor(Digest.of(b"layer"), 5)
 KNOWN = KnownTag(AT, Tag("1.0"), "", MANIFEST)
+_NAMES_PAGE = 2 * 4096
+"""Where the rows of a small table `names` lie in the file."""
 
 
 @pytest.fixture
@@ -162,6 +164,21 @@ HOSTILE_TAGS: list[tuple[object, ...]] = [
     ("registry.example", b"g", "1", "", MANIFEST.digest, 8, "x/y"),
     ("registry.example", "h", 1.5, "", b"\xff", 8, "x/y"),
 ]
+
+
+async def test_damage_that_only_a_write_shows_is_gone_with_the_next_start(path: Path) -> None:
+    await filled(path)
+    content = bytearray(path.read_bytes())
+    content[_NAMES_PAGE + 5 : _NAMES_PAGE + 7] = (8).to_bytes(2, "big")  # where its cells begin
+    path.write_bytes(content)
+    with capture_logs() as logs:
+        async with Catalogue(path) as catalogue:
+            assert list(catalogue.tags) == [KNOWN]
+            catalogue.name(AT, [MANIFEST])
+    assert [entry["event"] for entry in logs] == ["catalogue.failed"]
+    await filled(path)
+    async with Catalogue(path) as catalogue:
+        assert await catalogue.named(AT, LAYER.digest) == LAYER.size
 
 
 async def test_rows_that_this_program_cannot_have_written_are_passed_over(path: Path) -> None:
