@@ -34,6 +34,8 @@ _MIN_PATIENCE = 4.0
 """Seconds without progress after which a lease is revoked at the earliest."""
 _PATIENCE_PIECES = 6
 """A lease is revoked after this many times the expected time of one piece."""
+_MUTE_SECONDS = 60.0
+"""For which a holder whose lease was revoked is given another one only where nobody else may fetch anything."""
 _RATE_WEIGHT = 0.25
 _ONLY_SECONDS = 0.25
 """How long a lease over a part of much stays its holder's only one: who come a moment later, as many do, are to fetch
@@ -170,6 +172,8 @@ class OriginLeases:
         self._queues: dict[Location, _Queue] = {}
         self._named: dict[PeerId, set[Location]] = {}
         """The repositories of which each peer wants blobs."""
+        self._mute: dict[PeerId, float] = {}
+        """Holders whose leases did not move, and until when others go before them."""
         self._held: dict[PeerId, list[Lease]] = {}
         self._rate = 0.0
         self._turn = 0
@@ -266,6 +270,8 @@ class OriginLeases:
             still = now - lease.moved_at
             if still > _MIN_PATIENCE and still > self._patience(lease):
                 self._end(lease)
+                self._mute = {peer: until for peer, until in self._mute.items() if until > now}
+                self._mute[lease.holder] = now + _MUTE_SECONDS
                 decisions.append(Revoked(lease))
             elif lease.counted and self._ends_soon(lease, now) and self._ending < self._slots // _MAX_OVERLAP:
                 lease.counted = False
@@ -367,9 +373,11 @@ class OriginLeases:
             return None
         drawn = self._rng.sample(queue.order, min(_CANDIDATES, len(queue.order)))
         drawn.sort(key=lambda peer: len(self._held.get(peer, ())))
-        for apart in (False, True) if queue.anyone_apart else (False,):
+        mute = {peer for peer, until in self._mute.items() if until > now}
+        last = (False, True)
+        for apart, is_mute in itertools.product(last if queue.anyone_apart else last[:1], last if mute else last[:1]):
             for peer in itertools.chain(drawn, queue.order):
-                if self._may_hold_another(peer, now):
+                if (peer in mute) == is_mute and self._may_hold_another(peer, now):
                     swarm = queue.first_free(peer, now, self.ranges, apart=apart)
                     if swarm is not None:
                         return peer, swarm

@@ -22,6 +22,9 @@ _MAX_WAITING, _MAX_WAITING_EACH = 10_000, 1024
 """Queries that wait for the answer to one question, and those of one peer that wait for any."""
 _ASK_SECONDS = 5.0
 """How long the peer that asks the origin may take before the others ask for themselves."""
+_UNSECONDED_SECONDS = 2.0
+"""How long others are given one member's word when nobody is being asked for a second one; then the next who asks is to
+ask the origin, and is the second."""
 _SLOW_SECONDS = 60.0
 """For how long others do not wait again for a peer that has taken longer."""
 _UNHEARD_SECONDS = 3600.0
@@ -115,7 +118,7 @@ class TagTable:
         if now < self._disputed.get(key, 0.0):
             return [(peer, Resolved(message.query, "failed"))]
         entry = self._entries.get(key)
-        if entry is not None and self._may_be_told(entry, peer, min(self._freshness, message.max_age), now):
+        if entry is not None and self._may_be_told(key, entry, peer, min(self._freshness, message.max_age), now):
             entry.is_spread = entry.is_spread or entry.by != peer
             asked = [] if entry.is_confirmed or entry.by == peer else self._inquire(key, entry, now)
             return [(peer, _told(message.query, entry, peer)), *asked]
@@ -218,9 +221,23 @@ class TagTable:
             return self._inherit(key, replace(question, waiting=others), now)
         entry.is_spread = bool(others)
         replies: list[Reply] = [(waiter, _told(query, entry, waiter)) for waiter, query in question.waiting]
-        if not agreed and answer != MISSING and (self._freshness or others):
+        if before is not None and self._contradicts(before, entry, now) and key not in self._inquiries:
+            words = {before.by: before.answer, peer: answer}
+            replies += self._dispute(key, Inquiry(now + _ASK_SECONDS, words), now)
+        elif not agreed and answer != MISSING and (self._freshness or others):
             replies += self._inquire(key, entry, now)
         return replies
+
+    def _contradicts(self, before: _Entry, entry: _Entry, now: float) -> bool:
+        """Whether two members name different things, of which the first can be asked again."""
+        return (
+            before.answer != entry.answer
+            and MISSING not in (before.answer, entry.answer)
+            and not before.is_confirmed
+            and before.by != entry.by
+            and before.by in self._witnesses
+            and self._is_fresh(before, now)
+        )
 
     def _enter(self, key: Key, entry: _Entry) -> _Entry:
         strings = sum(map(sys.getsizeof, (*key, entry.answer[0], entry.answer[2])))
@@ -244,11 +261,12 @@ class TagTable:
     def _is_fresh(self, entry: _Entry, now: float) -> bool:
         return now - entry.at < self._freshness
 
-    @staticmethod
-    def _may_be_told(entry: _Entry, peer: PeerId, seconds: float, now: float) -> bool:
+    def _may_be_told(self, key: Key, entry: _Entry, peer: PeerId, seconds: float, now: float) -> bool:
         age = now - entry.at
-        is_own = entry.is_confirmed or entry.by == peer
-        return age < seconds and (is_own or (entry.answer != MISSING and age < PROVISIONAL_SECONDS))
+        if entry.is_confirmed or entry.by == peer:
+            return age < seconds
+        most = PROVISIONAL_SECONDS if key in self._inquiries else _UNSECONDED_SECONDS
+        return entry.answer != MISSING and age < min(seconds, most)
 
     def _without(self, query: int, state: str, key: Key, peer: PeerId) -> Resolved:
         """A reply that is no answer, with what was known last, if two members said so or this one did."""
@@ -295,12 +313,8 @@ class TagTable:
         if answer is not None:
             inquiry.words[peer] = answer
         replies: list[Reply] = []
-        if inquiry.is_dispute and not was_dispute:  # a tag that was moved meanwhile is no lie: the first is asked again
-            self._disputed.put(key, now + _ASK_SECONDS)
-            inquiry.deadline = now + _ASK_SECONDS
-            if inquiry.publisher in self._witnesses:
-                replies += self._ask(key, inquiry, inquiry.publisher)
-            replies += self._ask_another(key, inquiry, now)
+        if inquiry.is_dispute and not was_dispute:
+            replies += self._dispute(key, inquiry, now)
         elif inquiry.needs_another:
             inquiry.deadline = now + _ASK_SECONDS
             replies += self._ask_another(key, inquiry, now)
@@ -308,6 +322,15 @@ class TagTable:
             del self._inquiries[key]
             self._settle(key, inquiry, now)
         return replies
+
+    def _dispute(self, key: Key, inquiry: Inquiry, now: float) -> list[Reply]:
+        """Two members say different things: a third one is asked, and the first one again, since a tag that was moved
+        meanwhile is no lie."""
+        self._inquiries[key] = inquiry
+        self._disputed.put(key, now + _ASK_SECONDS)
+        inquiry.deadline = now + _ASK_SECONDS
+        again = self._ask(key, inquiry, inquiry.publisher) if inquiry.publisher in self._witnesses else []
+        return again + self._ask_another(key, inquiry, now)
 
     def _settle(self, key: Key, inquiry: Inquiry, now: float) -> None:
         """All have said what they could."""

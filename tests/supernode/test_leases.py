@@ -368,3 +368,20 @@ class LeaseMachine(RuleBasedStateMachine):
 
 TestLeases = LeaseMachine.TestCase
 TestLeases.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_a_holder_whose_lease_did_not_move_gets_the_next_one_after_all_others() -> None:
+    leases, swarm = OriginLeases(random.Random(1), slots=1), swarm_of(8 * MIB)
+    mute, other = join(leases, swarm, "a"), PeerId("b")
+    (first,) = granted(leases)
+    join(leases, swarm, other)
+    leases.decide(5.0)
+    assert first.id not in leases.leases
+    holders = []
+    for step in range(6):
+        for lease in list(leases.leases.values()):
+            holders.append(lease.holder)
+            fetch(leases, lease, lease.end - lease.next, 5.0 + step)
+        leases.decide(5.0 + step)
+    assert holders
+    assert mute not in holders

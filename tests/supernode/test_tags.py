@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from shoal.digest import Digest
 from supernode import tags
-from supernode.protocol import PROVISIONAL_SECONDS, Confirm, PeerId, Publish, Resolve, Resolved
+from supernode.protocol import Confirm, PeerId, Publish, Resolve, Resolved
 from supernode.tags import Reply, TagTable
 
 A, B, C, D = PeerId("a"), PeerId("b"), PeerId("c"), PeerId("d")
@@ -196,14 +196,26 @@ def test_a_second_member_confirms_what_one_says_and_nobody_waits_for_it() -> Non
     assert table.alarms == []
 
 
-def test_without_a_second_word_one_members_word_is_given_to_others_for_a_short_time() -> None:
+def test_without_a_second_word_one_members_word_is_given_to_others_for_a_moment() -> None:
     table = table_of(A)
     assert publish(table, A) == []
-    assert table.resolve(B, ask(2), PROVISIONAL_SECONDS - 1) == [(B, told(2, provisional=True))]
+    assert table.resolve(B, ask(2), 1.9) == [(B, told(2, provisional=True))]
     assert table.resolve(A, ask(3), 59.0) == [(A, told(3))]
-    assert table.resolve(B, ask(4), PROVISIONAL_SECONDS) == [(B, Resolved(4, "ask"))]
-    table.publish(B, say(), PROVISIONAL_SECONDS)
+    assert table.resolve(B, ask(4), 2.0) == [(B, Resolved(4, "ask"))]
+    table.publish(B, say(), 2.1)
     assert table.resolve(C, ask(5), 59.0) == [(C, told(5))]
+
+
+def test_a_lie_that_was_told_before_anybody_could_confirm_it_is_found_by_the_next_who_asks() -> None:
+    table = table_of(D)
+    publish(table, D, message=say(FORGED))
+    for peer in (A, B):
+        table.join(peer, peer)
+    assert table.resolve(A, ask(2), 5.0) == [(A, Resolved(2, "ask"))]
+    assert set(asked(table.publish(A, say(), 5.1))) == {B, D}
+    converse(table, {B: DIGEST, D: FORGED}, 5.2)
+    assert [alarm.peer for alarm in table.alarms] == [D]
+    assert table.resolve(C, ask(3), 5.3) == [(C, told(3))]
 
 
 def test_a_member_that_cannot_ask_the_origin_is_followed_by_another() -> None:
