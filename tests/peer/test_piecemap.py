@@ -121,6 +121,15 @@ class Pieces(RuleBasedStateMachine):
             with pytest.raises(IllegalTransition):
                 self.map.settle(piece)
 
+    @rule(wanted=st.integers(0, LAYOUT.all))
+    def drop(self, wanted: int) -> None:
+        if wanted & ~self.map.there:
+            with pytest.raises(IllegalTransition):
+                self.map.drop(wanted)
+            wanted &= self.map.there
+        self.map.drop(wanted)
+        self.state.update(dict.fromkeys(iterate(wanted), ABSENT))
+
     @rule(void=st.integers(0, LAYOUT.all))
     def void(self, void: int) -> None:
         requests = self.map.void(void)
