@@ -44,7 +44,9 @@ _MAX_BACKLOG = 8 << 20
 """Bytes of messages that may wait here for a neighbour that does not read, the kernel's buffer aside."""
 _READS_PER_WAKE = 8
 _KEEPALIVE_IDLE, _KEEPALIVE_INTERVAL, _KEEPALIVE_PROBES = 15, 5, 3
-_USER_TIMEOUT_MS = 20_000
+_USER_TIMEOUT_MS = 6_000
+"""For which what was sent may be unacknowledged. Over a link that was cut for longer TCP would try again only after as
+long as the cut lasted; a new connection gets through at once."""
 
 
 @dataclass(slots=True)

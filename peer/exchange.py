@@ -22,8 +22,9 @@ from supernode.protocol import PeerId
 
 _COMING_SECONDS = 6.0
 """How long a neighbour's word counts that pieces come to it."""
-_REDIAL_SECONDS, _REDIALS = 1.0, 4
-"""Before the first attempt to reach a neighbour again, doubled each time, and the number of attempts."""
+_REDIAL_SECONDS, _MAX_REDIAL_SECONDS, _REDIALS = 1.0, 2.0, 8
+"""Before the first attempt to reach a neighbour again, doubled each time, at most, and the number of attempts: a
+link that was cut for some seconds is used again within a few."""
 
 
 @dataclass(slots=True)
@@ -190,7 +191,7 @@ class Exchange:
             return
         if redial is None:
             redial = self._redials[peer] = _Redial(*contact, now)
-        redial.at = now + _REDIAL_SECONDS * 2**redial.attempts
+        redial.at = now + min(_REDIAL_SECONDS * 2**redial.attempts, _MAX_REDIAL_SECONDS)
         redial.attempts += 1
 
     def accepts(self, peer: PeerId, piece: wire.Piece, now: float) -> bool:

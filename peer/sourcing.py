@@ -32,7 +32,7 @@ _REST_RUN = 4 * MIB
 """Bytes of a stream that brings what nobody waits for: a range that is asked for meanwhile shares the link with it."""
 _SOON_SECONDS, _SOON = 1.0, 1 * MIB
 """A stream reaches a piece soon that it reaches in this time at its pace, or within so many bytes."""
-_RETRY_SECONDS, _MAX_RETRY_SECONDS = 0.3, 3.0
+_RETRY_SECONDS, _MAX_RETRY_SECONDS = 0.3, 1.5
 """Before a stream that broke off is opened again, doubled each time."""
 _STREAM_PATIENCE = 3.0
 """Seconds without a byte after which a stream has failed: less than after which the supernode revokes its lease."""

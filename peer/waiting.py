@@ -13,7 +13,7 @@ from peer.sourcing import Sourcing
 from shoal.pieces import PieceSet, to_bitfield
 from supernode import protocol
 
-_STARVING_SECONDS, _RESCUE_SECONDS, _RESCUE_SPREAD = 1.0, 3.2, 0.5
+_STARVING_SECONDS, _RESCUE_SECONDS, _RESCUE_SPREAD = 1.0, 2.8, 0.5
 """For which a reader has waited when the supernode is asked for a lease, and when its peer fetches by itself: not all
 peers at the same moment, for what one has the others get from it."""
 _HOPEFUL_SECONDS = 0.5

@@ -22,8 +22,11 @@ from supernode import protocol
 
 log = structlog.get_logger()
 
-_CONNECT_SECONDS = 5.0
-_HEARTBEAT_SECONDS = 10.0
+_CONNECT_SECONDS = 2.5
+"""Longer than an answer takes; a SYN that was lost is sent again after 1 s, 3 s and 7 s, a new one at once."""
+_HEARTBEAT_SECONDS = 3.0
+"""A supernode that says nothing for so long is asked, and gone after half as long again: a link that is cut looks as if
+nothing were to be said, and what readers wait for comes by rescues alone (`peer.waiting`) until it is known."""
 _CLOSE_SECONDS = 1.0
 _BACKOFF = tenacity.wait_random_exponential(multiplier=0.1, max=1.0)
 """A supernode that is back grants leases 1.5 s after the first peer has returned: by then all are to be back."""
@@ -80,6 +83,9 @@ class ControlClient:
                 except NotAMember as error:
                     log.warning("supernode.not_of_this_cluster", url=self._url, reason=str(error))
                     await asyncio.sleep(_FAULT_SECONDS)
+                except ConnectionError as error:  # while a ping was answered
+                    log.warning("supernode.broken", url=self._url, error=repr(error))
+                    await asyncio.sleep(_PAUSE_SECONDS)
                 except Exception:  # a fault of ours: without this task the node would never reach the supernode again
                     log.exception("supernode.connection_failed", url=self._url)
                     await asyncio.sleep(_FAULT_SECONDS)

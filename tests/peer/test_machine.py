@@ -527,6 +527,32 @@ def test_leases_are_asked_for_over_all_that_neighbours_claim_and_do_not_give() -
     assert most > 1
 
 
+@pytest.mark.parametrize("answer", ["absent", "other bytes"])
+def test_who_gives_nothing_of_what_it_claims_is_doubted_at_once(answer: str) -> None:
+    world = World()
+    world.open()
+    world.meet(A)
+    world.table()
+    world.machine.reading(KEY, 1, 0, world.now)
+    told: protocol.Starved | None = None
+    while told is None and world.now < 5.0:
+        world.wait(0.25)
+        said, world.said = list(world.said), []
+        for command in said:
+            if isinstance(command, Send) and isinstance(command.message, wire.Request):
+                piece = command.message.piece
+                if answer == "absent":
+                    world.machine.said(A, wire.Absent(*KEY, piece), world.now)
+                else:
+                    message = wire.Piece(*KEY, piece, LAYOUT.length(piece))
+                    world.machine.exchange.piece(A, message, bytearray(), world.now)
+                    world.machine.corrupt(KEY, piece, A, digest(piece), world.now)
+            if isinstance(command, Tell) and isinstance(command.message, protocol.Starved):
+                told = command.message
+    assert told is not None and world.now <= 1.5
+    assert pieces_of(told.pieces, LAYOUT) == ALL, "leases are asked for over all that it claimed"
+
+
 def test_after_the_supernode_is_lost_neighbours_fetch_different_parts() -> None:
     worlds = [World(seed=seed) for seed in range(4)]
     names = [PeerId(f"{place:032x}") for place in range(4)]

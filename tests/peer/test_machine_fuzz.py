@@ -119,6 +119,8 @@ def from_supernode(draw: st.DrawFn) -> protocol.FromSupernode:
             return protocol.Trim(draw(leases), draw(numbers))
         case protocol.Revoke:
             return protocol.Revoke(draw(leases))
+        case protocol.Confirm:
+            return protocol.Confirm("docker.io", "library/a", "latest", "manifests")
         case protocol.Resolved:
             return protocol.Resolved(1, "fresh")
         case protocol.Confirm:
