@@ -53,11 +53,10 @@ def shoal(
     settings: Mapping[str, str],
     prefix: Sequence[str] = (),
     host: Host | None = None,
-    python: str = sys.executable,
 ) -> Daemon:
     """A daemon of Shoal's own, configured by environment variables; `prefix` is a command that becomes it, `host` where
-    it runs if not on this machine's own network, `python` the interpreter that has the version which is meant."""
-    return Daemon([*prefix, python, "-m", "shoal.cli", command], log, settings, host)
+    it runs if not on this machine's own network."""
+    return Daemon([*prefix, sys.executable, "-m", "shoal.cli", command], log, settings, host)
 
 
 def free_ports(count: int) -> list[int]:

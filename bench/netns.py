@@ -100,6 +100,27 @@ class Network:
                 shape = ("tbf", "rate", f"{host.rate}bit", "burst", BURST, "latency", QUEUE)
                 _run("tc", "-n", namespace, "qdisc", "add", "dev", device, "root", *shape)
 
+    def unplug(self, host: Host) -> None:
+        """Take the carrier from a host's link: what it sends goes nowhere, and nobody is told."""
+        _run("ip", "-n", self.switch, "link", "set", self._port(host), "down")
+
+    def plug(self, host: Host) -> None:
+        """Give it back."""
+        _run("ip", "-n", self.switch, "link", "set", self._port(host), "up")
+
+    def part(self, *hosts: Host) -> None:
+        """Let these hosts reach all others and not each other."""
+        for host in hosts:
+            _run("bridge", "-n", self.switch, "link", "set", "dev", self._port(host), "isolated", "on")
+
+    def join(self, *hosts: Host) -> None:
+        """End that."""
+        for host in hosts:
+            _run("bridge", "-n", self.switch, "link", "set", "dev", self._port(host), "isolated", "off")
+
+    def _port(self, host: Host) -> str:
+        return f"p{self.hosts.index(host)}"
+
     def measure(self, sender: Host, receiver: Host, size: int = _RATE_PROBE_BYTES) -> float:
         """Bytes per second of a plain TCP transfer of `size` bytes between two hosts."""
         listener = socket_in(receiver)

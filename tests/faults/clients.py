@@ -78,6 +78,8 @@ class Pull:
 
     node: Node
     image: Image
+    may_refuse: bool = False
+    """Whether an error is an answer too."""
     received: int = 0
     """Bytes of blobs so far."""
     answers: list[Answer] = field(default_factory=list)

@@ -10,7 +10,7 @@ from tests.faults.clients import Image
 from tests.faults.members import LOOPBACK, push_layers
 from tests.faults.run import Run
 from tests.faults.suite import fault
-from tests.faults.world import MIB
+from tests.faults.world import MIB, SECOND
 from tests.world.origin import ScriptedOrigin
 
 _Harm = Callable[[Run, ScriptedOrigin], None]
@@ -103,12 +103,12 @@ def _behaves_badly(run: Run, harm: _Harm, *, may_refuse: bool, ends: bool) -> No
 
 
 for _harm, _may_refuse, _ends in _HARMS:
-    fault(LOOPBACK, runs=4, name=f"origin{_harm.__name__}")(
+    fault(LOOPBACK, short_runs=int(_harm is not _trickles), name=f"origin{_harm.__name__}")(
         partial(_behaves_badly, harm=_harm, may_refuse=_may_refuse, ends=_ends)
     )
 
 
-@fault(LOOPBACK, runs=6)
+@fault(LOOPBACK)
 def origin_expires_tokens_in_mid_blob(run: Run) -> None:
     """What was being sent breaks off, and the token is answered with 401, or with 400 as some registries do."""
     origin = run.world.scripted
@@ -140,3 +140,67 @@ def origin_moves_a_tag(run: Run) -> None:
     run.pull()
     run.wait()
     run.over()
+
+
+@fault(LOOPBACK)
+def origin_says_two_things_of_one_piece(run: Run) -> None:
+    """It breaks off inside a piece, which comes again with other bytes."""
+    origin = run.world.scripted
+    run.push(2 * MIB)
+    content = origin.contents[run.image.largest]
+    origin.rate = 4 * MIB
+    origin.lies = [(run.rng.randint(1, MIB), bytes(len(content))), (run.rng.randint(1, MIB), content)]
+    run.may_refuse = True
+    node = run.rng.choice(run.world.nodes)
+    try:
+        run.pull(node, node, node)
+        run.wait()
+    finally:
+        origin.rate = 0.0
+        origin.behave()
+
+
+@fault(LOOPBACK, short_runs=0)
+def origin_hangs_while_a_seed_lives(run: Run) -> None:
+    """What the swarm has comes all the same."""
+    origin = run.world.scripted
+    push_layers(run)
+    seed, *others = run.world.nodes
+    run.pull(seed)
+    run.wait()
+    origin.silent = dict.fromkeys(run.image.sizes, 0)
+    try:
+        run.pull(*others)
+        run.wait()
+    finally:
+        origin.behave()
+
+
+def _has_a_bad_twin(run: Run, harm: _Harm) -> None:
+    """Who names a bad place for a blob does not harm those who name a good one."""
+    good, bad = run.world.scripted, run.world.second
+    push_layers(run, 2 * MIB, 4 * MIB)
+    image = run.image
+    for digest in (image.digest, *image.sizes):
+        bad.contents[digest] = good.contents[digest]
+    bad.tags[image.repository, "latest"] = image.digest
+    harm(run, bad)
+    hopeful, *others = run.rng.sample(run.world.nodes, len(run.world.nodes))
+    run.image = Image(f"{SECOND}/{image.repository}", image.digest, image.sizes)
+    (pull,) = run.pull(hopeful)
+    pull.may_refuse = True
+    run.wait_for(lambda: sum(bad.requests.values()) > 1 or pull.ended_at)
+    run.image = image
+    run.pull(hopeful, *others)
+    try:
+        run.wait()
+    finally:
+        bad.behave()
+        bad.contents.clear()
+        bad.requests.clear()
+
+
+for _harm in (_hangs_before_headers, _does_not_have_it, _truncates):
+    fault(LOOPBACK, short_runs=int(_harm is _hangs_before_headers), name=f"one_of_two_origins{_harm.__name__}")(
+        partial(_has_a_bad_twin, harm=_harm)
+    )

@@ -155,7 +155,7 @@ class Run:
         if outcome in (Outcome.WRONG, Outcome.UNCLEAR):
             result.complaints.append(f"node {place}: {outcome.value}: {pull.complaints}")
         elif outcome is Outcome.ERROR:
-            if not self.may_refuse and place not in self._harmed:
+            if not (self.may_refuse or pull.may_refuse) and place not in self._harmed:
                 result.complaints.append(f"node {place}: {pull.complaints}")
             else:
                 result.notes.append(f"node {place}: {pull.complaints[0]}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults import members, neighbours, origins
+from tests.faults import disks, hostile, links, members, neighbours, origins, soak, versions
 from tests.faults.suite import SCENARIOS
 
-__all__ = ["SCENARIOS", "members", "neighbours", "origins"]
+__all__ = ["SCENARIOS", "disks", "hostile", "links", "members", "neighbours", "origins", "soak", "versions"]

@@ -21,7 +21,7 @@ from tests.faults.world import Shape, World
 MIB = 1 << 20
 _WARM_UP = (64 << 10,)
 _CLIENTS = 32
-_RUNS_OF_A_WORLD = 12
+_RUNS_OF_A_WORLD = 50
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ SCENARIOS: dict[str, Scenario] = {}
 
 
 def fault(
-    shape: Shape, runs: int = 5, short_runs: int = 1, name: str = ""
+    shape: Shape, runs: int = 3, short_runs: int = 1, name: str = ""
 ) -> Callable[[Callable[[Run], None]], Callable[[Run], None]]:
     """Enter a function as a scenario under its own name."""
 

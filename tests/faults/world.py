@@ -24,8 +24,10 @@ from tests.world.registries import Registry
 from tests.world.swarm import UPSTREAM
 
 MIB = 1 << 20
+SECOND = "second.test"
 LINK = 50_000_000
 """Bits per second of each host's link on a network."""
+_DISK_BYTES = 96 * MIB
 _CONGESTION = "reno"
 _STOP_SECONDS = 8.0
 """The grace that nodes are given in tests is 1 s for transfers and 1 s for responses."""
@@ -45,7 +47,7 @@ class Shape:
     descriptors: int = 0
     """The limit of each node; 0: none."""
     store: str = ""
-    """Options of a tmpfs for each node's store; empty: a folder."""
+    """Options of a tmpfs for each node's store; `ext4`: a file system in a file; empty: a folder."""
     settings: tuple[tuple[str, str], ...] = ()
     """Of all nodes."""
     is_closed: bool = False
@@ -130,6 +132,8 @@ class World:
         self.folder = folder
         self.scripted = ScriptedOrigin(total_rate=shape.origin_rate)
         """The origin of a world on loopback."""
+        self.second = ScriptedOrigin()
+        """Another one there, whose repositories are named behind `SECOND`."""
         self.network: Network | None = None
         self.supernode: Supernode
         self.nodes: list[Node] = []
@@ -140,6 +144,7 @@ class World:
         self.tracker: Member
         """The supernode's."""
         self._images = 0
+        self._upstreams: dict[str, str] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -157,6 +162,7 @@ class World:
                 self.storage, url = registry.root, registry.url
             else:
                 url = self.scripted.start(stack)
+                self._upstreams[SECOND] = self.second.start(stack)
             settings = self._members() | dict(self.shape.supernode_settings)
             self.supernode = Supernode(self.folder / "supernode", settings, supernode_host)
             self.tracker = Member("the supernode", self.supernode)
@@ -188,7 +194,7 @@ class World:
         folder = self.folder / f"node{place}"
         node = Node(
             folder,
-            {UPSTREAM: url},
+            {UPSTREAM: url, **self._upstreams},
             self.supernode.port if self.shape.has_supernode else 0,
             settings=self._members() | dict(self.shape.settings),
             descriptors=self.shape.descriptors,
@@ -196,15 +202,30 @@ class World:
             supernode_address=self.supernode.address,
         )
         if self.shape.store:
-            store = folder / "store"
-            store.mkdir()
-            subprocess.run(["mount", "-t", "tmpfs", "-o", self.shape.store, "none", str(store)], check=True)
-            stack.callback(subprocess.run, ["umount", "--lazy", str(store)], check=True)
+            self._mount(folder / "store", stack)
         member = Member(f"node {place}", node)
         member.start()
         stack.callback(member.end)
         self.nodes.append(node)
         self.members.append(member)
+
+    def _mount(self, store: Path, stack: ExitStack) -> None:
+        store.mkdir()
+        if self.shape.store == "ext4":
+            disk = store.with_name("disk")
+            with disk.open("wb") as file:
+                file.truncate(_DISK_BYTES)
+            subprocess.run(["mkfs.ext4", "-q", str(disk)], check=True)
+            mount = ["mount", "-o", "loop", str(disk)]
+        else:
+            mount = ["mount", "-t", "tmpfs", "-o", self.shape.store, "none"]
+        subprocess.run([*mount, str(store)], check=True)
+        stack.callback(subprocess.run, ["umount", "--lazy", str(store)], check=True)
+
+    @staticmethod
+    def disk_of(node: Node) -> Path:
+        """The file below the file system that a node's store has for itself."""
+        return node.folder / "disk"
 
     def push(self, rng: random.Random, *sizes: int) -> Image:
         """A new image at the origin, of layers of so many bytes, in a repository of its own."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -13,9 +11,9 @@ import pytest
 
 from tests.world.client import get
 from tests.world.images import random_bytes
-from tests.world.nodes import Node, Supernode, wait_until
+from tests.world.nodes import Node, Supernode
 from tests.world.origin import REPOSITORY, ScriptedOrigin
-from tests.world.swarm import UPSTREAM, blob_path, pull_all, start_nodes
+from tests.world.swarm import UPSTREAM, blob_path
 
 MIB = 1 << 20
 BOUND = 5.0
@@ -63,17 +61,6 @@ def test_a_range_near_the_end_of_a_cold_blob_does_not_wait_for_what_is_before_it
     assert origin.sent[digest] < 1.06 * len(content)
 
 
-@pytest.mark.parametrize("node", ["alone"], indirect=True)
-def test_an_answer_that_stalls_goes_on_from_another_one(node: Node, origin: ScriptedOrigin) -> None:
-    content = random_bytes(8 * MIB, "stalls")
-    path = image_of(node, origin, content)
-    origin.stalls = [5 * MIB + 1000]
-    got = get(node, path)
-    print(f"gap {got.longest_gap:.2f} s, {got.seconds:.2f} s in all")
-    assert got.brings(content)
-    assert got.longest_gap < BOUND
-
-
 @pytest.mark.parametrize("node", ["supernode"], indirect=True)
 def test_an_origin_that_never_answers_is_an_error_with_its_name(node: Node, origin: ScriptedOrigin) -> None:
     content = random_bytes(MIB, "silent")
@@ -114,43 +101,3 @@ def test_an_origin_that_drops_connections_is_an_error_in_time(
         assert got.status == 502
         assert got.seconds < BOUND
         assert b"docker.io" in got.body or method == "HEAD"
-
-
-def test_what_the_swarm_has_comes_though_the_origin_is_silent(
-    origin: ScriptedOrigin, supernode: Supernode, tmp_path: Path, stack: ExitStack
-) -> None:
-    content = random_bytes(8 * MIB, "seeded")
-    url = origin.start(stack)
-    supernode.start(stack)
-    seed, node = start_nodes(2, url, supernode, tmp_path, stack)
-    path = image_of(seed, origin, content)
-    assert get(seed, path).brings(content)
-    assert get(node, f"/v2/{REPOSITORY}/manifests/latest").status == 200
-    origin.silent[path.rpartition("/")[2]] = 0
-    got = get(node, path)
-    print(f"from the swarm: first {got.first:.2f} s, gap {got.longest_gap:.2f} s")
-    assert got.brings(content)
-    assert got.longest_gap < BOUND
-
-
-def test_a_leaseholder_that_is_stopped_in_mid_blob_makes_nobody_wait(
-    origin: ScriptedOrigin, supernode: Supernode, tmp_path: Path, stack: ExitStack, pool: ThreadPoolExecutor
-) -> None:
-    content = random_bytes(12 * MIB, "stopped")
-    origin.total_rate = 6 * MIB
-    digest = origin.put(content)
-    url = origin.start(stack)
-    supernode.start(stack)
-    nodes = [Node(tmp_path / f"node{place}", {UPSTREAM: url}, supernode.port) for place in range(3)]
-    daemons = [node.start(stack) for node in nodes]
-    pulls = pull_all(pool, nodes, digest)
-    wait_until(lambda: all(node.received("peer") > MIB for node in nodes[1:]), "the nodes give each other pieces")
-    os.kill(daemons[0].process.pid, signal.SIGSTOP)
-    try:
-        got = [pull.result() for pull in pulls[1:]]
-    finally:
-        os.kill(daemons[0].process.pid, signal.SIGCONT)
-    print(f"gaps {[round(each.longest_gap, 2) for each in got]}, {[round(each.seconds, 1) for each in got]} s in all")
-    assert all(each.brings(content) for each in got)
-    assert max(each.longest_gap for each in got) < BOUND
-    pulls[0].result()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -41,10 +40,6 @@ class Node:
     host: Host | None = None
     """Where it runs; None: on loopback."""
     supernode_address: str = _LOOPBACK
-    python: str = sys.executable
-    """The interpreter that has the version of Shoal which is meant."""
-    prefix: tuple[str, ...] = ()
-    """A command that becomes it."""
     peer_port: int = 0
     proxy_port: int = 0
     operations_port: int = 0
@@ -77,9 +72,8 @@ class Node:
             settings["SHOAL_PEER__SUPERNODE"] = f"http://{self.supernode_address}:{self.supernode}"
         if self.host is not None:
             settings["SHOAL_PEER__HOST"] = self.host.address
-        limit = ["prlimit", f"--nofile={self.descriptors}:{self.descriptors}"] if self.descriptors else []
-        prefix = [*self.prefix, *limit]
-        return shoal("peer", self.folder / "log", settings | self.settings, prefix, self.host, self.python)
+        prefix = ["prlimit", f"--nofile={self.descriptors}:{self.descriptors}"] if self.descriptors else []
+        return shoal("peer", self.folder / "log", settings | self.settings, prefix, self.host)
 
     def start(self, stack: ExitStack) -> Daemon:
         """Start it, and wait until it serves and has reached its supernode."""
