@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from shoal.pieces import PieceLayout
 from supernode.protocol import PeerId
 
@@ -32,6 +34,12 @@ def place_bytes(registry: str, repository: str) -> int:
     return _PLACE + 4 * (len(registry) + len(repository))
 
 
+class Account(Protocol):
+    """Something that a peer is charged for, and knows for how much (`supernode.swarm.Member`)."""
+
+    cost: int
+
+
 class Ledger:
     """Bytes by peer."""
 
@@ -54,6 +62,11 @@ class Ledger:
             self._taken[peer] = taken
         else:
             self._taken.pop(peer, None)
+
+    def charge(self, peer: PeerId, account: Account, size: int) -> None:
+        """The same, for the sake of `account`."""
+        account.cost += size
+        self.take(peer, size)
 
     def taken(self, peer: PeerId) -> int:
         """Bytes that a peer has taken."""

@@ -10,21 +10,21 @@ from dataclasses import dataclass, field
 
 from shoal.descriptor import BlobKey
 from shoal.messages import InvalidMessage, NamesBlob, key_of, pieces_of
-from shoal.pieces import PIECE_DIGEST_SIZE, PieceLayout, PieceSet, iterate, run_of, to_bitfield
-from shoal.recent import Recent
+from shoal.pieces import PIECE_DIGEST_SIZE, PieceLayout, PieceSet, run_of
 from shoal.reference import InvalidReference, Location, Registry
 from supernode import protocol
-from supernode.alarms import PIECES, Alarm
+from supernode.alarms import Alarm
 from supernode.allowance import Allowance
 from supernode.handout import MAX_NEIGHBOURS, Contact, choose_audience, choose_neighbours
 from supernode.leases import ORIGIN_SLOTS, Decision, Granted, OriginLeases, Revoked, Trimming
 from supernode.ledger import Ledger, leecher_bytes, member_bytes, place_bytes, swarm_bytes
+from supernode.outbox import Outbox, Outgoing
 from supernode.protocol import LeaseId, PeerId, ReleaseReason
 from supernode.quiet import QuietBoard
-from supernode.swarm import Member, Swarm
+from supernode.swarm import Swarm
 from supernode.tags import Reply, TagTable
+from supernode.testimony import Testimony
 
-_ASK_AGAIN_SECONDS = 2.0
 _SEEK_SECONDS = 1.0
 _FAILED_SECONDS = 30.0
 """How long a peer gets no lease for a place that has failed it."""
@@ -35,12 +35,6 @@ _STARVED_SECONDS = 2.0
 _YOUNG_SECONDS, _GATHERING_SECONDS = 10.0, 1.5
 """A supernode so young to which a peer of an earlier one returns grants no lease for so long: others return too, and
 have what would be granted."""
-_NEWS_SECONDS_EACH = 50e-6
-"""News of a swarm waits so long for each that hears of it: at most 20,000 messages a second, half of what is taken."""
-_EXCLUDED_SECONDS, _MAX_EXCLUDED = 600.0, 4096
-"""How long a peer is kept out that two others have contradicted, and how many such peers are remembered."""
-_SETTLE_SECONDS = 1.0
-"""Between two attempts to find a third peer that says what a piece is of which two say different things."""
 _MAX_SWARMS_PER_PEER = 65_536
 _MAX_PLACES = 32
 """Places where an origin keeps one blob for one peer."""
@@ -49,8 +43,6 @@ _MAX_ORIGINS, _MAX_ORIGINS_EACH = 1024, 64
 _REFRESHES = 64.0, 1.0
 """Repositories that one peer may have all others ask for anew, at once and each second."""
 _SILENCE_CHECK_SECONDS = 0.5
-
-Outgoing = tuple[Sequence[PeerId], protocol.FromSupernode]
 
 
 class _Refused(Exception):
@@ -98,16 +90,10 @@ class Tracker:
         self._quiet = QuietBoard()
         self._ledger = Ledger()
         self._tags = TagTable(tag_freshness, rng)
-        self._excluded: Recent[PeerId, float] = Recent(_MAX_EXCLUDED)
-        self._contested: dict[BlobKey, Swarm] = {}
-        """Swarms of whose pieces members say different things."""
-        self._settle_due = 0.0
-        self._news: dict[BlobKey, Swarm] = {}
-        self._untold: dict[BlobKey, Swarm] = {}
         self._expecting: dict[BlobKey, Swarm] = {}
-        self._out: list[Outgoing] = []
-        self._alarms: list[Alarm] = []
+        self._outbox = Outbox()
         self.swarms: dict[BlobKey, Swarm] = {}
+        self._testimony = Testimony(self, self.swarms, self._ledger, self._outbox, rng)
 
     # --- what happens ---------------------------------------------------------------------------------------------
 
@@ -117,7 +103,7 @@ class Tracker:
         """A peer has connected; of an older connection of the same peer nothing stays. `returning`: an earlier
         supernode has known it. `confirms`: as `protocol.Hello` has it. Raises `InvalidMessage` where it is
         kept out, since it has told others what is wrong."""
-        if now < self._excluded.get(peer, 0.0):
+        if self._testimony.excludes(peer, now):
             raise InvalidMessage("two others have contradicted this peer: it is kept out for a while")
         if self._born_at is None:
             self._born_at = now
@@ -132,7 +118,7 @@ class Tracker:
         if confirms:
             self._tags.join(peer, contact.host)
         for registry, until in self._quiet.all(now).items():
-            self._send([peer], protocol.Quiet(registry, until - now))
+            self._outbox.send([peer], protocol.Quiet(registry, until - now))
 
     def leave(self, peer: PeerId, now: float) -> None:
         """A peer is gone."""
@@ -157,7 +143,7 @@ class Tracker:
                     try:
                         self._announce(peer, state, held, now)
                     except (_Refused, InvalidMessage) as error:
-                        self._refuse(peer, held, error)
+                        self._outbox.refuse(peer, held, error)
             case protocol.Progress():
                 self._progress(peer, message, now)
             case protocol.Open():
@@ -171,7 +157,7 @@ class Tracker:
             case protocol.Refresh() if state.refreshes.take(now):
                 self._tags.refresh(message.registry, message.repository)
                 told = protocol.Refresh(message.registry, message.repository)
-                self._send([other for other in self._peers if other != peer], told)
+                self._outbox.send([other for other in self._peers if other != peer], told)
             case protocol.Close():
                 for blob in message.blobs:
                     swarm = self._swarm_of(state, blob)
@@ -189,9 +175,14 @@ class Tracker:
                     origin.trimmed(LeaseId(message.lease), peer, message.end)
                 self._decide(now)
             case protocol.Table():
-                self._table(peer, state, message, now)
+                swarm = self._swarm_of(state, message)
+                if swarm is not None:
+                    self._testimony.table(peer, swarm, message, now)
             case protocol.Corrupt():
-                self._corrupt(peer, state, message, now)
+                swarm = self._swarm_of(state, message)
+                if swarm is not None:
+                    self._testimony.corrupt(peer, swarm, now)
+                    self._decide(now)
             case protocol.Hello():
                 raise InvalidMessage("a second hello")
 
@@ -199,40 +190,34 @@ class Tracker:
         """Tell news of piece digests, revoke leases that do not move, grant what is free, forget silent peers."""
         if self._born_at is None:
             self._born_at = now
-        self._tell_news(now)
-        self._ask_tables(now)
+        self._testimony.tick(now)
         for key, swarm in list(self._expecting.items()):
             swarm.expire(now)
             if not swarm.coming and not swarm.starved:
                 del self._expecting[key]
-        if now >= self._settle_due:
-            self._settle_due = now + _SETTLE_SECONDS
-            for key, swarm in list(self._contested.items()):
-                self._settle(swarm, now)
-                if not swarm.table.contested:
-                    del self._contested[key]
         self._reply(self._tags.expire(now))
         if now >= self._silence_due:
             self._silence_due = now + _SILENCE_CHECK_SECONDS
             for peer in [peer for peer, state in self._peers.items() if now - state.seen_at > self._silence]:
-                self._send([peer], protocol.Refused("silent for too long"))
+                self._outbox.send([peer], protocol.Refused("silent for too long"))
                 self.leave(peer, now)
         self._decide(now)
 
     def take(self) -> list[Outgoing]:
         """What is to be sent, in order; it is given once."""
-        out, self._out = self._out, []
-        return out
+        return self._outbox.take()
 
     def take_alarms(self) -> list[Alarm]:
         """What members contradicted each other about; it is given once."""
-        alarms, self._alarms = self._alarms, []
+        alarms = self._tags.alarms + self._testimony.alarms
+        self._tags.alarms.clear()
+        self._testimony.alarms.clear()
         return alarms
 
     @property
     def has_outgoing(self) -> bool:
         """Whether `take` would give anything."""
-        return bool(self._out)
+        return bool(self._outbox)
 
     @property
     def peers(self) -> int:
@@ -259,13 +244,9 @@ class Tracker:
             raise _Refused("this peer has told of as much as the supernode keeps for one")
         if swarm is None:
             swarm = self.swarms[key] = Swarm(key, layout)
-        self._charge(peer, swarm.join(peer), cost)
+        self._ledger.charge(peer, swarm.join(peer), cost)
         state.swarms[key] = swarm
         return swarm
-
-    def _charge(self, peer: PeerId, member: Member, cost: int) -> None:
-        member.cost += cost
-        self._ledger.take(peer, cost)
 
     def _charge_leecher(self, peer: PeerId, swarm: Swarm, location: Location) -> None:
         """A peer wants a blob, from a place; raises `_Refused`."""
@@ -276,7 +257,7 @@ class Tracker:
             cost += place_bytes(location.registry, location.repository)
         if not self._ledger.may_take(peer, cost):
             raise _Refused("this peer has told of as much as the supernode keeps for one")
-        self._charge(peer, member, cost)
+        self._ledger.charge(peer, member, cost)
         member.wanting += cost
 
     @staticmethod
@@ -286,9 +267,6 @@ class Tracker:
             return state.swarms.get(key_of(blob))
         except InvalidMessage:
             return None
-
-    def _refuse(self, peer: PeerId, blob: NamesBlob, error: Exception) -> None:
-        self._send([peer], protocol.BlobRefused(blob.digest, blob.size, str(error)[:500]))
 
     def _open(self, peer: PeerId, state: _Peer, message: protocol.Open, now: float) -> None:
         opened: dict[BlobKey, Swarm] = {}
@@ -306,7 +284,7 @@ class Tracker:
                     raise _Refused("this peer wants blobs of too many repositories at a time")
                 self._charge_leecher(peer, swarm, location)
             except (_Refused, InvalidMessage, InvalidReference) as error:
-                self._refuse(peer, wanted, error)
+                self._outbox.refuse(peer, wanted, error)
                 continue
             member = swarm.members[peer]
             self._update(peer, swarm, have, coming, now)
@@ -336,11 +314,10 @@ class Tracker:
         """Give a peer neighbours, and return them."""
         chosen = choose_neighbours(peer, swarm, self._contacts, self._rng, self._handout, familiar)
         swarm.introduce(peer, chosen)
-        self._send([peer], protocol.Handout(*swarm.key, [self._peers[other].neighbour for other in chosen]))
-        if swarm.table.tabled and peer not in swarm.apart:
-            self._send([peer], self._digests(swarm, swarm.table.tabled))
+        self._outbox.send([peer], protocol.Handout(*swarm.key, [self._peers[other].neighbour for other in chosen]))
+        self._testimony.introduce(peer, swarm)
         if swarm.held & ~swarm.table.tabled:
-            self._untold[swarm.key] = swarm
+            self._testimony.wanted(swarm)
         return chosen
 
     def _announce(self, peer: PeerId, state: _Peer, held: protocol.Held, now: float) -> None:
@@ -366,7 +343,7 @@ class Tracker:
         if is_new:
             self._present(peer, swarm)
         if have & ~swarm.tabled:
-            self._untold[swarm.key] = swarm
+            self._testimony.wanted(swarm)
 
     def _update(self, peer: PeerId, swarm: Swarm, have: PieceSet, coming: PieceSet, now: float) -> None:
         """A member tells what it has and what comes to it."""
@@ -387,7 +364,7 @@ class Tracker:
         """A peer has come with pieces: leechers are told of it."""
         audience = choose_audience(peer, swarm, self._rng, self._handout)
         swarm.introduce(peer, audience)
-        self._send(audience, protocol.Handout(*swarm.key, [self._peers[peer].neighbour]))
+        self._outbox.send(audience, protocol.Handout(*swarm.key, [self._peers[peer].neighbour]))
 
     def _seek(self, peer: PeerId, state: _Peer, message: protocol.Seek, now: float) -> None:
         for blob in message.blobs:
@@ -404,7 +381,7 @@ class Tracker:
         try:
             pieces = pieces_of(message.pieces, swarm.layout)
         except InvalidMessage as error:
-            self._refuse(peer, message, error)
+            self._outbox.refuse(peer, message, error)
             return
         swarm.starve(peer, pieces, now + _STARVED_SECONDS)
         swarm.doubt(peer, now)
@@ -425,7 +402,7 @@ class Tracker:
             if origin.idle:
                 del self._origins[registry]
         member.places.clear()
-        self._charge(peer, member, -member.wanting)
+        self._ledger.charge(peer, member, -member.wanting)
         member.wanting = 0
 
     def _depart(self, peer: PeerId, swarm: Swarm) -> None:
@@ -434,8 +411,9 @@ class Tracker:
         swarm.remove(peer)
         del self._peers[peer].swarms[swarm.key]
         if not swarm.members:
-            for books in (self.swarms, self._news, self._untold, self._expecting, self._contested):
-                books.pop(swarm.key, None)
+            self._testimony.gone(swarm.key)
+            self._expecting.pop(swarm.key, None)
+            del self.swarms[swarm.key]
 
     # --- leases ---------------------------------------------------------------------------------------------------
 
@@ -451,7 +429,7 @@ class Tracker:
             fetched = run_of(message.first, count)
             firm = self._peers[peer].confirms and not message.second_hand
             pieces = range(message.first, message.first + count)
-            self._report(peer, swarm, fetched, pieces, message.digests, now, firm=firm)
+            self._testimony.report(peer, swarm, fetched, pieces, message.digests, now, firm=firm)
             if peer in swarm.members:
                 have = swarm.members[peer].have | fetched
                 swarm.update(peer, swarm.credit(peer, have, now, complete=False) if swarm.is_wary else have)
@@ -473,6 +451,21 @@ class Tracker:
             self._decide(now)
             return
 
+    def lease_to_settle(self, swarm: Swarm, piece: int, parties: Collection[PeerId], now: float) -> PeerId | None:
+        """See `supernode.testimony.Cluster`."""
+        for origin in self._origins.values():
+            granted = origin.settle(swarm, piece, parties, now)
+            if granted is not None:
+                self._tell_decisions([granted])
+                return granted.lease.holder
+        return None
+
+    def expel(self, peer: PeerId, now: float) -> None:
+        """See `supernode.testimony.Cluster`."""
+        if peer in self._peers:
+            self._outbox.send([peer], protocol.Refused("two others have contradicted this peer"))
+            self.leave(peer, now)
+
     def _decide(self, now: float) -> None:
         granting = self._gathering_until is None or now >= self._gathering_until
         for registry, origin in self._origins.items():
@@ -485,7 +478,7 @@ class Tracker:
         seconds = self._quiet.say(peer, message.registry, message.seconds, now)
         if seconds:
             others = [other for other in self._peers if other != peer]
-            self._send(others, protocol.Quiet(message.registry, seconds))
+            self._outbox.send(others, protocol.Quiet(message.registry, seconds))
 
     @staticmethod
     def _avoid(decisions: Sequence[Decision], now: float) -> None:
@@ -511,160 +504,14 @@ class Tracker:
                 message = protocol.Trim(lease.id, decision.end)
             else:
                 message = protocol.Revoke(lease.id)
-            self._send([lease.holder], message)
-
-    # --- piece digests --------------------------------------------------------------------------------------------
-
-    def _digests(self, swarm: Swarm, pieces: PieceSet) -> protocol.TableNews:
-        return protocol.TableNews(*swarm.key, to_bitfield(pieces, swarm.layout.count), swarm.table.digests_of(pieces))
-
-    def _tell_news(self, now: float) -> None:
-        """Tell leechers of new piece digests: the more there are, the more rarely, else news is all that is done."""
-        for key, swarm in list(self._news.items()):
-            table = swarm.table
-            if now < table.news_due:
-                continue
-            del self._news[key]
-            if table.news:
-                leechers = [peer for peer in swarm.leechers if peer not in swarm.apart]
-                self._send(leechers, self._digests(swarm, table.news))
-                table.news, table.news_due = 0, now + len(leechers) * _NEWS_SECONDS_EACH
-
-    def _ask_tables(self, now: float) -> None:
-        """Pieces without a digest are of no use to the swarm: ask those who have them, one at a time."""
-        for key, swarm in list(self._untold.items()):
-            table = swarm.table
-            if now < table.ask_due:
-                continue
-            untold = swarm.held & ~table.tabled
-            if not untold:
-                del self._untold[key]
-                continue
-            holders = [peer for peer, member in swarm.members.items() if member.have & untold]
-            if not holders:
-                continue
-            chosen = min(
-                holders,
-                key=lambda peer: (table.asked.get(peer, 0.0), not swarm.members[peer].complete, self._rng.random()),
-            )
-            table.asked[chosen] = now
-            table.ask_due = now + _ASK_AGAIN_SECONDS
-            self._send([chosen], protocol.NeedTable(*key))
-
-    def _table(self, peer: PeerId, state: _Peer, message: protocol.Table, now: float) -> None:
-        """Believed of a peer that was asked, for pieces that it has."""
-        swarm = self._swarm_of(state, message)
-        if swarm is None or peer not in swarm.table.asked:
-            return
-        try:
-            among = pieces_of(message.pieces, swarm.layout)
-            if len(message.digests) != among.bit_count() * PIECE_DIGEST_SIZE:
-                raise InvalidMessage("a table of the wrong length")
-        except InvalidMessage as error:
-            self._refuse(peer, message, error)
-            return
-        del swarm.table.asked[peer]
-        swarm.table.ask_due = now
-        member = swarm.members[peer]
-        pieces = swarm.all if member.complete else member.have
-        self._report(peer, swarm, among & pieces, list(iterate(among)), message.digests, now, firm=member.complete)
-
-    def _report(
-        self,
-        peer: PeerId,
-        swarm: Swarm,
-        pieces: PieceSet,
-        among: Sequence[int],
-        digests: bytes,
-        now: float,
-        *,
-        firm: bool,
-    ) -> None:
-        """A member says what pieces are; who is contradicted by two is found out by it."""
-        if not self._ledger.may_take(peer, len(digests)):
-            return
-        before = swarm.table.size
-        liars = swarm.table.report(peer, pieces, among, digests, firm)
-        if peer in swarm.members:
-            self._charge(peer, swarm.members[peer], swarm.table.size - before)
-        self._news[swarm.key] = swarm
-        if swarm.table.contested:
-            self._contested[swarm.key] = swarm
-            self._settle(swarm, now)
-        for liar in liars:
-            self._exclude(liar, swarm, now)
-
-    def _settle(self, swarm: Swarm, now: float) -> None:
-        """Members say different things of a piece: one that fetches it from an origin decides, or one that has verified
-        the whole blob."""
-        for piece, contest in swarm.table.contested.items():
-            parties = contest.words.keys() | contest.asked
-            for origin in self._origins.values():
-                if (granted := origin.settle(swarm, piece, parties, now)) is not None:
-                    contest.asked.add(granted.lease.holder)
-                    self._tell_decisions([granted])
-                    break
-            else:
-                contest.asked.update(self._ask_seed(swarm, parties, now))
-
-    def _ask_seed(self, swarm: Swarm, but: Collection[PeerId], now: float) -> list[PeerId]:
-        """Ask one that has verified the whole blob what its pieces are, and return it."""
-        said = swarm.table.asked.keys() | but
-        seeds = [
-            peer
-            for peer, member in swarm.members.items()
-            if member.complete and peer not in said and not swarm.has_words_of(peer)
-        ]
-        for peer in seeds[:1]:
-            swarm.table.asked[peer] = now
-            self._send([peer], protocol.NeedTable(*swarm.key))
-        return seeds[:1]
-
-    def _exclude(self, liar: PeerId, about: Swarm, now: float) -> None:
-        """Two members contradict this one: nothing of what it said alone is believed, of any blob, and it has to go."""
-        self._alarms.append(Alarm(PIECES, about.key.digest, liar))
-        self._excluded.put(liar, now + _EXCLUDED_SECONDS)
-        for swarm in [each for each in self.swarms.values() if each.has_words_of(liar)]:
-            apart = list(swarm.apart)
-            self._void(swarm, swarm.table.withdraw(liar))
-            for peer in apart:
-                swarm.apart.discard(peer)
-                self._send([peer], self._digests(swarm, swarm.table.tabled))
-            self._news[swarm.key] = self._untold[swarm.key] = swarm
-        if liar in self._peers:
-            self._send([liar], protocol.Refused("two others have contradicted this peer"))
-            self.leave(liar, now)
-
-    def _void(self, swarm: Swarm, pieces: PieceSet) -> None:
-        """Nothing that was told of these pieces is to be trusted."""
-        if pieces:
-            bitfield = b"" if pieces == swarm.all else to_bitfield(pieces, swarm.layout.count)
-            self._send(swarm.void(pieces), protocol.Void(*swarm.key, bitfield))
-
-    def _corrupt(self, peer: PeerId, state: _Peer, message: protocol.Corrupt, now: float) -> None:
-        swarm = self._swarm_of(state, message)
-        if swarm is None or peer not in swarm.leechers:
-            return
-        if swarm.table.complain(peer, now):
-            self._void(swarm, swarm.table.void(now))
-            self._untold[swarm.key] = swarm  # who has the verified blob can tell the right digests
-        else:  # one member's word: nobody else loses anything by it
-            swarm.set_apart(peer)
-            self._ask_seed(swarm, [peer], now)
-        self._decide(now)
+            self._outbox.send([lease.holder], message)
 
     def _reply(self, replies: list[Reply]) -> None:
         for peer, message in replies:
-            self._send([peer], message)
+            self._outbox.send([peer], message)
         withdrawn, self._tags.withdrawn = self._tags.withdrawn, []
         for place in withdrawn:
-            self._send(list(self._peers), protocol.Refresh(*place))
-        self._alarms += self._tags.alarms
-        self._tags.alarms.clear()
-
-    def _send(self, peers: Sequence[PeerId], message: protocol.FromSupernode) -> None:
-        if peers:
-            self._out.append((peers, message))
+            self._outbox.send(list(self._peers), protocol.Refresh(*place))
 
 
 @functools.lru_cache(maxsize=4096)

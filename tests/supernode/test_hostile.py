@@ -122,7 +122,7 @@ def test_the_books_stay_true_whatever_peers_say(
     for peer in PEERS:
         tracker.leave(peer, now)
     assert (tracker.swarms, tracker.leases) == ({}, 0)
-    books = (tracker._peers, tracker._contacts, tracker._origins, tracker._news, tracker._untold, tracker._expecting)
+    books = (tracker._peers, tracker._contacts, tracker._origins, tracker._testimony.swarms, tracker._expecting)
     assert not any(books)
 
 

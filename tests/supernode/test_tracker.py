@@ -312,7 +312,7 @@ def test_those_who_leave_leave_nothing_behind(world: World) -> None:
     world.tick(0.02)
     tracker = world.tracker
     assert (tracker.swarms, tracker.leases, tracker.peers) == ({}, 0, 0)
-    assert not (tracker._origins or tracker._news or tracker._untold or tracker._expecting)
+    assert not (tracker._origins or tracker._testimony.swarms or tracker._expecting)
 
 
 def test_news_of_a_large_swarm_is_told_more_rarely(world: World) -> None:
