@@ -13,7 +13,7 @@ from rich.table import Table
 
 from tests.faults.run import LONGEST_SILENCE, Result
 from tests.faults.scenarios import SCENARIOS
-from tests.faults.suite import Driver, Totals, plan
+from tests.faults.suite import Driver, Totals, lacking, plan
 
 _SEEDS = 1 << 30
 _WIDTH = 160
@@ -32,6 +32,9 @@ def main(as_json: bool, seed: int | None, faults: tuple[str, ...], runs: int) ->
     console = Console(stderr=True, width=_WIDTH)
     seed = random.randrange(_SEEDS) if seed is None else seed
     total, each = Totals(), {name: Totals() for name in faults or SCENARIOS}
+    for name in [name for name in each if lacking(SCENARIOS[name])]:
+        console.print(f"{name}: not driven, for want of {', '.join(lacking(SCENARIOS[name]))}")
+        del each[name]
     with Driver() as driver:
         for scenario, number in plan(seed, list(each), runs):
             result = driver.run(scenario, number)

@@ -178,7 +178,7 @@ def stored_blob_cannot_be_read(run: Run) -> None:
 # --- clocks and power ---------------------------------------------------------------------------------------------
 
 
-@fault(LOOPBACK, short_runs=0)
+@fault(LOOPBACK)
 def clock_jumps(run: Run) -> None:
     """The wall clock of a node that runs goes hours forward or days back."""
     place = run.rng.randrange(len(run.world.nodes))
@@ -194,7 +194,7 @@ def clock_jumps(run: Run) -> None:
     node.settings |= {
         "LD_PRELOAD": str(_FAKETIME),
         "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_CACHE_DURATION": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "NO_FAKE_STAT": "1",
     }

@@ -21,7 +21,6 @@ LONGEST_RECOVERY = 20.0
 _PULL_SECONDS = 90.0
 _POLL_SECONDS = 0.01
 _RETRY_SECONDS = 0.3
-_FOREVER = float("inf")
 
 
 @dataclass
@@ -176,6 +175,6 @@ class Run:
                 right = [again.ended_at]
             elif time.monotonic() > over_at + LONGEST_RECOVERY:
                 self.result.complaints.append(f"node {self.world.nodes.index(node)}, again: {again.complaints}")
-                return _FOREVER
+                return time.monotonic() - over_at
             time.sleep(_RETRY_SECONDS)
         return max(0.0, min(right) - over_at)

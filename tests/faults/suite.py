@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import tempfile
@@ -19,6 +20,7 @@ from tests.faults.run import Result, Run
 from tests.faults.world import Shape, World
 
 MIB = 1 << 20
+_NETWORK_PROGRAMS = ("docker-registry", "ip", "tc", "bridge")
 _WARM_UP = (64 << 10,)
 _CLIENTS = 32
 _RUNS_OF_A_WORLD = 50
@@ -33,6 +35,13 @@ class Scenario:
     shape: Shape
     runs: int
     short_runs: int
+
+
+def lacking(scenario: Scenario) -> list[str]:
+    """What this machine has not that a fault needs."""
+    wanted = _NETWORK_PROGRAMS if scenario.shape.is_network else ()
+    missing = [name for name in wanted if shutil.which(name) is None]
+    return missing + (["root"] if scenario.shape.needs_root and os.geteuid() != 0 else [])
 
 
 SCENARIOS: dict[str, Scenario] = {}

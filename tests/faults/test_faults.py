@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults.scenarios import SCENARIOS
-from tests.faults.suite import Driver, Scenario, plan
-from tests.world.programs import require, require_root
+from tests.faults.suite import Driver, Scenario, lacking, plan
+from tests.world.programs import lack
 
 _FIRST_SEED = 1
 _RUNS = list(plan(_FIRST_SEED, list(SCENARIOS), is_short=True))
@@ -22,9 +22,9 @@ def driver() -> Iterator[Driver]:
 
 @pytest.mark.parametrize(("scenario", "seed"), _RUNS, ids=[f"{scenario.name}-{seed}" for scenario, seed in _RUNS])
 def test_fault(scenario: Scenario, seed: int, driver: Driver) -> None:
-    if scenario.shape.needs_root:
-        require_root()
-        require("docker-registry", "ip", "tc")
+    missing = lacking(scenario)
+    if missing:
+        lack(f"for want of {', '.join(missing)}")
     result = driver.run(scenario, seed)
     print(f"{result}")
     assert not result.complaints, "\n".join(result.complaints)

@@ -21,16 +21,17 @@ def require(*names: str) -> None:
     """Skip the test where a program is not installed; under SHOAL_REQUIRE_REAL=1 fail it."""
     missing = [name for name in names if shutil.which(name) is None]
     if missing:
-        _lack(f"not installed: {', '.join(missing)}")
+        lack(f"not installed: {', '.join(missing)}")
 
 
 def require_root() -> None:
     """Skip or fail a test that only root can run."""
     if os.geteuid() != 0:
-        _lack("needs root")
+        lack("needs root")
 
 
-def _lack(reason: str) -> None:
+def lack(reason: str) -> None:
+    """Skip the test for this reason; under SHOAL_REQUIRE_REAL=1 fail it."""
     if os.environ.get("SHOAL_REQUIRE_REAL") == "1":
         pytest.fail(reason)
     pytest.skip(reason)
