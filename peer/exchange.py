@@ -66,8 +66,9 @@ class Exchange:
         return (pieces.missing & held & sought.book.checkable) | pieces.landing | pieces.leased
 
     def denied(self, sought: Sought, now: float) -> PieceSet:
-        """Pieces that neighbours have claimed which do not keep what they claim."""
-        denied = sought.broken
+        """Pieces that neighbours have claimed which do not keep what they claim, and those of which no word is taken
+        alone: what has to leave the origin once more is to do so at once."""
+        denied = sought.broken | sought.disputed
         for peer, theirs in sought.book.holders.items():
             if self.requests.is_left_alone(peer, now):
                 denied |= theirs

@@ -97,7 +97,7 @@ def _behaves_badly(run: Run, harm: _Harm, *, may_refuse: bool, ends: bool) -> No
     finally:
         origin.rate = 0.0
         origin.behave()
-        if may_refuse and harm is not _hangs_before_headers:
+        if may_refuse and not (from_the_start and harm is _hangs_before_headers):
             run.without_source(began)
     run.over()
 
