@@ -98,25 +98,40 @@ def altered(message: wire.Kinds, **fields: object) -> bytes:
     return struct.pack(">I", len(data)) + data
 
 
-WIRE_ATTACKS = {
-    "a message that is oversized": struct.pack(">I", wire.MAX_MESSAGE_SIZE + 1),
-    "a message of a wrong version": hello(99),
-    "a message of an unknown kind": hello() + altered(wire.Ready(), t="bogus"),
-    "bytes that are no message": struct.pack(">I", 4) + b"\xc1\xc1\xc1\xc1",
-    "a field of a wrong type": hello() + altered(wire.Request("sha256:" + 64 * "0", 10, 0), piece="0"),
-    "a chunk that belongs to no piece": hello() + struct.pack(">I", (1 << 31) | 100) + bytes(100),
-    "a digest that does not parse": hello() + wire.frame(wire.Request("sha256:x", 10, 0)),
-    "a second hello": hello() + hello(),
+ATTACKS_OF_STRANGERS = [
+    struct.pack(">I", wire.MAX_MESSAGE_SIZE + 1),
+    hello(99),
+    struct.pack(">I", 4) + b"\xc1\xc1\xc1\xc1",
+]
+"""A message that is too large, one of another version, and bytes that are none."""
+
+ATTACKS = {
+    "a message of an unknown kind": altered(wire.Ready(), t="bogus"),
+    "a field of a wrong type": altered(wire.Request("sha256:" + 64 * "0", 10, 0), piece="0"),
+    "a chunk that belongs to no piece": struct.pack(">I", (1 << 31) | 100) + bytes(100),
+    "a digest that does not parse": wire.frame(wire.Request("sha256:x", 10, 0)),
+    "a second hello": hello(),
 }
 
 
-@pytest.mark.parametrize("name", WIRE_ATTACKS)
-def test_a_bad_peer_is_dropped_with_one_log_line(node: Node, name: str) -> None:
-    before = node.log.count("invalid message")
+def send_to_the_end(node: Node, content: bytes) -> None:
+    """Send this to the peer port, and read until the other side ends the connection."""
     with socket.create_connection(("127.0.0.1", node.peer_port), timeout=5) as sock:
-        sock.sendall(WIRE_ATTACKS[name])
+        sock.sendall(content)
         while sock.recv(4096):
             pass
+
+
+def test_bad_strangers_are_dropped_with_one_log_line_in_all(node: Node) -> None:
+    for attack in ATTACKS_OF_STRANGERS:
+        send_to_the_end(node, attack)
+    wait_until(lambda: node.log.count("invalid message") == 1, "one log line")
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_bad_peer_is_dropped_with_one_log_line(node: Node, name: str) -> None:
+    before = node.log.count("invalid message")
+    send_to_the_end(node, hello() + ATTACKS[name])
     wait_until(lambda: node.log.count("invalid message") == before + 1, "one log line")
 
 
