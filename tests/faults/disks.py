@@ -30,7 +30,7 @@ _SLOW_CLIENTS = 200
 _MEMORY_OF_SLOW_CLIENTS = 100 * MIB
 
 
-@fault(_SMALL_DISK)
+@fault(_SMALL_DISK, short_runs=0)
 def layer_is_larger_than_the_disk(run: Run) -> None:
     """It is streamed without being kept; what fits beside it is kept."""
     run.push(run.rng.randint(25 * MIB, 40 * MIB), run.rng.randint(MIB, 4 * MIB))
@@ -230,7 +230,7 @@ def node_is_killed_while_it_stores(run: Run) -> None:
         victim.start()
 
 
-@fault(Shape(nodes=2))
+@fault(Shape(nodes=2), short_runs=0)
 def many_clients_are_slow(run: Run) -> None:
     """They hold little memory, and who is fast is served beside them."""
     run.push(24 * MIB)
