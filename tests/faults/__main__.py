@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import sys
 from dataclasses import asdict
 
@@ -35,6 +36,7 @@ def main(as_json: bool, seed: int | None, faults: tuple[str, ...], runs: int) ->
     for name in [name for name in each if lacking(SCENARIOS[name])]:
         console.print(f"{name}: not driven, for want of {', '.join(lacking(SCENARIOS[name]))}")
         del each[name]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that all that was started ends with it
     with Driver() as driver:
         for scenario, number in plan(seed, list(each), runs):
             result = driver.run(scenario, number)
