@@ -1,8 +1,7 @@
-"""Several nodes, and what may happen to them in the middle of a pull."""
+"""Several nodes and clients that pull at once; what goes wrong meanwhile is driven by `tests/faults`."""
 
 from __future__ import annotations
 
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -16,7 +15,7 @@ from tests.world.nodes import Node, Supernode, wait_until
 from tests.world.origin import REPOSITORY, ScriptedOrigin
 from tests.world.programs import require
 from tests.world.registries import Registry
-from tests.world.swarm import UPSTREAM, blob_path, pull_all, start_nodes
+from tests.world.swarm import UPSTREAM, blob_path, start_nodes
 
 MIB = 1 << 20
 SOCKET_BUFFERS = 6 * MIB
@@ -52,119 +51,6 @@ def test_a_tag_is_asked_of_the_origin_once_for_the_cluster_and_once_to_confirm_i
         got = get(node, f"/v2/{REPOSITORY}/manifests/latest", "HEAD")
         assert (got.status, got.headers["docker-content-digest"]) == (200, digest)
     assert origin.requests["HEAD latest"] <= 2
-
-
-def test_a_node_that_is_killed_in_mid_pull_resumes(
-    origin: ScriptedOrigin, tmp_path: Path, stack: ExitStack, pool: ThreadPoolExecutor
-) -> None:
-    content = random_bytes(24 * MIB, "resume")
-    digest = origin.put(content)
-    origin.rate = 8 * MIB
-    node = Node(tmp_path / "node", {UPSTREAM: origin.start(stack)})
-    daemon = node.start(stack)
-    pulling = pool.submit(get_anyhow, node, digest)
-    wait_until(lambda: node.received("origin") > 18 * MIB, "most of the blob")
-    daemon.kill()
-    pulling.result()
-    origin.rate = 0.0
-    with node.daemon() as again:
-        again.wait_for(node.proxy_port)
-        got = get(node, blob_path(digest))
-        assert got.body == content
-        assert 0 < node.received("origin") < 18 * MIB, "what was on disk a second before was not fetched again"
-
-
-def get_anyhow(node: Node, digest: str) -> None:
-    try:
-        get(node, blob_path(digest))
-    except OSError:
-        return
-
-
-def test_the_supernode_killed_in_mid_pull_ends_no_pull(
-    origin: ScriptedOrigin, supernode: Supernode, tmp_path: Path, stack: ExitStack, pool: ThreadPoolExecutor
-) -> None:
-    content = random_bytes(24 * MIB, "supernode")
-    digest = origin.put(content)
-    origin.rate = 2 * MIB
-    daemon = supernode.start(stack)
-    nodes = start_nodes(3, origin.start(stack), supernode, tmp_path, stack)
-    pulls = pull_all(pool, nodes, digest)
-    wait_until(lambda: sum(node.received("peer") for node in nodes) > 4 * MIB, "pieces go from peer to peer")
-    daemon.kill()
-    origin.rate = 0.0
-    assert all(pull.result().body == content for pull in pulls)
-
-
-def test_a_neighbour_killed_in_mid_pull_ends_no_pull_of_others(
-    origin: ScriptedOrigin, supernode: Supernode, tmp_path: Path, stack: ExitStack, pool: ThreadPoolExecutor
-) -> None:
-    content = random_bytes(24 * MIB, "neighbour")
-    digest = origin.put(content)
-    origin.rate = 2 * MIB
-    supernode.start(stack)
-    url = origin.start(stack)
-    doomed = Node(tmp_path / "doomed", {UPSTREAM: url}, supernode.port)
-    daemon = doomed.start(stack)
-    nodes = start_nodes(2, url, supernode, tmp_path, stack)
-    pool.submit(get_anyhow, doomed, digest)
-    pulls = pull_all(pool, nodes, digest)
-    wait_until(lambda: sum(node.received("peer") for node in nodes) > 2 * MIB, "pieces go from peer to peer")
-    daemon.kill()
-    origin.rate = 0.0
-    assert all(pull.result().body == content for pull in pulls)
-
-
-def test_a_peer_that_sends_corrupt_pieces_is_found_out(
-    origin: ScriptedOrigin, supernode: Supernode, tmp_path: Path, stack: ExitStack
-) -> None:
-    content = random_bytes(8 * MIB, "corrupt")
-    digest = origin.put(content)
-    supernode.start(stack)
-    liar, victim = start_nodes(2, origin.start(stack), supernode, tmp_path, stack)
-    assert get(liar, blob_path(digest)).body == content
-    wait_until(lambda: digest in liar.stored(), "the blob is stored")
-    path = liar.folder / "store/blobs/sha256" / Digest(digest).hex
-    before = path.stat()
-    with path.open("r+b") as file:
-        file.seek(3 * MIB)
-        file.write(bytes(2 * MIB))
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # else the liar itself would notice
-    assert get(victim, blob_path(digest)).body == content
-    assert "piece.corrupt" in victim.log
-    wait_until(lambda: "neighbour.shunned" in victim.log, "the liar is shunned")
-
-
-def test_an_origin_that_lies_is_an_error_and_leaves_no_blob(
-    origin: ScriptedOrigin, supernode: Supernode, tmp_path: Path, stack: ExitStack
-) -> None:
-    content = random_bytes(2 * MIB, "lie")
-    digest = origin.put(content)
-    origin.corrupt.add(digest)
-    supernode.start(stack)
-    (node,) = start_nodes(1, origin.start(stack), supernode, tmp_path, stack)
-    got = get(node, blob_path(digest))
-    assert got.cut or got.status >= 500
-    assert len(got.body) < len(content) or got.status >= 500
-    assert digest not in node.stored()
-    origin.corrupt.clear()
-    assert get(node, blob_path(digest)).body == content
-
-
-def test_an_origin_that_truncates_is_an_error_and_leaves_no_blob(
-    origin: ScriptedOrigin, tmp_path: Path, stack: ExitStack
-) -> None:
-    content = random_bytes(4 * MIB, "truncated")
-    digest = origin.put(content)
-    origin.truncate = 1 * MIB
-    node = Node(tmp_path / "node", {UPSTREAM: origin.start(stack)})
-    node.start(stack)
-    got = get(node, blob_path(digest))
-    assert got.cut
-    assert content.startswith(got.body)
-    assert digest not in node.stored()
-    origin.truncate = 0
-    assert get(node, blob_path(digest)).body == content
 
 
 def test_many_clients_of_one_node_share_one_download(
