@@ -146,7 +146,7 @@ def _check_and_write(partial: Partial, index: int, content: bytearray, expected:
     digest = piece_digest(content)
     if expected is not None and digest != expected:
         return None
-    partial.write(index, content)
+    partial.write(index, content, digest)
     return digest
 
 

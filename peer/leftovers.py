@@ -14,18 +14,22 @@ import structlog
 from peer.checkpoint import MAX_CHECKPOINT_SIZE, Checkpoint, InvalidCheckpoint
 from peer.disk import TEMPORARY_SUFFIX, failing_to, open_for_reading, sync_folder
 from peer.eviction import Kept
+from peer.journal import Journal
 from peer.partial import PartialFiles
 from shoal.descriptor import BlobKey
 from shoal.digest import Digest, InvalidDigest
-from shoal.pieces import MAX_BLOB_SIZE
+from shoal.pieces import MAX_BLOB_SIZE, PieceLayout, set_of
 
 log = structlog.get_logger()
 
 _DATA_SUFFIX = ".data"
 _CHECKPOINT_SUFFIX = ".state"
+_JOURNAL_SUFFIX = ".pieces"
 _BLOCK = 512
 """Bytes of a block in a file's status, whatever blocks the disk has."""
-_NAME = re.compile(r"(?P<digest>sha(?:256|512)-[0-9a-f]+)(?:-(?P<size>0|[1-9][0-9]{0,12}))?\.(?:data|state)")
+_UNKNOWN = -1
+"""The time of change of data that is not known to be as it was left."""
+_NAME = re.compile(r"(?P<digest>sha(?:256|512)-[0-9a-f]+)(?:-(?P<size>0|[1-9][0-9]{0,12}))?\.(?:data|state|pieces)")
 """Without a size it is a name that versions before 0.2 gave."""
 
 
@@ -39,33 +43,31 @@ class PartialFolder:
     def files(self, key: BlobKey) -> PartialFiles:
         """Where the files of a partial blob are, or will be."""
         stem = f"{file_name(key.digest)}-{key.size}"
-        return PartialFiles(
-            self.path / (stem + _DATA_SUFFIX), self.path / (stem + _CHECKPOINT_SUFFIX), self._blob_path(key.digest)
+        data, checkpoint, journal = (
+            self.path / (stem + suffix) for suffix in (_DATA_SUFFIX, _CHECKPOINT_SUFFIX, _JOURNAL_SUFFIX)
         )
+        return PartialFiles(data, checkpoint, journal, self._blob_path(key.digest))
 
-    def checkpointed(self) -> list[BlobKey]:
-        """The blobs of which there is a checkpoint, valid or not; raises `StoreError`."""
+    def begun(self) -> list[BlobKey]:
+        """The blobs of which there is a checkpoint or a journal, valid or not; raises `StoreError`."""
+        suffixes = {_CHECKPOINT_SUFFIX, _JOURNAL_SUFFIX}
         with failing_to(f"read {self.path}"):
-            files = [file for file in self.path.iterdir() if file.suffix == _CHECKPOINT_SUFFIX and not file.is_dir()]
-            keys = [_key_of(file.name) for file in files]
-        return [key for key in keys if key is not None]
+            files = [file for file in self.path.iterdir() if file.suffix in suffixes and not file.is_dir()]
+        return list(dict.fromkeys(key for file in files if (key := _key_of(file.name)) is not None))
 
     def resume(self, key: BlobKey) -> Checkpoint | None:
         """What is on the disk of a partial blob; None, with its files removed, where that is not to be trusted.
 
-        Raises `StoreError`.
+        Pieces that only the journal knows count among what is there as written at no known time: they are to be read
+        back. Raises `StoreError`.
         """
         files = self.files(key)
         with failing_to(f"read {files.checkpoint}"):
             try:
-                return _read_checkpoint(files, key)
-            except FileNotFoundError:
-                return None
+                return _read_on(files, _read_checkpoint(files, key))
             except InvalidCheckpoint as error:
                 log.warning("partial.discarded", digest=key.digest, reason=str(error))
-                files.checkpoint.unlink()
-                sync_folder(self.path)
-                files.data.unlink(missing_ok=True)
+                self.remove(key)
                 return None
 
     def sizes(self) -> dict[BlobKey, Kept]:
@@ -89,10 +91,11 @@ class PartialFolder:
         files = self.files(key)
         files.checkpoint.unlink(missing_ok=True)
         sync_folder(self.path)  # no later file of this name may meet it after a crash
+        files.journal.unlink(missing_ok=True)
         files.data.unlink(missing_ok=True)
 
     def sweep(self, finished: Callable[[Digest], bool]) -> None:
-        """Remove what a crash left: temporary files, data or checkpoint alone, both of a finished blob, old names.
+        """Remove what a crash left: temporary files, data alone or what tells of it, all of a finished blob, old names.
 
         Folders, which nobody makes here, stay. Raises `OSError`.
         """
@@ -103,7 +106,8 @@ class PartialFolder:
                 needless = name.endswith(TEMPORARY_SUFFIX) or _NAME.fullmatch(name) is not None
             else:
                 files = self.files(key)
-                needless = finished(key.digest) or not {files.data.name, files.checkpoint.name} <= names
+                is_told_of = not names.isdisjoint({files.checkpoint.name, files.journal.name})
+                needless = finished(key.digest) or files.data.name not in names or not is_told_of
             if needless:
                 with contextlib.suppress(IsADirectoryError):
                     (self.path / name).unlink(missing_ok=True)
@@ -125,18 +129,34 @@ def _key_of(name: str) -> BlobKey | None:
         return None
 
 
-def _read_checkpoint(files: PartialFiles, key: BlobKey) -> Checkpoint:
-    """Raises `FileNotFoundError` where there is none, `InvalidCheckpoint` where it does not fit blob or data."""
-    if not stat.S_ISREG(files.checkpoint.lstat().st_mode):
-        raise InvalidCheckpoint("it is not a file")
-    with open(files.checkpoint, "rb", opener=lambda _, __: open_for_reading(files.checkpoint)) as file:
-        start = Checkpoint.decode(file.read(MAX_CHECKPOINT_SIZE + 1))
-    if (start.digest, start.layout.size) != key:
-        raise InvalidCheckpoint(f"it is of {start.digest} and {start.layout.size} bytes")
+def _read_checkpoint(files: PartialFiles, key: BlobKey) -> Checkpoint | None:
+    """None where there is none; raises `InvalidCheckpoint` where it, or the data, does not fit the blob."""
+    start: Checkpoint | None = None
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(files.checkpoint.lstat().st_mode):
+            raise InvalidCheckpoint("it is not a file")
+        with open(files.checkpoint, "rb", opener=lambda _, __: open_for_reading(files.checkpoint)) as file:
+            start = Checkpoint.decode(file.read(MAX_CHECKPOINT_SIZE + 1))
+        if (start.digest, start.layout.size) != key:
+            raise InvalidCheckpoint(f"it is of {start.digest} and {start.layout.size} bytes")
     try:
         found = files.data.lstat()
     except FileNotFoundError:
+        if start is None:
+            return None
         raise InvalidCheckpoint("its data is gone") from None
     if not stat.S_ISREG(found.st_mode) or found.st_size != key.size:
         raise InvalidCheckpoint(f"its data has {found.st_size} bytes instead of {key.size}")
-    return start
+    return start or Checkpoint(key.digest, PieceLayout.of(key.size), 0, {}, _UNKNOWN)
+
+
+def _read_on(files: PartialFiles, start: Checkpoint | None) -> Checkpoint | None:
+    """With the pieces that were written after the checkpoint; None where that is nothing at all."""
+    if start is None:
+        return None
+    written = Journal(files.journal).read(start.layout.count)
+    later = {index: digest for index, digest in written.items() if not start.have >> index & 1}
+    if later:
+        have = start.have | set_of(later)
+        return Checkpoint(start.digest, start.layout, have, {**start.table, **later}, _UNKNOWN)
+    return start if start.have else None

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from peer.checkpoint import Checkpoint
 from peer.disk import SharedFile, Stamp, StoreError, failing_to, sync_folder, write_durably
+from peer.journal import Journal
 from peer.watched import WatchedFile
 from shoal.descriptor import BlobKey
 from shoal.digest import Digest
@@ -22,7 +23,8 @@ from shoal.pieces import MIB, PIECE_DIGEST_SIZE, PieceLayout, PieceSet, iterate,
 
 CHECKPOINT_BYTES = 64 * MIB
 CHECKPOINT_SECONDS = 1.0
-"""A crash loses so many bytes, or seconds, of pieces at most: syncing each would cost more than fetching it again."""
+"""A power loss costs so many bytes, or seconds, of pieces at most: syncing each would cost more than fetching it again.
+A process that is killed loses none that was written (`peer.journal`)."""
 
 _SPOT_PIECES = 8
 _SPOT_BYTES = 16 * MIB
@@ -31,10 +33,11 @@ _SPOT_BYTES = 16 * MIB
 
 @dataclass(frozen=True, slots=True)
 class PartialFiles:
-    """Where a partial blob's data and checkpoint lie, and where the finished blob goes."""
+    """Where a partial blob's data, checkpoint and journal lie, and where the finished blob goes."""
 
     data: Path
     checkpoint: Path
+    journal: Path
     blob: Path
 
 
@@ -56,6 +59,7 @@ class Partial:
         self.table: dict[int, bytes] = dict(start.table)
         """The digests known of pieces in `have`, 16 bytes each."""
         self._files = files
+        self._journal = Journal(files.journal)
         self._file = file
         self._settled: Callable[[Stamp | None], None] | None = settled
         self._durable = start
@@ -87,8 +91,10 @@ class Partial:
         """For `pread` and `sendfile`, never after `close`; raises `StoreError` once closed."""
         return self._file.fd
 
-    def write(self, index: int, content: bytes | bytearray | memoryview) -> None:
+    def write(self, index: int, content: bytes | bytearray | memoryview, digest: bytes | None = None) -> None:
         """Write the whole of piece `index`; `mark` makes it count. A piece in `have` is left as it is.
+
+        `digest`: its `piece_digest`, by which a restart finds the piece that no checkpoint claims.
 
         Waits while another thread writes the same piece. Raises `StoreError`, `StoreFull`, and `ValueError` where the
         content is not of the piece's length.
@@ -101,6 +107,8 @@ class Partial:
             return
         try:
             self._file.write(self.layout.span(index).start, view)
+            if digest is not None:
+                self._journal.add(index, digest)
         finally:
             with self._guard:
                 self._writing &= ~(1 << index)
@@ -132,6 +140,7 @@ class Partial:
             self._stale |= pieces & self.layout.all
             for index in [index for index in self.table if pieces >> index & 1]:
                 del self.table[index]
+        self._journal.void(pieces & self.layout.all)
 
     def read(self, offset: int, length: int) -> bytes:
         """The `length` bytes from `offset` on, which must lie in pieces of `have`; raises `StoreError`."""
@@ -223,6 +232,7 @@ class Partial:
                 self._files.data.rename(self._files.blob)
                 sync_folder(self._files.blob.parent)
                 self._files.checkpoint.unlink(missing_ok=True)
+                self._files.journal.unlink(missing_ok=True)
             self._settle(self._file.left)
         return self._files.blob
 
@@ -240,11 +250,12 @@ class Partial:
                 if self._files.checkpoint.exists():
                     self._files.checkpoint.unlink()
                     sync_folder(self._files.checkpoint.parent)  # no later file of this name may meet it after a crash
+                self._files.journal.unlink(missing_ok=True)
                 self._files.data.unlink(missing_ok=True)
             self._settle(None)
 
     def close(self) -> None:
-        """Let the file go and keep it on the disk; what was not in a checkpoint is fetched again after a restart.
+        """Let the file go and keep it on the disk.
 
         Does not wait: operations that run in other threads go on to their end, later ones raise `StoreError`. The store
         gives the blob out again at once, or when writes and checkpoints that still run have ended.

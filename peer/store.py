@@ -260,10 +260,10 @@ class Store:
         return 0 if known is None else known.stamp.size
 
     def partial(self, key: BlobKey) -> Partial:
-        """A blob to be filled: where a valid checkpoint was left, with its pieces, else empty.
+        """A blob to be filled, with the pieces that were left.
 
-        Where the data was changed after the checkpoint, as in a crash, its pieces are read back and those that are not
-        right are dropped: to be called in a thread. Raises `StoreError` where it is open already, `StoreFull`, and
+        Where the data was changed after the checkpoint, as in a crash, they are read back and those that are not right
+        are dropped: to be called in a thread. Raises `StoreError` where it is open already, `StoreFull`, and
         `ValueError` for a size out of bounds.
         """
         layout = PieceLayout.of(key.size)
@@ -289,8 +289,8 @@ class Store:
         return partial
 
     def resumable(self) -> list[BlobKey]:
-        """The blobs of which a valid checkpoint was left; invalid ones are removed."""
-        found = self._partials.checkpointed()
+        """The blobs of which pieces were left; what is not to be trusted is removed."""
+        found = self._partials.begun()
         return [key for key in found if key not in self._open_partials and self._partials.resume(key)]
 
     def put(self, digest: Digest, content: bytes) -> None:

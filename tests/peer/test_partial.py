@@ -164,7 +164,7 @@ def test_reading_beyond_the_end_is_refused(partial: Partial) -> None:
 
 def test_a_full_disk_is_told_apart(tmp_path: Path) -> None:
     file = WatchedFile(os.open("/dev/full", os.O_RDWR), "a blob")
-    files = PartialFiles(tmp_path / "data", tmp_path / "state", tmp_path / "blob")
+    files = PartialFiles(tmp_path / "data", tmp_path / "state", tmp_path / "pieces", tmp_path / "blob")
     partial = Partial(files, file, Checkpoint(DIGEST, LAYOUT, 0, {}, 0), lambda stored: None)
     with pytest.raises(StoreFull):
         partial.write(0, piece(0))
@@ -265,6 +265,82 @@ def test_each_size_is_resumed_by_itself(store: Store, partial: Partial) -> None:
     assert again.have == 0b100
     assert store.resumable() == [BlobKey(DIGEST, 70_000)]
     again.close()
+
+
+def left_without_a_checkpoint(partial: Partial, *indices: int) -> None:
+    """What a process leaves that was killed before the first checkpoint."""
+    for index in indices:
+        span = LAYOUT.span(index)
+        content = CONTENT[span.start : span.end]
+        partial.write(index, content, piece_digest(content))
+        partial.mark(index, piece_digest(content))
+    partial.close()
+
+
+def test_a_killed_process_loses_no_piece_that_was_written(store: Store, partial: Partial) -> None:
+    left_without_a_checkpoint(partial, 0, 2)
+    store.close()
+    store.open()
+    again = store.partial(KEY)
+    assert again.have == 0b101
+    fill(again, *range(LAYOUT.count))
+    again.finish()
+    again.close()
+    assert store.path(DIGEST).read_bytes() == CONTENT
+    assert list((store.root / "partial").iterdir()) == []
+
+
+def test_pieces_after_the_checkpoint_are_found_besides_those_before_it(store: Store, partial: Partial) -> None:
+    fill(partial, 1)
+    partial.checkpoint()
+    left_without_a_checkpoint(partial, 2)
+    again = store.partial(KEY)
+    assert again.have == 0b110
+    again.close()
+
+
+def test_a_piece_that_was_discarded_is_not_found_again(store: Store, partial: Partial) -> None:
+    span = LAYOUT.span(1)
+    content = bytes(span.length)
+    partial.write(1, content, piece_digest(content))
+    partial.mark(1, piece_digest(content))
+    partial.discard(0b10)
+    left_without_a_checkpoint(partial, 0)
+    again = store.partial(KEY)
+    assert again.have == 0b1
+    again.close()
+
+
+@pytest.mark.parametrize("place", [0, 17, 24, 39])
+def test_damage_to_the_journal_costs_the_piece_that_it_hits(store: Store, partial: Partial, place: int) -> None:
+    left_without_a_checkpoint(partial, 0, 1, 2)
+    (journal,) = (store.root / "partial").glob("*.pieces")
+    content = bytearray(journal.read_bytes())
+    content[place] ^= 1
+    journal.write_bytes(content)
+    again = store.partial(KEY)
+    assert again.have == 0b111 & ~(1 << place // 20)
+    again.close()
+
+
+def test_data_that_a_power_loss_took_is_not_believed_for_the_journal(store: Store, partial: Partial) -> None:
+    left_without_a_checkpoint(partial, 0, 1)
+    (data,) = (store.root / "partial").glob("*.data")
+    with data.open("r+b") as file:
+        file.write(bytes(LAYOUT.piece_size))
+    again = store.partial(KEY)
+    assert again.have == 0b10
+    again.close()
+
+
+def test_a_journal_that_is_no_file_costs_pieces_and_nothing_else(store: Store, partial: Partial) -> None:
+    left_without_a_checkpoint(partial, 0)
+    (journal,) = (store.root / "partial").glob("*.pieces")
+    journal.unlink()
+    os.mkfifo(journal)
+    again = store.partial(KEY)
+    assert again.have == 0
+    left_without_a_checkpoint(again, 1)
 
 
 def test_closing_gives_descriptor_and_name_back_whoever_holds_a_reference(store: Store) -> None:
