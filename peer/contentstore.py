@@ -20,8 +20,9 @@ from pathlib import Path
 import structlog
 
 from peer.disk import NO_FILE, SharedFile, Stamp, failing_to, open_for_reading
+from peer.imagelayout import ALGORITHMS
 from peer.index import Entry, Index
-from peer.store import ALGORITHMS, StoredBlob
+from peer.storedblob import StoredBlob
 from shoal.descriptor import BlobKey
 from shoal.digest import Digest, InvalidDigest
 from shoal.pieces import MAX_BLOB_SIZE

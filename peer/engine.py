@@ -38,10 +38,11 @@ from peer.commands import (
 )
 from peer.condition import StoreCondition
 from peer.contentstore import ContentStore
-from peer.disk import OutOfDescriptors
+from peer.disk import OutOfDescriptors, StoreError, StoreFull, Tampered
 from peer.errors import DownloadFailed, Stopping
 from peer.fetcher import Fetcher
 from peer.holdings import Holdings
+from peer.inventory import Lost
 from peer.machine import Machine, MachineSettings
 from peer.metrics import PeerMetrics
 from peer.neighbours import Neighbours
@@ -55,7 +56,8 @@ from peer.plans import ImagePlans
 from peer.serving import Serving
 from peer.settings import PeerSettings
 from peer.shelf import Shelf
-from peer.store import Lost, Store, StoredBlob, StoreError, StoreFull, Tampered
+from peer.store import Store
+from peer.storedblob import StoredBlob
 from peer.upkeep import Upkeep
 from peer.uploads import Upload
 from peer.workers import Workers

@@ -6,7 +6,8 @@ import itertools
 from collections.abc import Iterator
 
 from peer.contentstore import ContentStore
-from peer.store import Store, StoredBlob
+from peer.store import Store
+from peer.storedblob import StoredBlob
 from shoal.descriptor import BlobKey
 from shoal.digest import Digest
 

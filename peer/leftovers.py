@@ -86,6 +86,13 @@ class PartialFolder:
                 found[key] = Kept(before.size + status.st_blocks * _BLOCK, max(before.used, status.st_mtime))
         return found
 
+    def allocated(self, key: BlobKey) -> int:
+        """Bytes of the disk that the data of a partial blob takes; 0 where there is none."""
+        try:
+            return self.files(key).data.lstat().st_blocks * _BLOCK
+        except OSError:
+            return 0
+
     def remove(self, key: BlobKey) -> None:
         """Remove the files of a partial blob that nobody has open; raises `OSError`."""
         files = self.files(key)

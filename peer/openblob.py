@@ -9,7 +9,7 @@ from peer.disk import StoreError, read_all
 from peer.errors import DownloadFailed
 from peer.readers import Reader, Readers
 from peer.sink import Sink, Unreadable
-from peer.store import StoredBlob
+from peer.storedblob import StoredBlob
 from shoal.descriptor import Descriptor
 
 

@@ -24,7 +24,7 @@ _REST_SECONDS = 5.0
 
 
 class Holder(Protocol):
-    """The store (`peer.store` implements it)."""
+    """What is on the store's disk (`peer.stockroom` implements it)."""
 
     def stock(self) -> Stock | None:
         """What is there and what must stay; None while that is not known."""

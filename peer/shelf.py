@@ -12,13 +12,13 @@ import structlog
 from peer.asked import Asked
 from peer.blob import BlobInProgress, store_failed
 from peer.budget import Budget
-from peer.disk import OutOfDescriptors, StoreFull, StoreTooSmall
+from peer.disk import OutOfDescriptors, StoreError, StoreFull, StoreTooSmall
 from peer.errors import DigestMismatch, DownloadFailed, Stopping
 from peer.holdings import Holdings
 from peer.partial import Partial
 from peer.passage import Passage
 from peer.readers import Readers
-from peer.store import Store, StoreError
+from peer.store import Store
 from peer.workers import Workers
 from shoal.descriptor import BlobKey, Descriptor
 from shoal.pieces import MIB, PieceLayout

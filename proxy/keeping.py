@@ -49,7 +49,7 @@ class Keeping:
 
     def sweep(self, dry_run: bool) -> dict[str, object]:
         """Remove what no manifest needs, and what is above the low watermark; raises `OrderRefused`."""
-        waiting = self._store.unverified()
+        waiting = len(self._store.unverified())
         if waiting and self._store.stock() is None:
             raise OrderRefused(f"{waiting} files of the store are not hashed yet, of which some may be manifests")
         gone = self._store.sweep(dry_run=dry_run)

@@ -8,8 +8,8 @@ from typing import Protocol, Self
 import structlog
 
 from peer.errors import DownloadFailed
+from peer.inventory import Lost
 from peer.origin import OriginError
-from peer.store import Lost
 from shoal.descriptor import Descriptor
 from shoal.digest import Digest
 from shoal.reference import Location

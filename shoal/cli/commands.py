@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from rich.console import Console
 
 import shoal.cli.daemon
-from peer.store import StoreError
+from peer.disk import StoreError
 from proxy.admission import RulesUnusable
 from proxy.errors import AuthorityUnusable
 from proxy.settings import CredentialsUnreadable

@@ -17,7 +17,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from peer.store import Store, StoreBusy, StoreError
+from peer.disk import StoreBusy, StoreError
+from peer.store import Store
 from proxy.administration import PIN_PATH, SWEEP_PATH, UNPIN_PATH, VERIFY_PATH
 from proxy.catalogue import CATALOGUE, Catalogue, KnownTag
 from proxy.changes import OrderRefused
@@ -114,7 +115,7 @@ def _carry_out(
 ) -> dict[str, Any]:
     try:
         with _store_at_rest(invocation) as store:
-            for _ in _with_progress("hashing", store.unverified_sizes(), store.recheck()):
+            for _ in _with_progress("hashing", store.unverified(), store.recheck()):
                 pass
             return at_rest(Keeping(store, last_known_of(_known_tags(store.root / CATALOGUE))))
     except StoreBusy:
@@ -154,7 +155,7 @@ def _known_tags(path: Path) -> Sequence[KnownTag]:
 
 def _verified(store: Store) -> dict[str, Any]:
     """Hash a store at rest; in the form of `proxy.verification`."""
-    sizes = store.unverified_sizes() | dict(store.digests())
+    sizes = store.unverified() | dict(store.digests())
     found = dict(_with_progress("hashing", sizes, store.recheck(), store.verify()))
     return {
         "running": False,

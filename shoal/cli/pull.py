@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import structlog
 
-from peer.store import StoreBusy
+from peer.disk import StoreBusy
 from proxy.credentials import NodeCredentials
 from proxy.settings import UpstreamSettings
 from shoal.cli.configuration import Configuration

@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from peer.blob import BlobInProgress
+from peer.disk import StoreError
 from peer.errors import DownloadFailed
 from peer.readers import Readers
-from peer.store import Store, StoreError
+from peer.store import Store
 from peer.workers import Workers
 from shoal.descriptor import Descriptor
 from shoal.digest import Digest

@@ -18,12 +18,13 @@ from prometheus_client import CollectorRegistry
 
 from peer.blob import BlobInProgress
 from peer.budget import Budget
+from peer.disk import StoreError, Tampered
 from peer.engine import Engine
 from peer.errors import DigestMismatch, DownloadFailed
 from peer.origin import OriginDenied, OriginNotFound, OriginUnavailable
 from peer.partial import Partial
 from peer.settings import PeerSettings
-from peer.store import Store, StoreError, Tampered
+from peer.store import Store
 from peer.watched import WatchedFile
 from peer.workers import Workers
 from shoal.descriptor import BlobKey, Descriptor

@@ -20,8 +20,9 @@ import peer.disk
 import peer.partial
 import peer.watched
 from peer.checkpoint import Checkpoint
+from peer.disk import StoreError, StoreFull, Tampered
 from peer.partial import CHECKPOINT_SECONDS, Partial, PartialFiles
-from peer.store import Store, StoreError, StoreFull, Tampered
+from peer.store import Store
 from peer.watched import WatchedFile
 from shoal.descriptor import BlobKey
 from shoal.digest import Digest

@@ -13,12 +13,12 @@ import pytest
 from peer import disk, watched
 from peer.asked import Behind
 from peer.budget import Budget
+from peer.disk import StoreFull
 from peer.engine import Engine
 from peer.errors import DownloadFailed
 from peer.partial import Partial
 from peer.passage import Passage
 from peer.sink import Unreadable
-from peer.store import StoreFull
 from shoal.descriptor import BlobKey, Descriptor
 from shoal.pieces import KIB, MIB
 from supernode.server import SupernodeServer

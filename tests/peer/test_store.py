@@ -20,9 +20,10 @@ import pytest
 from structlog.testing import capture_logs
 
 import peer.index
+import peer.inspection
 import peer.store
-from peer.disk import Stamp
-from peer.store import Store, StoreBusy, StoreError
+from peer.disk import Stamp, StoreBusy, StoreError
+from peer.store import Store
 from shoal.descriptor import OCI_INDEX, OCI_MANIFEST, BlobKey
 from shoal.digest import Digest
 from shoal.pieces import MAX_BLOB_SIZE
@@ -356,9 +357,9 @@ def test_a_file_that_changed_while_the_daemon_was_down_is_hashed_before_it_is_se
     store.close()
     harm(store.path(DIGEST))
     store.open()
-    assert (store.size(DIGEST), served(store), store.unverified()) == (None, None, 1)
+    assert (store.size(DIGEST), served(store), len(store.unverified())) == (None, None, 1)
     assert list(store.recheck()) == [(DIGEST, False)]
-    assert (store.unverified(), store.size(DIGEST)) == (0, None)
+    assert (len(store.unverified()), store.size(DIGEST)) == (0, None)
     assert (store.root / "quarantine" / f"sha256-{DIGEST.hex}").exists()
 
 
@@ -371,7 +372,7 @@ def test_a_file_that_was_only_touched_is_served_after_a_recheck(store: Store) ->
     assert list(store.recheck()) == [(DIGEST, True)]
     assert served(store) == CONTENT
     restart(store)
-    assert (store.unverified(), served(store)) == (0, CONTENT)
+    assert (len(store.unverified()), served(store)) == (0, CONTENT)
 
 
 def test_a_file_that_nobody_verified_is_hashed_before_it_is_served(store: Store) -> None:
@@ -379,7 +380,7 @@ def test_a_file_that_nobody_verified_is_hashed_before_it_is_served(store: Store)
     store.path(DIGEST).write_bytes(CONTENT)
     store.path(wrong).write_bytes(CONTENT)
     restart(store)
-    assert (list(store.digests()), store.unverified()) == ([], 2)
+    assert (list(store.digests()), len(store.unverified())) == ([], 2)
     assert dict(store.recheck()) == {DIGEST: True, wrong: False}
     assert list(store.digests()) == [(DIGEST, len(CONTENT))]
 
@@ -389,7 +390,7 @@ def test_an_unverified_file_is_replaced_by_a_fetch(store: Store) -> None:
     restart(store)
     recheck = store.recheck()
     fetch(store)
-    assert (store.unverified(), served(store)) == (0, CONTENT)
+    assert (len(store.unverified()), served(store)) == (0, CONTENT)
     assert list(recheck) == []
     assert served(store) == CONTENT
 
@@ -399,14 +400,14 @@ def test_a_recheck_does_not_touch_what_a_fetch_puts_there_meanwhile(
 ) -> None:
     store.path(DIGEST).write_bytes(b"wrong")
     restart(store)
-    compare = peer.store._stamp_if_right
+    compare = peer.inspection._stamp_if_right
 
     def slow(path: Path, digest: Digest, pace: Callable[[int], None]) -> object:
         stamp = compare(path, digest, pace)
         fetch(store)
         return stamp
 
-    monkeypatch.setattr(peer.store, "_stamp_if_right", slow)
+    monkeypatch.setattr(peer.inspection, "_stamp_if_right", slow)
     assert list(store.recheck()) == []
     assert served(store) == CONTENT
 
@@ -415,14 +416,14 @@ def test_a_blob_that_is_deleted_while_it_is_verified_stays_deleted(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.put(DIGEST, CONTENT)
-    compare = peer.store._stamp_if_right
+    compare = peer.inspection._stamp_if_right
 
     def slow(path: Path, digest: Digest, pace: Callable[[int], None]) -> object:
         stamp = compare(path, digest, pace)
         store.remove(digest)
         return stamp
 
-    monkeypatch.setattr(peer.store, "_stamp_if_right", slow)
+    monkeypatch.setattr(peer.inspection, "_stamp_if_right", slow)
     assert list(store.verify()) == []
     assert list(store.digests()) == []
 
@@ -432,10 +433,10 @@ def test_a_file_that_is_gone_at_the_start_is_forgotten(store: Store) -> None:
     store.close()
     store.path(DIGEST).unlink()
     store.open()
-    assert (list(store.digests()), store.unverified()) == ([], 0)
+    assert (list(store.digests()), len(store.unverified())) == ([], 0)
     store.path(DIGEST).write_bytes(CONTENT)
     restart(store)
-    assert store.unverified() == 1
+    assert len(store.unverified()) == 1
 
 
 @pytest.mark.parametrize("damage", [None, b"", b"no database at all" * 500, "version", "table"], ids=str)
@@ -452,16 +453,16 @@ def test_a_lost_index_costs_a_recheck(store: Store, damage: bytes | str | None) 
             database.execute("PRAGMA user_version=99" if damage == "version" else "ALTER TABLE blobs DROP COLUMN inode")
             database.commit()
     store.open()
-    assert (store.size(DIGEST), store.unverified()) == (None, 1)
+    assert (store.size(DIGEST), len(store.unverified())) == (None, 1)
     assert list(store.recheck()) == [(DIGEST, True)]
     restart(store)
-    assert (store.size(DIGEST), store.unverified()) == (len(CONTENT), 0)
+    assert (store.size(DIGEST), len(store.unverified())) == (len(CONTENT), 0)
 
 
 def test_an_index_that_cannot_be_written_costs_a_recheck_and_no_blob(store: Store) -> None:
     store.close()
     store.open()
-    database = store._index._database
+    database = store._inventory._index._database
     assert database is not None
     database.execute("PRAGMA query_only=1")
     with capture_logs() as lines:
@@ -480,7 +481,7 @@ def test_an_index_that_somebody_else_holds_stops_the_start_and_stays(store: Stor
         with patch.object(peer.index, "_BUSY_SECONDS", 0.05), pytest.raises(StoreError, match="locked"):
             store.open()
     store.open()
-    assert (store.size(DIGEST), store.unverified()) == (len(CONTENT), 0)
+    assert (store.size(DIGEST), len(store.unverified())) == (len(CONTENT), 0)
 
 
 def test_a_killed_process_leaves_its_index(tmp_path: Path) -> None:
@@ -492,7 +493,7 @@ def test_a_killed_process_leaves_its_index(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=os.environ | packages, stdout=subprocess.DEVNULL)
     store = Store(tmp_path)
     store.open()
-    assert (list(store.digests()), store.unverified()) == ([(Digest.of(b"x"), 1)], 0)
+    assert (list(store.digests()), len(store.unverified())) == ([(Digest.of(b"x"), 1)], 0)
     store.close()
 
 
@@ -505,7 +506,7 @@ def test_a_hundred_thousand_blobs_are_compared_at_a_start(store: Store) -> None:
         fd = os.open(f"{folder}/{digest.hex}", os.O_WRONLY | os.O_CREAT)
         stamps.append(Stamp.of(os.fstat(fd)))
         os.close(fd)
-    database = store._index._database
+    database = store._inventory._index._database
     assert database is not None
     with database:
         database.executemany(
@@ -519,7 +520,7 @@ def test_a_hundred_thousand_blobs_are_compared_at_a_start(store: Store) -> None:
     started = time.process_time()
     store.open()
     assert time.process_time() - started < 2
-    assert (sum(1 for _ in store.digests()), store.unverified()) == (many, 0)
+    assert (sum(1 for _ in store.digests()), len(store.unverified())) == (many, 0)
 
 
 def test_skopeo_reads_the_layout(store: Store, tmp_path: Path) -> None:

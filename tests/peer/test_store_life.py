@@ -18,7 +18,8 @@ from peer.eviction import GRACE_SECONDS, RECENT_SECONDS, victims
 from peer.partial import Partial
 from peer.references import Names
 from peer.settings import CacheSettings
-from peer.store import Store, StoredBlob
+from peer.store import Store
+from peer.storedblob import StoredBlob
 from shoal.descriptor import BlobKey, Manifest
 from shoal.digest import Digest
 from shoal.pieces import KIB, piece_digest
@@ -143,7 +144,7 @@ class StoreLife(RuleBasedStateMachine):
 
     def die(self) -> None:
         """What the process knew and had not written down is gone."""
-        self.store._noted.clear()
+        self.store._inventory._noted.clear()
         self.used.clear()
         self.start_again()
 
@@ -303,7 +304,7 @@ class StoreLife(RuleBasedStateMachine):
     @rule(size=st.integers(0, 220 * KIB))
     def make_room(self, size: int) -> None:
         found: list[bool] = []
-        before, used = set(self.stored), self.store.held()[0]
+        before, used = set(self.stored), self.store._stockroom.held()[0]
         if not self.act(lambda: found.append(self.store.make_room(size)), evicts=True):
             return
         if found == [False] and self.store.fits(size):
@@ -387,8 +388,8 @@ class StoreLife(RuleBasedStateMachine):
     def the_books_are_right(self) -> None:
         for digest, size in self.store.digests():
             assert size == len(WORLD[digest])
-        assert self.store._bytes == sum(size for _, size in self.store.digests())
-        assert set(self.store._reading) <= {digest for digest, _ in self.readers}
+        assert self.store._inventory._bytes == sum(size for _, size in self.store.digests())
+        assert set(self.store._inventory._reading) <= {digest for digest, _ in self.readers}
 
     def teardown(self) -> None:
         for partial in self.partials.values():

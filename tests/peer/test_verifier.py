@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from peer.disk import StoreError
 from peer.partial import Partial
-from peer.store import Store, StoreError
+from peer.store import Store
 from peer.verifier import Verifier
 from peer.workers import Workers
 from shoal.descriptor import BlobKey

@@ -119,7 +119,8 @@ async def test_what_nobody_needs_or_gives_stays_gone(world: World) -> None:
 async def test_the_scrub_finds_what_nothing_else_shows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peer.upkeep, "_SCRUB_RATE", 1e8)
     store = world.engine.store
-    known = store._blobs[world.layer.digest]
+    known = store._inventory.verified(world.layer.digest)
+    assert known is not None
     world.damage(world.layer.digest)
     known.stamp = type(known.stamp).of(store.path(world.layer.digest).stat())
     assert await read(world.engine, world.layer) != LAYER, "by its status the file is the right one"
