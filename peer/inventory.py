@@ -71,7 +71,10 @@ Listener = Callable[[Sequence[Lost]], object]
 
 
 class Inventory:
-    """The finished blobs of one store, in memory. Safe to use from several threads, for an instant each."""
+    """The finished blobs of one store, in memory. Safe to use from several threads.
+
+    Questions take an instant; what changes a blob's state takes as long as the index's file does.
+    """
 
     def __init__(self, layout: ImageLayout, now: Callable[[], float]) -> None:
         """`now`: the store's clock, in seconds."""

@@ -1,0 +1,65 @@
+"""The partial blobs that are open: what is in use is known while others come and go."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from peer.store import Store
+from shoal.descriptor import BlobKey
+from shoal.digest import Digest
+
+KEYS = [BlobKey(Digest.of(b"%d" % number), 5) for number in range(200)]
+
+
+@pytest.fixture
+def threads_that_take_turns_often() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("threads_that_take_turns_often")
+def test_what_is_in_use_is_known_while_partial_blobs_come_and_go(store: Store) -> None:
+    def open_and_leave() -> None:
+        for _ in range(3):
+            partials = [store.partial(key) for key in KEYS]
+            for partial in partials:
+                partial.close()
+                partial.drain()
+
+    with ThreadPoolExecutor(1) as pool:
+        coming_and_going = pool.submit(open_and_leave)
+        while not coming_and_going.done():
+            assert store._partials.in_use().writing <= {key.digest for key in KEYS}
+        coming_and_going.result()
+    stock = store.stock()
+    assert stock is not None
+    assert not stock.writing
+    assert not stock.reading
+    assert set(stock.parked) == set(KEYS)
+
+
+def test_a_blob_is_in_use_from_its_first_byte_until_its_last_reader_leaves(store: Store) -> None:
+    content = b"five."
+    digest = Digest.of(content)
+    partial = store.partial(BlobKey(digest, len(content)))
+
+    def in_use() -> tuple[bool, bool, bool]:
+        stock = store.stock() or pytest.fail()
+        return digest in stock.writing, digest in stock.blobs, digest in stock.reading
+
+    assert in_use() == (True, False, False)
+    partial.write(0, content)
+    partial.mark(0, None)
+    partial.finish()
+    assert in_use() == (False, True, True)
+    partial.close()
+    assert in_use() == (False, True, False)
+    with store.open_blob(digest) or pytest.fail():
+        assert in_use() == (False, True, True)
+    assert in_use() == (False, True, False)
