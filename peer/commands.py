@@ -1,4 +1,4 @@
-"""What the peer's machine wants done. Its runner (`peer.engine`, or the simulator's) does it after the decision."""
+"""What the peer's machine wants done. The engine, or the simulator, does it after the decision."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ a blob that passes by the store no more than that."""
 
 
 class Events(Protocol):
-    """Who is told how streams go on (`peer.engine`)."""
+    """Who is told how streams go on (`peer.runner` implements it)."""
 
     def received(self, stream: StreamId, count: int) -> None: ...
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Sequence
-from typing import Protocol, TypeVar
+import os
+from collections.abc import Sequence
+from typing import Protocol
 
 import structlog
 
@@ -19,6 +20,7 @@ from peer.partial import Partial
 from peer.passage import Passage
 from peer.readers import Readers
 from peer.store import Store
+from peer.tasks import Tasks
 from peer.workers import Workers
 from shoal.descriptor import BlobKey, Descriptor
 from shoal.pieces import MIB, PieceLayout
@@ -33,11 +35,10 @@ _FILE_SECONDS, _ROOM_SECONDS = 2.5, 4.0
 _MEMORY, _PIECES_EACH = 256 * MIB, 4
 """Bytes that all readers of blobs that pass by the store may need, and pieces of each, where many share the memory: two
 that are there, one in hand and one that grows."""
-T = TypeVar("T")
 
 
 class Owner(Protocol):
-    """Who is told of blobs (`peer.engine`)."""
+    """Who is told of blobs (`peer.downloads` implements it)."""
 
     def opened(self, blobs: Sequence[BlobInProgress], location: Location, asked: Asked | None) -> None:
         """These blobs are open, in the order in which they are wanted; `asked`: ranges of the first one alone."""
@@ -57,18 +58,18 @@ class Owner(Protocol):
     def left(self, key: BlobKey, reader: int) -> None:
         """A reader is gone."""
 
-    def own(self, coroutine: Coroutine[None, None, T]) -> asyncio.Task[T]:
-        """Run a task to its end, and log what ends it."""
-
 
 class Shelf:
     """Opens and closes partial blobs within the budget; a digest and size is never open twice."""
 
-    def __init__(self, store: Store, holdings: Holdings, workers: Workers, budget: Budget, owner: Owner) -> None:
+    def __init__(
+        self, store: Store, holdings: Holdings, workers: Workers, budget: Budget, tasks: Tasks, owner: Owner
+    ) -> None:
         self._store = store
         self._holdings = holdings
         self._workers = workers
         self._most = budget.open_blobs
+        self._tasks = tasks
         self._owner = owner
         self._opening: dict[BlobKey, asyncio.Future[BlobInProgress | Exception]] = {}
         self._saving: dict[BlobKey, asyncio.Task[None]] = {}
@@ -125,11 +126,11 @@ class Shelf:
         blob.settled.set()
         if error is not None:
             keep = not blob.passes and bool(blob.partial.have) and not isinstance(error, DigestMismatch)
-            self._saving[key] = self._owner.own(self._save(key, blob, keep=keep))
+            self._saving[key] = self._tasks.own(self._save(key, blob, keep=keep))
         else:
             self._read_on.add(blob)
             self._close_if_unused(blob)
-        self._owner.own(self._make_room())
+        self._tasks.own(self._make_room())
 
     def stop(self) -> None:
         """Open nothing any more."""
@@ -144,6 +145,20 @@ class Shelf:
         """Whether one more may read a blob of `size` bytes that passes by the store."""
         used = sum(_memory_of(each.layout.size, len(each.readers)) for each in self.blobs.values() if each.passes)
         return used + _memory_of(size, 1) <= _MEMORY
+
+    def open_file(self, key: BlobKey) -> int:
+        """A file descriptor of a blob's data, on its way or finished, for the caller to close.
+
+        Raises `OSError`, `StoreError`.
+        """
+        blob = self.blobs.get(key)
+        if blob is not None and isinstance(blob.partial, Partial):
+            return os.dup(blob.partial.fd)
+        stored = self._holdings.open_blob(key.digest)
+        if stored is None:
+            raise FileNotFoundError(key.digest)
+        with stored:
+            return os.dup(stored.fd)
 
     async def _wait_for_room(self, blob: Descriptor) -> bool:
         """Returns whether there is room for a file, else there is memory for a blob that passes by.
@@ -191,7 +206,7 @@ class Shelf:
         """Open these blobs; what becomes of each is in `_opening` until then."""
         for blob in blobs:
             self._opening[blob.key] = asyncio.get_running_loop().create_future()
-        self._owner.own(self._open(blobs, location, asked))
+        self._tasks.own(self._open(blobs, location, asked))
 
     async def _open(self, blobs: Sequence[Descriptor], location: Location, asked: Asked | None) -> None:
         """Open these blobs, and tell in one go of those that could be opened."""
@@ -254,7 +269,7 @@ class Shelf:
             self._owner.left(key, reader)
             if progress in self._read_on:
                 self._close_if_unused(progress)
-                self._owner.own(self._make_room())
+                self._tasks.own(self._make_room())
 
         def unreadable(error: Exception) -> None:
             self._owner.unreadable(progress, error)

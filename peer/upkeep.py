@@ -27,7 +27,7 @@ _LEAST_PRIORITY = 19
 
 
 class Told(Protocol):
-    """Who is told of blobs (`peer.engine`)."""
+    """Who is told of blobs (`peer.presence` implements it)."""
 
     def offer(self, key: BlobKey) -> None:
         """A stored blob turned out to be right, which was not known before."""

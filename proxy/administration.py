@@ -37,7 +37,7 @@ _MAX_DEPTH = 4
 
 
 class Library(Protocol):
-    """The blobs of this node (`peer.engine` implements it)."""
+    """The blobs of this node (`peer.supply` implements it)."""
 
     @property
     def store_fault(self) -> str:

@@ -21,7 +21,7 @@ _AT_A_TIME = 4
 
 
 class Library(Protocol):
-    """The blobs of this node (`peer.engine` implements it)."""
+    """The blobs of this node (`peer.supply` implements it)."""
 
     async def is_needed(self, digest: Digest) -> bool:
         """Whether a manifest or a pin needs a blob."""

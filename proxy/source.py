@@ -1,4 +1,4 @@
-"""The piece engine as the front end sees it (`peer.engine` implements it)."""
+"""The peer as the front end sees it (`peer.supply` implements it)."""
 
 from __future__ import annotations
 

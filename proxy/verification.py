@@ -15,7 +15,7 @@ log = structlog.get_logger()
 
 
 class Library(Protocol):
-    """The blobs of this node (`peer.engine` implements it)."""
+    """The blobs of this node (`peer.supply` implements it)."""
 
     def in_store(self) -> list[tuple[Digest, int]]:
         """All blobs of the store with their sizes in bytes."""

@@ -68,7 +68,7 @@ class Node:
         )
         self.proxy = ProxyServer(
             proxy,
-            self.engine,
+            self.engine.supply,
             control,
             self._upstreams,
             self._catalogue,
@@ -84,12 +84,12 @@ class Node:
             control.confirming = self._witness.confirm
         connected = (lambda: control.connected) if control is not None else (lambda: False)
         changes = Changes(self._token, self._audit)
-        self._repair = Repair(self.engine, self._catalogue)
-        self.engine.damaged = self._repair.begin
-        self._verification = Verification(self.engine, self._repair)
+        self._repair = Repair(self.engine.supply, self._catalogue)
+        self.engine.presence.damaged = self._repair.begin
+        self._verification = Verification(self.engine.supply, self._repair)
         keeping = Keeping(self._store, self.proxy.tags.last_known)
         administration = Administration(
-            proxy, self.proxy.tags, self.engine, board, connected, changes, keeping, self._verification
+            proxy, self.proxy.tags, self.engine.supply, board, connected, changes, keeping, self._verification
         )
         self.operations = OperationsServer(
             peer.operations, metrics, {"proxy": lambda: self._serving}, administration.routes()

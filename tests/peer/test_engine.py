@@ -83,7 +83,7 @@ async def test_the_last_piece_waits_for_the_digest(start: Start, origin: MemoryO
     origin.wrong = True
     with pytest.raises(DigestMismatch):
         await read(engine, blob)
-    async with await engine.open(blob, AT) as opened:
+    async with await engine.supply.open(blob, AT) as opened:
         with pytest.raises((DigestMismatch, DownloadFailed)):
             await opened.ready(blob.size - 1)
     assert engine.store.size(blob.digest) is None
@@ -122,7 +122,7 @@ async def test_what_the_origin_does_not_have_is_told_at_once(start: Start, origi
 async def test_the_first_blob_of_an_image_opens_those_behind_it(start: Start, origin: MemoryOrigin) -> None:
     engine = await start("a")
     blobs = [origin.put(random_bytes(100_000, place)) for place in range(6)]
-    engine.expect(blobs, AT)
+    engine.supply.expect(blobs, AT)
     await read(engine, blobs[2])
     await until(lambda: all(engine.store.size(blob.digest) for blob in blobs[2:]))
     assert [engine.store.size(blob.digest) for blob in blobs[:2]] == [None, None]
@@ -130,7 +130,7 @@ async def test_the_first_blob_of_an_image_opens_those_behind_it(start: Start, or
 
 async def test_a_manifest_alone_starts_nothing(start: Start, origin: MemoryOrigin) -> None:
     engine = await start("a")
-    engine.expect([origin.put(b"layer")], AT)
+    engine.supply.expect([origin.put(b"layer")], AT)
     await asyncio.sleep(0)
     assert origin.requests == 0
 
@@ -316,7 +316,7 @@ async def test_of_two_places_of_a_blob_each_reader_is_answered_for_its_own(
     blob = origin.put(content)
 
     async def pull(location: Location) -> bytes:
-        async with await engine.open(blob, location) as opened:
+        async with await engine.supply.open(blob, location) as opened:
             await opened.ready(0)
             client = Collected()
             await opened.send(client, 0, blob.size)
@@ -416,7 +416,7 @@ async def test_an_idle_reader_of_a_failed_blob_does_not_keep_others_from_it(
     engine = await begun(stack, tmp_path, origin)
     content = random_bytes(MIB, "idle")
     blob = origin.put(content)
-    async with await engine.open(blob, AT) as idle:
+    async with await engine.supply.open(blob, AT) as idle:
         with pytest.raises(OriginDenied):
             await read(engine, blob)
         del origin.bad[AT]
@@ -442,7 +442,7 @@ async def test_an_image_of_many_layers_comes_within_the_budget_of_open_files(
     origin = FaultyOrigin()
     engine = await begun(stack, tmp_path, origin, Budget(open_blobs=8))
     layers = [origin.put(random_bytes(500, f"layer {place}")) for place in range(600)]
-    engine.expect(layers, AT)
+    engine.supply.expect(layers, AT)
     opened: list[int] = []
     opening = engine.store.partial
 
@@ -485,7 +485,7 @@ async def test_pieces_that_are_void_while_the_verified_blob_is_put_in_place_fail
         engine.machine.sought[blob.key].own = 0
         finishing = asyncio.ensure_future(finish(progress))
         await asyncio.sleep(0)
-        engine.receive(protocol.Void(*blob.key))
+        engine._contact.receive(protocol.Void(*blob.key))
         await finishing
 
     monkeypatch.setattr(BlobInProgress, "finish", voided)

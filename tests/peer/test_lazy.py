@@ -109,7 +109,7 @@ async def test_steps_of_open_ended_ranges_that_are_closed_early_complete_the_blo
 
     async def share(first: int) -> bytes:
         asked = Asked((ByteRange(first, blob.size),), Behind.REST) if first else None
-        async with await engine.open(blob, AT, asked) as opened:
+        async with await engine.supply.open(blob, AT, asked) as opened:
             await opened.ready(first)
             client = Quota(min(step, blob.size - first))
             with pytest.raises(Quota.Full):
@@ -233,5 +233,5 @@ async def test_blobs_that_nobody_reads_make_room_and_others_do_not(
     asked = Asked((ByteRange(MIB - 9, MIB),), Behind.NOTHING)
     async with contextlib.AsyncExitStack() as readers:
         for blob in blobs[:3]:
-            await readers.enter_async_context(await engine.open(blob, AT, asked))
+            await readers.enter_async_context(await engine.supply.open(blob, AT, asked))
         assert [engine.blobs[blob.key].passes for blob in blobs[:3]] == [False, False, True]

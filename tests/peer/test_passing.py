@@ -79,13 +79,13 @@ async def test_a_blob_for_which_there_is_no_room(start: Start, origin: MemoryOri
     engine, blob = await start("a"), origin.put(CONTENT)
     assert await read(engine, blob) == CONTENT
     assert origin.sent <= 1.5 * len(CONTENT)
-    assert engine.stored(blob.digest) is None
+    assert engine.supply.stored(blob.digest) is None
     await is_empty(engine)
     assert engine.condition.fault
     small = origin.put(SMALL)
     platter.room = 1 << 40
     assert await read(engine, small) == SMALL
-    await until(lambda: engine.stored(small.digest) is not None)
+    await until(lambda: engine.supply.stored(small.digest) is not None)
     await until(lambda: not engine.condition.fault)
 
 
@@ -120,7 +120,7 @@ class Slow(Collected):
 
 
 async def give(engine: Engine, blob: Descriptor, client: Collected) -> bytes:
-    async with await engine.open(blob, AT) as opened:
+    async with await engine.supply.open(blob, AT) as opened:
         await opened.ready(0)
         await opened.send(client, 0, blob.size)
         return bytes(client.content)
@@ -263,7 +263,7 @@ async def test_a_stored_blob_that_cannot_be_read(start: Start, origin: MemoryOri
 
     engine, blob = await start("a"), origin.put(CONTENT)
     assert await read(engine, blob) == CONTENT
-    await until(lambda: engine.stored(blob.digest) is not None)
+    await until(lambda: engine.supply.stored(blob.digest) is not None)
     if taken:
         with pytest.raises(DownloadFailed):
             await give(engine, blob, Failing(1 << 40))
@@ -271,7 +271,7 @@ async def test_a_stored_blob_that_cannot_be_read(start: Start, origin: MemoryOri
         assert await give(engine, blob, Failing(1 << 40)) == CONTENT
     assert list((engine.store.root / "quarantine").iterdir())
     assert await read(engine, blob) == CONTENT
-    await until(lambda: engine.stored(blob.digest) is not None)
+    await until(lambda: engine.supply.stored(blob.digest) is not None)
     assert origin.sent == 2 * len(CONTENT)
 
 
@@ -282,7 +282,7 @@ async def test_no_file_may_be_open_and_the_blob_comes(
     engine, blob = await start("a", budget=Budget(open_blobs=0)), origin.put(CONTENT)
     small = origin.put(SMALL)
     assert await read(engine, small) == SMALL
-    await until(lambda: engine.stored(small.digest) is not None)
+    await until(lambda: engine.supply.stored(small.digest) is not None)
     assert await read(engine, blob) == CONTENT
     await is_empty(engine)
     await until(lambda: not engine.condition.fault)
@@ -293,7 +293,7 @@ async def test_neighbours_give_it_where_the_origin_does_not(
 ) -> None:
     seed, blob = await start("seed", supernode), origin.put(CONTENT)
     assert await read(seed, blob) == CONTENT
-    await until(lambda: seed.stored(blob.digest) is not None)
+    await until(lambda: seed.supply.stored(blob.digest) is not None)
     sent, platter.room = origin.sent, 0
     origin.gate.clear()
     engine = await start("full", supernode)
@@ -314,8 +314,8 @@ async def test_a_node_with_a_full_disk_costs_the_origin_little_beside_others(
     origin.rate = 8 * MIB
     assert await asyncio.gather(*(read(engine, blob) for engine in engines)) == [CONTENT] * 3
     assert origin.sent <= 1.5 * len(CONTENT)
-    assert engines[0].stored(blob.digest) is None
-    await until(lambda: all(engine.stored(blob.digest) is not None for engine in engines[1:]))
+    assert engines[0].supply.stored(blob.digest) is None
+    await until(lambda: all(engine.supply.stored(blob.digest) is not None for engine in engines[1:]))
 
 
 async def test_a_daemon_that_stops_cuts_its_readers(start: Start, origin: MemoryOrigin, platter: Disk) -> None:

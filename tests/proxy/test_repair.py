@@ -78,15 +78,15 @@ async def world(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator
         engine = Engine(settings, store, origin, None, CollectorRegistry(), Budget())
         catalogue = await stack.enter_async_context(Catalogue(tmp_path / "catalogue.sqlite"))
         await stack.enter_async_context(engine)
-        repair = await stack.enter_async_context(Repair(engine, catalogue))
-        engine.damaged = repair.begin
+        repair = await stack.enter_async_context(Repair(engine.supply, catalogue))
+        engine.presence.damaged = repair.begin
         world = World(engine, origin, catalogue, repair)
         await world.pull()
         yield world
 
 
 async def verified(world: World) -> dict[str, object]:
-    async with Verification(world.engine, world.repair) as verification:
+    async with Verification(world.engine.supply, world.repair) as verification:
         await verification.begin()
         await until(lambda: not verification.progress()["running"])
         return verification.progress()

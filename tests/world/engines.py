@@ -116,7 +116,7 @@ async def read_ranges(engine: Engine, blob: Descriptor, *ranges: tuple[int, int]
 
 
 async def _read(engine: Engine, blob: Descriptor, asked: Asked | None, *ranges: ByteRange) -> bytes:
-    async with await engine.open(blob, AT, asked) as opened:
+    async with await engine.supply.open(blob, AT, asked) as opened:
         await opened.ready(ranges[0].start)
         client = Collected()
         for each in ranges:
