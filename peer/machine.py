@@ -152,7 +152,8 @@ class Machine:
         """A client asks for a blob that is being got, and names a place."""
         sought = self.sought[key]
         sought.demanded = True
-        if location not in sought.places:
+        place = sought.places.get(location)
+        if place is None or place.may_have_changed(now):
             sought.places[location] = Place(location)
             self.announcing.opened([sought])
         self._hasten(sought, now)

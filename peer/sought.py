@@ -17,6 +17,8 @@ from supernode.protocol import PeerId
 _MOST_FAILURES, _FAILING_SECONDS = 3, 3.0
 """Streams in a row that bring nothing, and the seconds over which they do, before a place is left alone for a while."""
 _REST_SECONDS = 2.0
+_REFUSED_SECONDS = 1.0
+"""For which a place's refusal is the answer to all who name it, while others get the blob elsewhere."""
 
 
 @dataclass(slots=True)
@@ -31,7 +33,8 @@ class Place:
     error: Exception | None = None
     """The last failure."""
     is_final: bool = False
-    """Whether it has refused the blob for good."""
+    """Whether it has refused the blob."""
+    refused_at: float = 0.0
     ranges: bool = True
     """Whether it answers range requests."""
 
@@ -39,6 +42,7 @@ class Place:
         """A stream from here ended early."""
         self.error = error
         self.is_final = isinstance(error, OriginDenied | OriginNotFound | SizeDiffers)
+        self.refused_at = now
         if not self.failures:
             self.failing_since = now
         self.failures += 1
@@ -53,6 +57,10 @@ class Place:
     def is_failing(self) -> bool:
         """Whether it only begins to bring pieces."""
         return self.failures >= _MOST_FAILURES
+
+    def may_have_changed(self, now: float) -> bool:
+        """Whether it has refused the blob so long ago that it is worth asking again for another client."""
+        return self.is_final and now - self.refused_at > _REFUSED_SECONDS
 
     def is_usable(self, now: float) -> bool:
         return not self.is_final and self.rests_until <= now

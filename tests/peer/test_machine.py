@@ -420,6 +420,24 @@ def test_one_places_refusal_is_told_to_those_who_named_it_and_the_blob_comes_fro
     assert not any(isinstance(each, Fail) for each in said)
 
 
+def test_a_refusal_is_asked_again_for_a_client_that_comes_later() -> None:
+    world = World()
+    world.open(HERE)
+    world.meet(A, have=0b1)
+    world.table(0b1)
+    world.grant(1, 2, 1)
+    (fetch,) = world.look(Fetch)
+    world.machine.fetch_ended(fetch.stream, OriginDenied("403"), world.now)
+    world.collect()
+    place = world.machine.sought[KEY].places[HERE]
+    world.machine.demand(KEY, HERE, world.now + 0.5)
+    assert world.machine.sought[KEY].places[HERE] is place
+    world.look(Tell)
+    world.machine.demand(KEY, HERE, world.now + 1.5)
+    assert world.machine.sought[KEY].places[HERE].is_usable(world.now)
+    assert len(world.told(protocol.Open)) == 1
+
+
 def test_the_last_places_refusal_ends_the_blob_with_its_own_error() -> None:
     world = World(supernode=False)
     world.open(HERE)
