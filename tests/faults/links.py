@@ -98,7 +98,7 @@ def interface_of_a_node_is_down(run: Run) -> None:
     run.over()
 
 
-@fault(NETWORK)
+@fault(NETWORK, short_runs=0)
 def supernode_is_unplugged(run: Run) -> None:
     """Nobody has less of a source for it."""
     _begin(run)

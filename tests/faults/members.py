@@ -185,7 +185,7 @@ def supernode_stands_still(run: Run) -> None:
     run.over()
 
 
-@fault(NETWORK)
+@fault(NETWORK, short_runs=0)
 def origin_is_killed(run: Run) -> None:
     """What one node has got the others get from it; else clients hear an error, or wait while there is hope."""
     push_layers(run, 2 * MIB, 4 * MIB)

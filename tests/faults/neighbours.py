@@ -62,7 +62,7 @@ def leaseholder_reports_false_digests(run: Run) -> None:
     run.note(f"{liar.leased} pieces reported falsely, {liar.asked} requests to the liar")
 
 
-@fault(NETWORK)
+@fault(NETWORK, short_runs=0)
 def peer_is_slow(run: Run) -> None:
     """Its link has 1 Mbit/s: neither is it waited for by the others, nor starved by them."""
     network = run.world.network
