@@ -199,7 +199,10 @@ class SupernodeServer:
             compress=False,
             heartbeat=4 * self._settings.announce_interval,
         )
-        await socket.prepare(request)
+        try:
+            await socket.prepare(request)
+        except ConnectionError:  # it has gone meanwhile
+            return socket
         address = request.remote or ""
         peer: PeerId | None = None
         session: Session | Unsealed = UNSEALED
