@@ -55,6 +55,13 @@ class PartialFolder:
             files = [file for file in self.path.iterdir() if file.suffix in suffixes and not file.is_dir()]
         return list(dict.fromkeys(key for file in files if (key := _key_of(file.name)) is not None))
 
+    def orphans(self) -> list[BlobKey]:
+        """The blobs with data of which nothing tells what it is; raises `StoreError`."""
+        with failing_to(f"read {self.path}"):
+            names = {file.name for file in self.path.iterdir()}
+        keys = [_key_of(name) for name in names if name.endswith(_DATA_SUFFIX)]
+        return [key for key in keys if key is not None and not self._is_told_of(key, names)]
+
     def resume(self, key: BlobKey) -> Checkpoint | None:
         """What is on the disk of a partial blob; None, with its files removed, where that is not to be trusted.
 
@@ -113,11 +120,14 @@ class PartialFolder:
                 needless = name.endswith(TEMPORARY_SUFFIX) or _NAME.fullmatch(name) is not None
             else:
                 files = self.files(key)
-                is_told_of = not names.isdisjoint({files.checkpoint.name, files.journal.name})
-                needless = finished(key.digest) or files.data.name not in names or not is_told_of
+                needless = finished(key.digest) or files.data.name not in names or not self._is_told_of(key, names)
             if needless:
                 with contextlib.suppress(IsADirectoryError):
                     (self.path / name).unlink(missing_ok=True)
+
+    def _is_told_of(self, key: BlobKey, names: set[str]) -> bool:
+        files = self.files(key)
+        return not names.isdisjoint({files.checkpoint.name, files.journal.name})
 
 
 def file_name(digest: Digest) -> str:

@@ -116,3 +116,8 @@ class OpenPartials:
                 return False
             self._folder.remove(key)
         return True
+
+    def clean_up(self) -> None:
+        """Remove the data of blobs that were given up while the disk let nothing be removed; raises `StoreError`."""
+        for key in self._folder.orphans():
+            self.remove(key)

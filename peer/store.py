@@ -187,7 +187,8 @@ class Store:
         return self._retention.make_room(size)
 
     def hold_limits(self) -> None:
-        """Give up what is too much, in a thread. Raises `StoreError`."""
+        """Give up what is too much, and what is good for nothing, in a thread. Raises `StoreError`."""
+        self._partials.clean_up()
         self._retention.hold()
 
     def sweep(self, *, dry_run: bool) -> list[Victim]:

@@ -62,8 +62,8 @@ class Watch:
             for path in store.rglob("*.tmp"):
                 yield f"temporary file {path.relative_to(self.world.folder)}"
             for path in store.glob("partial/*.data"):
-                if not path.with_suffix(".state").exists():
-                    yield f"partial blob without a checkpoint {path.relative_to(self.world.folder)}"
+                if not path.with_suffix(".state").exists() and not path.with_suffix(".pieces").exists():
+                    yield f"partial blob of which nothing tells {path.relative_to(self.world.folder)}"
 
     def tracebacks(self) -> Iterator[str]:
         """Those that logs hold since the last look."""

@@ -11,6 +11,7 @@ import pytest
 from peer.store import Store
 from shoal.descriptor import BlobKey
 from shoal.digest import Digest
+from shoal.pieces import piece_digest
 
 KEYS = [BlobKey(Digest.of(b"%d" % number), 5) for number in range(200)]
 
@@ -63,3 +64,15 @@ def test_a_blob_is_in_use_from_its_first_byte_until_its_last_reader_leaves(store
     with store.open_blob(digest) or pytest.fail():
         assert in_use() == (False, True, True)
     assert in_use() == (False, True, False)
+
+
+def test_data_of_which_nothing_tells_is_removed_unless_its_blob_is_open(store: Store) -> None:
+    left, told_of, still_open = (store.partial(key) for key in KEYS[:3])
+    told_of.write(0, b"five.", piece_digest(b"five."))
+    for partial in (left, told_of):
+        partial.close()
+        partial.drain()
+    store.hold_limits()
+    names = {path.name for path in (store.root / "partial").glob("*.data")}
+    assert names == {f"sha256-{key.digest.hex}-5.data" for key in KEYS[1:3]}
+    still_open.close()
