@@ -39,8 +39,8 @@ _MAX_LINE, _MAX_HEADERS = 4 << 10, 64
 """Bytes of a request's first line and of each header, and how many headers it may have."""
 _CLOSE_SECONDS = 1.0
 _TURN_SECONDS, _REST = 0.005, 1.0
-"""Seconds of the processor for which messages of one peer are taken before others have their turn, and how many times as
-long they have it then: what is here is read without waiting, and one peer gets half of the time at most."""
+"""Seconds of the processor for which messages of one peer are taken before others have their turn, and how many times
+as long they have it then: what is here is read without waiting, and one peer gets half of the time at most."""
 _MAX_HELLO_SIZE = 4 << 10
 _MAX_BACKLOG = 32 << 20
 """Bytes that may wait for one peer that does not read before its connection is closed."""
