@@ -127,7 +127,16 @@ class Engine:
             workers,
             image_ahead=settings.image_ahead,
         )
-        self._serving = Serving(self.neighbours, metrics, settings.upload_slots, shelf.open_file, runner.uploaded)
+        self._serving = Serving(
+            self.neighbours,
+            metrics,
+            settings.upload_slots,
+            shelf.open_file,
+            runner.uploaded,
+            presence.condemn,
+            workers,
+            self._tasks,
+        )
         self._offering = Offering(content, workers, presence.offer, presence.withdraw) if content is not None else None
         self._upkeep = Upkeep(store, workers, settings.cache.scrub, presence)
         metrics.downloads.set_function(lambda: len(shelf.blobs))

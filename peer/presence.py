@@ -71,8 +71,7 @@ class Presence:
             with stored:
                 digests = await self._workers.run_long(lambda: _digests_of(stored.fd, layout))
         except (StoreError, OSError) as error:
-            log.warning("blob.unreadable", digest=key.digest, error=str(error))
-            self._runner.machine.forgotten(key)
+            self.condemn(key.digest, error)
             return
         finally:
             self._runner.carry_out_soon()

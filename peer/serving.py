@@ -8,17 +8,25 @@ from collections.abc import Callable
 
 from peer import wire
 from peer.connection import Span
-from peer.disk import StoreError
+from peer.disk import StoreError, read_all
 from peer.metrics import PeerMetrics
 from peer.neighbours import Neighbours
 from peer.pace import UploadPace
+from peer.tasks import Tasks
 from peer.uploads import Upload
+from peer.workers import Workers
 from shoal.descriptor import BlobKey
+from shoal.digest import Digest
 from shoal.pieces import PieceLayout
+from shoal.ranges import ByteRange
 
 
 class Serving:
-    """The uploads that run. `open_file` gives a descriptor for the caller to close; `ended` is told of each once."""
+    """The uploads that run.
+
+    `open_file` gives a descriptor for the caller to close. `ended` is told of each once, and `unreadable` of blobs of
+    which a file does not give a piece.
+    """
 
     def __init__(
         self,
@@ -27,12 +35,18 @@ class Serving:
         slots: int,
         open_file: Callable[[BlobKey], int],
         ended: Callable[[Upload], None],
+        unreadable: Callable[[Digest, Exception], None],
+        workers: Workers,
+        tasks: Tasks,
     ) -> None:
         self._neighbours = neighbours
         self._metrics = metrics
         self._slots = slots
         self._open_file = open_file
         self._ended = ended
+        self._unreadable = unreadable
+        self._workers = workers
+        self._tasks = tasks
         self._pace = UploadPace(slots)
         metrics.upload_limit.set_function(lambda: self._pace.limit)
 
@@ -45,10 +59,12 @@ class Serving:
         span = PieceLayout.of(upload.blob.size).span(upload.piece)
 
         def release(sent: bool) -> None:
-            os.close(fd)
             if sent:
+                os.close(fd)
                 self._metrics.requests.labels("served").inc()
                 self._metrics.bytes.labels("peer", "out").inc(span.length)
+            else:
+                self._tasks.own(self._read_back(upload.blob, fd, span))
             self._ended(upload)
 
         message = wire.Piece(*upload.blob, upload.piece, span.length)
@@ -60,6 +76,15 @@ class Serving:
         """Measure the link, with so many uploads in service. Call some times a second."""
         traffic = [connection.traffic() for connection in self._neighbours.all.values()]
         self._pace.sample(sum(out for out, _ in traffic), sum(into for _, into in traffic), serving, now)
+
+    async def _read_back(self, blob: BlobKey, fd: int, span: ByteRange) -> None:
+        """A piece was not sent: as a rule the neighbour is gone, else the file cannot be read."""
+        try:
+            await self._workers.run_long(lambda: read_all(fd, span.start, span.length))
+        except OSError as error:
+            self._unreadable(blob.digest, error)
+        finally:
+            os.close(fd)
 
     def _book(self, size: int) -> float:
         return self._pace.book(size, time.monotonic())
