@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
@@ -73,8 +74,14 @@ def test_a_stranger_on_the_control_port_changes_no_image_and_slows_no_pull(
         forged = protocol.Publish(*place, FORGED, 500, "application/vnd.oci.image.manifest.v1+json", "anonymous")
         Stranger([protocol.Resolve(1, *place, "anonymous"), forged]).start(supernode.port, inner)
         nodes = start_nodes(4, url, supernode, tmp_path, stack)
-        told = [get(node, f"/v2/{REPOSITORY}/manifests/latest", "HEAD") for node in nodes]
-        assert [got.headers["docker-content-digest"] for got in told] == [right] * 4
+
+        def told() -> list[str]:
+            heads = [get(node, f"/v2/{REPOSITORY}/manifests/latest", "HEAD") for node in nodes]
+            return [head.headers["docker-content-digest"] for head in heads]
+
+        asked_at = time.monotonic()
+        wait_until(lambda: told() == [right] * 4, "all nodes know better")
+        assert time.monotonic() - asked_at <= protocol.PROVISIONAL_SECONDS
     assert "members.contradict" in (supernode.folder / "log").read_text()
 
     layout = PieceLayout.of(len(layers[0]))
