@@ -186,7 +186,7 @@ class SupernodeServer:
                 log.exception("supernode.tick_failed")
                 await asyncio.sleep(_FAULT_SECONDS)
 
-    async def _serve(self, request: web.Request) -> web.WebSocketResponse:
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
         transport = request.transport
         if self._membership.tls is not None and (transport is None or not transport.get_extra_info("peercert")):
             reason = "a certificate of the cluster is needed here"
@@ -201,8 +201,8 @@ class SupernodeServer:
         )
         try:
             await socket.prepare(request)
-        except ConnectionError:  # it has gone meanwhile
-            return socket
+        except ConnectionError:  # it has gone meanwhile, and aiohttp finds that out again of any other answer
+            return web.Response()
         address = request.remote or ""
         peer: PeerId | None = None
         session: Session | Unsealed = UNSEALED
