@@ -18,6 +18,11 @@ _MAX_RETRACTIONS = 3
 """An honest member takes a claim back when its blob begins again, and when it finds pieces damaged."""
 
 
+_REST_SECONDS, _DOUBLINGS, _MOST_REST_SECONDS = 1.0, 5, 30.0
+"""How long a peer gets no lease for a place that has failed it, doubled each time it does so again: an origin that
+fails for a moment is to be used at once when it is back, and one that this peer cannot reach is no use to anybody."""
+
+
 @dataclass(slots=True, eq=False)
 class Member:
     """A peer in a swarm and the pieces it said it has."""
@@ -27,6 +32,8 @@ class Member:
     """Whether it said that it has the whole blob and verified it."""
     places: dict[Location, float] = field(default_factory=dict)
     """Where an origin keeps the blob for it, and from when on it may fetch from there, in the tracker's seconds."""
+    failures: dict[Location, int] = field(default_factory=dict)
+    """How often in a row a place has failed it."""
     on_demand: bool = False
     """Whether it fetches from an origin nothing but what it starves for."""
     neighbours: set[PeerId] = field(default_factory=set)
@@ -41,6 +48,21 @@ class Member:
     """How often it has taken a claim to have pieces back."""
     doubted_until: float = float("-inf")
     """Until when nothing counts as had by it, and nothing is leased to it."""
+
+    def failed(self, location: Location, now: float) -> None:
+        """A place has failed it: it is leased nothing there for a while, for longer each time."""
+        count = self.failures.get(location, 0)
+        self.failures[location] = count + 1
+        self.places[location] = now + min(_REST_SECONDS * 2 ** min(count, _DOUBLINGS), _MOST_REST_SECONDS)
+
+    def brought(self, location: Location) -> None:
+        """A place has given it something."""
+        self.failures.pop(location, None)
+
+    def sate(self) -> None:
+        """It wants nothing more."""
+        self.places.clear()
+        self.failures.clear()
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from supernode.testimony import Testimony
 
 _SEEK_SECONDS = 1.0
 _FAILED_SECONDS = 30.0
-"""How long a peer gets no lease for a place that has failed it."""
+"""How long a peer gets no lease for a place that was silent to it, where it has named another one."""
 _COMING_SECONDS = 7.0
 """How long a peer's word counts that pieces come to it from an origin without a lease."""
 _STARVED_SECONDS = 2.0
@@ -401,7 +401,7 @@ class Tracker:
             origin.unwant(peer, swarm)
             if origin.idle:
                 del self._origins[registry]
-        member.places.clear()
+        member.sate()
         self._ledger.charge(peer, member, -member.wanting)
         member.wanting = 0
 
@@ -427,6 +427,8 @@ class Tracker:
             if count <= 0 or origin.progress(lease.id, peer, message.first, count, now) is None:
                 return
             fetched = run_of(message.first, count)
+            if peer in swarm.members:
+                swarm.members[peer].brought(lease.location)
             firm = self._peers[peer].confirms and not message.second_hand
             pieces = range(message.first, message.first + count)
             self._testimony.report(peer, swarm, fetched, pieces, message.digests, now, firm=firm)
@@ -447,7 +449,7 @@ class Tracker:
             elif message.reason == ReleaseReason.DENIED:
                 places[lease.location] = float("inf")
             elif message.reason != ReleaseReason.CLOSED:
-                places[lease.location] = now + _FAILED_SECONDS
+                lease.swarm.members[peer].failed(lease.location, now)
             self._decide(now)
             return
 

@@ -6,11 +6,13 @@ from hypothesis import strategies as st
 from shoal.descriptor import BlobKey
 from shoal.digest import Digest
 from shoal.pieces import MIB, PieceLayout
+from shoal.reference import Location
 from supernode.counts import PieceCounts
 from supernode.protocol import PeerId
-from supernode.swarm import Swarm
+from supernode.swarm import Member, Swarm
 
 A, B, C = PeerId("a"), PeerId("b"), PeerId("c")
+HERE = Location.parse("docker.io", "library/made")
 pieces = st.integers(0, (1 << 16) - 1)
 
 
@@ -69,3 +71,15 @@ def test_a_piece_that_others_have_is_starved_for_when_that_is_said_twice_and_for
     assert swarm.starving(A) == 0
     swarm.starve(A, 0b01, 5.0)
     assert swarm.starving(A) == 0
+
+
+def test_a_place_that_fails_again_and_again_rests_for_longer_each_time() -> None:
+    member = Member()
+    rests = []
+    for _ in range(7):
+        member.failed(HERE, 100.0)
+        rests.append(member.places[HERE] - 100.0)
+    assert rests == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+    member.brought(HERE)
+    member.failed(HERE, 200.0)
+    assert member.places[HERE] == 201.0
