@@ -11,8 +11,8 @@ import structlog
 from peer.origin import OriginError
 from proxy.tags import Resolver
 from shoal.descriptor import BlobKind
-from shoal.digest import Digest, InvalidDigest
-from shoal.reference import InvalidReference, Location, Tag, parse_tag
+from shoal.digest import Digest
+from shoal.reference import InvalidReference, Location, Tag, parse_tag_or_digest
 from supernode.protocol import Confirm
 
 log = structlog.get_logger()
@@ -62,7 +62,7 @@ class Witness:
     async def _confirm(self, message: Confirm) -> None:
         try:
             location = Location.parse(message.registry, message.repository)
-            reference = _reference(message.reference)
+            reference = parse_tag_or_digest(message.reference)
         except InvalidReference as error:
             log.warning("supernode.invalid_question", error=str(error))
             return
@@ -84,13 +84,3 @@ class Witness:
                 await self._tags.settle()
             except Exception:  # a fault of ours in one round
                 log.exception("tag.settling_failed")
-
-
-def _reference(text: str) -> Tag | Digest:
-    """A tag or a digest; raises `InvalidReference`."""
-    if ":" not in text:
-        return parse_tag(text)
-    try:
-        return Digest(text)
-    except InvalidDigest as error:
-        raise InvalidReference(str(error)) from None
