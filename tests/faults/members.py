@@ -185,31 +185,29 @@ def supernode_stands_still(run: Run) -> None:
     run.over()
 
 
-@fault(NETWORK, short_runs=0)
-def origin_is_killed(run: Run) -> None:
-    """What one node has got the others get from it; else clients hear an error, or wait while there is hope."""
+def _have_no_origin(
+    run: Run, begin: Callable[[], object], end: Callable[[], object], least: float, most: float
+) -> None:
+    """In mid-pull, for `least` to `most` seconds."""
     push_layers(run, 2 * MIB, 4 * MIB)
     run.pull()
     run.wait_for_progress(run.rng.uniform(0.0, 0.8))
     run.may_refuse = True
-    run.world.origin.kill()
+    begin()
     began = time.monotonic()
-    run.lasts(1.0, 6.0)
-    run.world.origin.start()
+    run.lasts(least, most)
+    end()
     run.without_source(began)
     run.over()
+
+
+@fault(NETWORK, short_runs=0)
+def origin_is_killed(run: Run) -> None:
+    """What one node has got the others get from it; else clients hear an error, or wait while there is hope."""
+    _have_no_origin(run, run.world.origin.kill, run.world.origin.start, 1.0, 6.0)
 
 
 @fault(NETWORK, short_runs=0)
 def origin_stands_still(run: Run) -> None:
     """It takes connections and says nothing more."""
-    push_layers(run, 2 * MIB, 4 * MIB)
-    run.pull()
-    run.wait_for_progress(run.rng.uniform(0.0, 0.8))
-    run.may_refuse = True
-    run.world.origin.freeze()
-    began = time.monotonic()
-    run.lasts(2.0, 8.0)
-    run.world.origin.thaw()
-    run.without_source(began)
-    run.over()
+    _have_no_origin(run, run.world.origin.freeze, run.world.origin.thaw, 2.0, 8.0)
