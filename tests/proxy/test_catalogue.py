@@ -178,7 +178,10 @@ async def test_damage_that_only_a_write_shows_is_gone_with_the_next_start(path: 
     assert [entry["event"] for entry in logs] == ["catalogue.failed"]
     await filled(path)
     async with Catalogue(path) as catalogue:
+        catalogue.name(AT, [MANIFEST])
+    async with Catalogue(path) as catalogue:
         assert await catalogue.named(AT, LAYER.digest) == LAYER.size
+        assert await catalogue.named(AT, MANIFEST.digest) == MANIFEST.size
 
 
 async def test_rows_that_this_program_cannot_have_written_are_passed_over(path: Path) -> None:
