@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BENCH ?= all
 
-.PHONY: demo test faults fuzz compatibility lint format lock bench bench-report clean
+.PHONY: demo test acceptance faults fuzz compatibility lint format lock bench bench-report clean
 
 # JSON=1 prints the outcome as one JSON object
 demo: $(VENV)/.installed
@@ -12,6 +12,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest $(ARGS)
+
+# What people meet: the documents' commands, the dashboard in a browser, packages, units, the chart. As root
+acceptance: $(VENV)/.installed
+	$(BIN)/python -m pytest tests/acceptance $(ARGS)
 
 # Faults in the middle of pulls; needs root for links that are cut and disks that are full. SEED=number and FAULT=name
 # replay, RUNS=number is of each fault, JSON=1 ends with one JSON object
@@ -49,7 +53,7 @@ bench-report: $(VENV)/.installed
 lock: $(VENV)/.installed
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --no-annotate \
-		--group dev --python-version 3.11 pyproject.toml --output-file requirements.lock
+		--group dev --extra traces --python-version 3.11 pyproject.toml --output-file requirements.lock
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Shoal needs Python 3.11 or newer")'
