@@ -7,15 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from shoal.cli.configuration import Configuration
-from shoal.fields import check_proxy_url
-from shoal.logs import set_up
-from shoal.settings import Override, SettingsError, load
-from shoal.toml import KeyPath, dump
+if TYPE_CHECKING:
+    from shoal.cli.configuration import Configuration
+    from shoal.settings import Override
+    from shoal.toml import KeyPath
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -39,6 +38,11 @@ class Invocation:
 
         `defaults` are values that this command has where nobody says otherwise. Raises `BadConfiguration`.
         """
+        from shoal.cli.configuration import Configuration
+        from shoal.logs import set_up
+        from shoal.settings import SettingsError, load
+        from shoal.toml import dump
+
         try:
             found = environment_proxies(os.environ)
             all_defaults = {"proxy": found, **defaults} if found else defaults
@@ -51,12 +55,20 @@ class Invocation:
         set_up(configuration.log)
         return configuration
 
+    def override(self, flag: str, path: KeyPath, value: object) -> None:
+        """Set one key, whatever stands elsewhere."""
+        from shoal.settings import Override
+
+        self.overrides.append(Override(flag, path, value))
+
 
 def environment_proxies(environ: Mapping[str, str]) -> dict[str, object]:
     """What `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` say, in either case, as keys of the table `proxy`.
 
     Raises `BadConfiguration` for a proxy that is not spoken to over HTTP.
     """
+    from shoal.fields import check_proxy_url
+
     found: dict[str, object] = {}
     for key in ("http_proxy", "https_proxy"):
         variable = key if environ.get(key) else key.upper()
@@ -92,7 +104,7 @@ def _setting(flag: str, path: KeyPath, metavar: str, text: str) -> Callable[[F],
 
     def take(context: click.Context, _: click.Parameter, value: str | None) -> None:
         if value is not None:
-            _invocation(context).overrides.append(Override(flag, path, value))
+            _invocation(context).override(flag, path, value)
 
     return click.option(flag, metavar=metavar, expose_value=False, callback=take, help=text)
 
@@ -107,8 +119,8 @@ def listen_option(table: str, text: str) -> Callable[[F], F]:
         host = host.removeprefix("[").removesuffix("]")
         if not colon or not host:
             raise click.BadParameter(f"{value!r} (allowed: HOST:PORT, such as 127.0.0.1:5080 or [::1]:5080)")
-        _invocation(context).overrides.append(Override("--listen", (table, "host"), host))
-        _invocation(context).overrides.append(Override("--listen", (table, "port"), port))
+        _invocation(context).override("--listen", (table, "host"), host)
+        _invocation(context).override("--listen", (table, "port"), port)
 
     return click.option("--listen", metavar="HOST:PORT", expose_value=False, callback=take, help=text)
 
@@ -118,7 +130,7 @@ def _take_upstreams(context: click.Context, _: click.Parameter, values: tuple[st
         name, equals, url = value.partition("=")
         if not equals or not name or not url:
             raise click.BadParameter(f"{value!r} (allowed: NAME=URL, such as quay.io=https://quay.io)")
-        _invocation(context).overrides.append(Override("--upstream", ("proxy", "upstreams", name, "url"), url))
+        _invocation(context).override("--upstream", ("proxy", "upstreams", name, "url"), url)
 
 
 def _all(*options: Callable[[Any], Any]) -> Callable[[F], F]:
@@ -160,3 +172,4 @@ upstream_option = click.option(
     callback=_take_upstreams,
     help="A registry to stand for, and where it is. May be given several times.",
 )
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the outcome as one JSON object.")

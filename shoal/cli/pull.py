@@ -1,72 +1,96 @@
-"""`shoal pull`: an image into the store, by a node that lives as long as the pull, or through the daemon that runs."""
+"""`shoal pull`."""
 
 from __future__ import annotations
 
-import contextlib
+import json
 import time
-from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
-import msgspec
-import structlog
+import click
 
-from peer.disk import StoreBusy
-from proxy.credentials import NodeCredentials
-from proxy.settings import UpstreamSettings
-from shoal.cli.configuration import Configuration
-from shoal.cli.image import Progress, PulledImage, PullFailed, pull
-from shoal.cli.node import Node
-from shoal.descriptor import Platform
-from shoal.operations import OperationsSettings, process_metrics
-from shoal.reference import Reference, Registry
+from shoal.cli.frame import Command
+from shoal.cli.options import (
+    Invocation,
+    general_options,
+    json_option,
+    store_option,
+    supernode_option,
+    upstream_option,
+)
 
-log = structlog.get_logger()
+if TYPE_CHECKING:
+    from shoal.cli.image import PulledImage
+    from shoal.descriptor import Platform
+    from shoal.reference import Reference
 
-_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
+@click.command(
+    cls=Command,
+    examples=[
+        "shoal pull docker.io/library/alpine:3.20",
+        "shoal pull --platform linux/arm64 --upstream quay.io=https://quay.io quay.io/prometheus/prometheus:latest",
+    ],
+)
+@general_options
+@supernode_option
+@store_option
+@upstream_option
+@click.option("--platform", metavar="OS/ARCH[/VARIANT]", help="Of an image for several. This machine's.")
+@json_option
+@click.argument("image")
+@click.pass_obj
+def pull(invocation: Invocation, image: str, platform: str | None, as_json: bool) -> None:
+    """Pull IMAGE into the store."""
+    import asyncio
 
-async def pull_into_store(
-    configuration: Configuration, reference: Reference, platform: Platform, progress: Progress
-) -> PulledImage:
-    """Pull an image; raises `PullFailed`, `StoreError`, `OSError` and what `Node` does."""
-    registry = reference.registry
-    upstream = configuration.proxy.upstream(registry)
-    if upstream is None and not configuration.proxy.any_upstream:
-        known = ", ".join(sorted(configuration.proxy.upstreams))
-        raise PullFailed(f"no upstream {registry!r} is configured (there is: {known}; add one with --upstream)")
-    authorization = None if upstream is None else await _own_authorization(registry, upstream)
+    import uvloop
+    from rich.console import Console
+
+    from shoal.cli.failures import failures
+    from shoal.cli.image import own_platform
+    from shoal.cli.progress import PullBars
+    from shoal.cli.pulling import pull_into_store
+    from shoal.reference import InvalidReference, Reference
+
+    configuration = invocation.configuration({"log": {"level": "warning"}})
     try:
-        async with _short_lived(configuration) as node:
-            return await pull(_url("127.0.0.1", node.proxy.port), reference, platform, progress, authorization)
-    except StoreBusy as busy:
-        proxy = configuration.proxy
-        url = _url(_LOOPBACK.get(proxy.host, proxy.host), proxy.port)
-        log.info("pull.through_daemon", url=url)
-        try:
-            return await pull(url, reference, platform, progress, authorization)
-        except PullFailed as error:
-            raise PullFailed(f"{busy}; through its proxy at {url}: {error}") from None
+        reference = Reference.parse(image)
+    except InvalidReference as error:
+        raise click.BadParameter(str(error), param_hint="IMAGE") from None
+    wanted = _platform(platform) if platform else own_platform()
+    started = time.monotonic()
+    with (
+        failures(),
+        PullBars(Console(stderr=True)) as bars,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        pulled = runner.run(pull_into_store(configuration, reference, wanted, bars))
+    click.echo(_outcome(reference, wanted, pulled, time.monotonic() - started, as_json))
 
 
-async def _own_authorization(registry: Registry, upstream: UpstreamSettings) -> str | None:
-    """What the node itself would send: who may read the configuration may pull as the node."""
-    credentials = NodeCredentials(registry, upstream, time.monotonic)
-    try:
-        identity = await credentials.get()
-    finally:
-        await credentials.close()
-    return None if identity is None else identity.authorization
+def _platform(text: str) -> Platform:
+    from shoal.descriptor import Platform
+
+    parts = text.split("/")
+    if not 2 <= len(parts) <= 3 or not all(parts):
+        raise click.BadParameter(f"{text!r} (allowed: OS/ARCH or OS/ARCH/VARIANT)", param_hint="--platform")
+    return Platform(*parts)
 
 
-@contextlib.asynccontextmanager
-async def _short_lived(configuration: Configuration) -> AsyncIterator[Node]:
-    """A node on free ports that stops as soon as the image is there."""
-    peer = msgspec.structs.replace(
-        configuration.peer, port=0, shutdown_grace=0.0, operations=OperationsSettings(host="127.0.0.1", port=0)
-    )
-    proxy = msgspec.structs.replace(configuration.proxy, host="127.0.0.1", port=0, shutdown_timeout=0.0)
-    async with Node(peer, proxy, configuration.cluster, process_metrics()) as node:
-        yield node
+def _outcome(reference: Reference, platform: Platform, pulled: PulledImage, seconds: float, as_json: bool) -> str:
+    from shoal.units import format_size
 
-
-def _url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    if as_json:
+        fields = {
+            "reference": str(reference),
+            "digest": pulled.digest,
+            "manifest": pulled.manifest,
+            "platform": "/".join(filter(None, (platform.os, platform.architecture, platform.variant))),
+            "blobs": len(pulled.blobs),
+            "bytes": pulled.size,
+            "seconds": round(seconds, 3),
+        }
+        return json.dumps(fields)
+    rate = format_size(pulled.size / max(seconds, 1e-9))
+    size = format_size(pulled.size)
+    return f"{reference} {pulled.digest}: {len(pulled.blobs)} blobs, {size} in {seconds:.1f} s ({rate}/s)"

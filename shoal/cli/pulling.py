@@ -1,0 +1,72 @@
+"""An image into the store: by a node that lives as long as the pull, or through the daemon that runs."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+import msgspec
+import structlog
+
+from peer.disk import StoreBusy
+from proxy.credentials import NodeCredentials
+from proxy.settings import UpstreamSettings
+from shoal.cli.configuration import Configuration
+from shoal.cli.image import Progress, PulledImage, PullFailed, pull
+from shoal.cli.node import Node
+from shoal.descriptor import Platform
+from shoal.operations import OperationsSettings, process_metrics
+from shoal.reference import Reference, Registry
+
+log = structlog.get_logger()
+
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+async def pull_into_store(
+    configuration: Configuration, reference: Reference, platform: Platform, progress: Progress
+) -> PulledImage:
+    """Pull an image; raises `PullFailed`, `StoreError`, `OSError` and what `Node` does."""
+    registry = reference.registry
+    upstream = configuration.proxy.upstream(registry)
+    if upstream is None and not configuration.proxy.any_upstream:
+        known = ", ".join(sorted(configuration.proxy.upstreams))
+        raise PullFailed(f"no upstream {registry!r} is configured (there is: {known}; add one with --upstream)")
+    authorization = None if upstream is None else await _own_authorization(registry, upstream)
+    try:
+        async with _short_lived(configuration) as node:
+            return await pull(_url("127.0.0.1", node.proxy.port), reference, platform, progress, authorization)
+    except StoreBusy as busy:
+        proxy = configuration.proxy
+        url = _url(_LOOPBACK.get(proxy.host, proxy.host), proxy.port)
+        log.info("pull.through_daemon", url=url)
+        try:
+            return await pull(url, reference, platform, progress, authorization)
+        except PullFailed as error:
+            raise PullFailed(f"{busy}; through its proxy at {url}: {error}") from None
+
+
+async def _own_authorization(registry: Registry, upstream: UpstreamSettings) -> str | None:
+    """What the node itself would send: who may read the configuration may pull as the node."""
+    credentials = NodeCredentials(registry, upstream, time.monotonic)
+    try:
+        identity = await credentials.get()
+    finally:
+        await credentials.close()
+    return None if identity is None else identity.authorization
+
+
+@contextlib.asynccontextmanager
+async def _short_lived(configuration: Configuration) -> AsyncIterator[Node]:
+    """A node on free ports that stops as soon as the image is there."""
+    peer = msgspec.structs.replace(
+        configuration.peer, port=0, shutdown_grace=0.0, operations=OperationsSettings(host="127.0.0.1", port=0)
+    )
+    proxy = msgspec.structs.replace(configuration.proxy, host="127.0.0.1", port=0, shutdown_timeout=0.0)
+    async with Node(peer, proxy, configuration.cluster, process_metrics()) as node:
+        yield node
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

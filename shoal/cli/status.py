@@ -1,0 +1,37 @@
+"""`shoal status`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from shoal.cli.frame import Command
+from shoal.cli.options import Invocation, general_options, json_option
+
+
+@click.command(cls=Command, examples=["shoal status", "shoal status --json"])
+@general_options
+@json_option
+@click.pass_obj
+def status(invocation: Invocation, as_json: bool) -> None:
+    """Show this node's supernode and store, and its upstreams with their rate limits."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from proxy.administration import STATUS_PATH
+    from shoal.cli.orders import ask
+
+    answer = ask(invocation, "GET", STATUS_PATH)
+    if as_json:
+        click.echo(json.dumps(answer))
+        return
+    click.echo(f"supernode: {'connected' if answer['supernode_connected'] else 'none'}")
+    if answer["store_fault"]:
+        click.echo(f"store: nothing is kept ({answer['store_fault']})")
+    table = Table("upstream", "requests left", "of", "left alone for")
+    for upstream in answer["upstreams"]:
+        cells = [upstream["remaining"], upstream["limit"]]
+        quiet = f"{upstream['quiet_seconds']:.0f} s" if upstream["quiet_seconds"] else ""
+        table.add_row(upstream["registry"], *("" if cell is None else str(cell) for cell in cells), quiet)
+    Console().print(table)

@@ -1,0 +1,44 @@
+"""`shoal verify`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from shoal.cli.frame import Command
+from shoal.cli.options import Invocation, general_options, json_option, store_option
+
+
+@click.command(cls=Command, examples=["shoal verify"])
+@general_options
+@store_option
+@json_option
+@click.pass_obj
+def verify(invocation: Invocation, as_json: bool) -> None:
+    """Hash all that this node has stored. What is wrong goes to quarantine.
+
+    A running daemon gets again what images need. Ends with status 1 where something is wrong and did not come back.
+    """
+    from peer.disk import StoreBusy
+    from shoal.cli.hashing import verified, verified_by_daemon
+    from shoal.cli.keeping import store_at_rest
+    from shoal.units import format_size
+
+    try:
+        with store_at_rest(invocation) as store:
+            answer = verified(store)
+    except StoreBusy:
+        answer = verified_by_daemon(invocation)
+    if answer["error"]:
+        raise click.ClickException(str(answer["error"]))
+    left = [digest for digest in answer["wrong"] if digest not in answer["mended"]]
+    if as_json:
+        click.echo(json.dumps(answer))
+    else:
+        for digest in answer["wrong"]:
+            click.echo(f"{digest} was wrong{'' if digest in left else ', and has come again'}")
+        size = format_size(answer["checked_bytes"])
+        click.echo(f"{answer['checked']} blobs, {size}: {len(answer['wrong'])} wrong, {len(answer['mended'])} mended")
+    if left:
+        raise click.exceptions.Exit(1)
