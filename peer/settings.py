@@ -10,8 +10,8 @@ import msgspec
 from msgspec import Meta
 
 from peer.uploads import UPLOAD_SLOTS
+from shoal.daemonsettings import OperationsSettings
 from shoal.fields import Duration, Port, check_url, is_loopback
-from shoal.operations import OperationsSettings
 from shoal.units import parse_amount
 
 SYSTEM_STORE = Path("/var/lib/shoal")

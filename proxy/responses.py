@@ -13,13 +13,13 @@ from aiohttp import hdrs, web
 
 from peer.errors import DownloadFailed
 from peer.origin import OriginError
-from proxy.admission import Verdict
 from proxy.client import ClientLeft, ClientSink
 from proxy.destinations import Opened
 from proxy.memory import LONG, AnswerMemory
 from proxy.metrics import ProxyMetrics
 from proxy.naming import Target
 from proxy.parts import Selection
+from proxy.rules import Verdict
 from proxy.source import Blob
 from shoal.digest import Digest
 

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from proxy.admission import AdmissionSettings
 from proxy.destinations import Authority, InvalidAuthority, TunnelSettings
+from proxy.rules import AdmissionSettings
 from shoal.fields import Duration, Host, Port, check_proxy_url, check_url
 from shoal.reference import DOCKER_HUB, InvalidReference, Location, Registry, Tag, parse_registry
 

@@ -8,29 +8,19 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 
-import msgspec
 import structlog
 from aiohttp.http_exceptions import HttpProcessingError
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from shoal.daemonsettings import LogSettings
 from shoal.redaction import redacted
-
-Level = Literal["debug", "info", "warning", "error"]
-Format = Literal["console", "json"]
 
 _SHARED: Sequence[Processor] = (
     structlog.stdlib.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 )
-
-
-class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is logged, and how."""
-
-    level: Level = "info"
-    format: Format = "console"
 
 
 def set_up(settings: LogSettings, stream: TextIO | None = None) -> None:

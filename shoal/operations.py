@@ -6,13 +6,12 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
-import msgspec
 import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
-from shoal.fields import Host, Port
+from shoal.daemonsettings import OperationsSettings
 from shoal.guests import Guests, Limits
 from shoal.listener import Listener
 
@@ -28,16 +27,6 @@ _REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection
 
 Readiness = Mapping[str, Callable[[], bool]]
 """Named conditions under which a daemon serves well."""
-
-
-class OperationsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the operations endpoints listen."""
-
-    host: Host = "127.0.0.1"
-    port: Port = 0
-
-    token_file: str = ""
-    """The file with the token of who may make changes. Empty: in the store, where the daemon makes one."""
 
 
 def process_metrics() -> CollectorRegistry:

@@ -10,7 +10,7 @@ import difflib
 import json
 import math
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar, get_args, get_origin
@@ -48,7 +48,7 @@ def load(
     kind: type[S],
     file: Path | None,
     environ: Mapping[str, str],
-    overrides: Sequence[Override] = (),
+    overrides: Iterable[Override] = (),
     defaults: Mapping[str, object] = MappingProxyType({}),
 ) -> S:
     """The configuration of type `kind`; raises `SettingsError`. `defaults` go before those of `kind` itself.

@@ -7,7 +7,7 @@ import msgspec
 from peer.settings import PeerSettings
 from proxy.settings import ProxySettings
 from shoal.cluster import ClusterSettings
-from shoal.logs import LogSettings
+from shoal.daemonsettings import LogSettings
 from supernode.settings import SupernodeSettings
 
 

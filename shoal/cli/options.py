@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import starmap
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,7 +14,6 @@ import click
 
 if TYPE_CHECKING:
     from shoal.cli.configuration import Configuration
-    from shoal.settings import Override
     from shoal.toml import KeyPath
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -31,7 +31,8 @@ class Invocation:
 
     file: Path | None = None
     print_config: bool = False
-    overrides: list[Override] = field(default_factory=list)
+    overrides: list[tuple[str, KeyPath, object]] = field(default_factory=list)
+    """Flags, the keys that they set, and to what (`shoal.settings.Override`)."""
 
     def configuration(self, defaults: Mapping[str, object] = MappingProxyType({})) -> Configuration:
         """The configuration of this run, with the logs set up; `--print-config` ends the program here.
@@ -40,13 +41,13 @@ class Invocation:
         """
         from shoal.cli.configuration import Configuration
         from shoal.logs import set_up
-        from shoal.settings import SettingsError, load
+        from shoal.settings import Override, SettingsError, load
         from shoal.toml import dump
 
         try:
             found = environment_proxies(os.environ)
             all_defaults = {"proxy": found, **defaults} if found else defaults
-            configuration = load(Configuration, self.file, os.environ, self.overrides, all_defaults)
+            configuration = load(Configuration, self.file, os.environ, starmap(Override, self.overrides), all_defaults)
         except SettingsError as error:
             raise BadConfiguration(str(error)) from None
         if self.print_config:
@@ -54,12 +55,6 @@ class Invocation:
             click.get_current_context().exit()
         set_up(configuration.log)
         return configuration
-
-    def override(self, flag: str, path: KeyPath, value: object) -> None:
-        """Set one key, whatever stands elsewhere."""
-        from shoal.settings import Override
-
-        self.overrides.append(Override(flag, path, value))
 
 
 def environment_proxies(environ: Mapping[str, str]) -> dict[str, object]:
@@ -104,7 +99,7 @@ def _setting(flag: str, path: KeyPath, metavar: str, text: str) -> Callable[[F],
 
     def take(context: click.Context, _: click.Parameter, value: str | None) -> None:
         if value is not None:
-            _invocation(context).override(flag, path, value)
+            _invocation(context).overrides.append((flag, path, value))
 
     return click.option(flag, metavar=metavar, expose_value=False, callback=take, help=text)
 
@@ -119,8 +114,8 @@ def listen_option(table: str, text: str) -> Callable[[F], F]:
         host = host.removeprefix("[").removesuffix("]")
         if not colon or not host:
             raise click.BadParameter(f"{value!r} (allowed: HOST:PORT, such as 127.0.0.1:5080 or [::1]:5080)")
-        _invocation(context).override("--listen", (table, "host"), host)
-        _invocation(context).override("--listen", (table, "port"), port)
+        _invocation(context).overrides.append(("--listen", (table, "host"), host))
+        _invocation(context).overrides.append(("--listen", (table, "port"), port))
 
     return click.option("--listen", metavar="HOST:PORT", expose_value=False, callback=take, help=text)
 
@@ -130,7 +125,7 @@ def _take_upstreams(context: click.Context, _: click.Parameter, values: tuple[st
         name, equals, url = value.partition("=")
         if not equals or not name or not url:
             raise click.BadParameter(f"{value!r} (allowed: NAME=URL, such as quay.io=https://quay.io)")
-        _invocation(context).override("--upstream", ("proxy", "upstreams", name, "url"), url)
+        _invocation(context).overrides.append(("--upstream", ("proxy", "upstreams", name, "url"), url))
 
 
 def _all(*options: Callable[[Any], Any]) -> Callable[[F], F]:

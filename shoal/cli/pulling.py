@@ -15,8 +15,9 @@ from proxy.settings import UpstreamSettings
 from shoal.cli.configuration import Configuration
 from shoal.cli.image import Progress, PulledImage, PullFailed, pull
 from shoal.cli.node import Node
+from shoal.daemonsettings import OperationsSettings
 from shoal.descriptor import Platform
-from shoal.operations import OperationsSettings, process_metrics
+from shoal.operations import process_metrics
 from shoal.reference import Reference, Registry
 
 log = structlog.get_logger()

@@ -22,7 +22,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from shoal.logs import LogSettings, set_up
+from shoal.daemonsettings import LogSettings
+from shoal.logs import set_up
 from tests.fuzz.target import CORPUS, Target
 
 WORK = Path(".cache/fuzz")

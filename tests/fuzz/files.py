@@ -14,9 +14,9 @@ from peer.index import Entry, Index, names_in
 from peer.pins import PINS, Pins
 from peer.references import Names
 from peer.store import Store
-from proxy.admission import RuleBook, Rules
 from proxy.catalogue import CATALOGUE, Catalogue, KnownTag
 from proxy.credentials import NodeCredentials
+from proxy.rules import RuleBook, Rules
 from proxy.settings import EndpointSettings
 from shoal.cli.configuration import Configuration
 from shoal.descriptor import BlobKind, Descriptor

@@ -18,20 +18,12 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 import proxy.admission
-from proxy.admission import (
-    Admission,
-    AdmissionSettings,
-    RuleBook,
-    Rules,
-    RuleSettings,
-    RulesUnusable,
-    Verdict,
-    enforce,
-)
+from proxy.admission import Admission, RulesUnusable, enforce
 from proxy.audit import Audit
 from proxy.catalogue import Catalogue
 from proxy.errors import AdmissionDenied
 from proxy.metrics import ProxyMetrics
+from proxy.rules import AdmissionSettings, RuleBook, Rules, RuleSettings, Verdict
 from proxy.server import ProxyServer
 from proxy.settings import ProxySettings, UpstreamSettings
 from shoal.descriptor import Descriptor

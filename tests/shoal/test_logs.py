@@ -10,7 +10,8 @@ import pytest
 import structlog
 from aiohttp.http_exceptions import LineTooLong
 
-from shoal.logs import Level, LogSettings, set_up
+from shoal.daemonsettings import Level, LogSettings
+from shoal.logs import set_up
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 import shoal.operations
-from shoal.operations import OperationsServer, OperationsSettings
+from shoal.daemonsettings import OperationsSettings
+from shoal.operations import OperationsServer
 
 REQUEST = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
 

@@ -1,0 +1,29 @@
+"""What every daemon has in the configuration: how it logs, and where it is operated."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from shoal.fields import Host, Port
+
+Level = Literal["debug", "info", "warning", "error"]
+Format = Literal["console", "json"]
+
+
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is logged, and how."""
+
+    level: Level = "info"
+    format: Format = "console"
+
+
+class OperationsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the operations endpoints listen."""
+
+    host: Host = "127.0.0.1"
+    port: Port = 0
+
+    token_file: str = ""
+    """The file with the token of who may make changes. Empty: in the store, where the daemon makes one."""
