@@ -72,7 +72,7 @@ class Cluster:
     def _shoal(self, host: Host, name: str, command: str, settings: dict[str, str]) -> HostDaemon:
         environment = [f"{key}={value}" for key, value in (settings | MEMBERS).items()]
         if command == "supernode":
-            environment.append("SHOAL_SUPERNODE__HOST=0.0.0.0")
+            environment += ["SHOAL_SUPERNODE__HOST=0.0.0.0", f"SHOAL_SUPERNODE__STATE={self._folder / 'supernode'}"]
         line = ["env", *environment, sys.executable, "-m", "shoal.cli", command]
         if command == "peer":
             line += ["--upstream", f"{REGISTRY}=http://{self.origin.address}:{REGISTRY_PORT}"]

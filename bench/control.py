@@ -8,13 +8,13 @@ import itertools
 import statistics
 import struct
 import time
-import urllib.request
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import cast
 
+import aiohttp
 import click
 import uvloop
 from prometheus_client.parser import text_string_to_metric_families
@@ -52,13 +52,18 @@ def command(as_json: bool, runs: int, folder: Path | None) -> None:
     waits: dict[int, list[float]] = {count: [] for count in _CONNECTIONS}
     with working_folder(folder, 1 << 20) as work, same_congestion_control() as congestion:
         for place in range(runs):
-            (port,) = free_ports(1)
-            settings = {"SHOAL_SUPERNODE__PORT": str(port), "SHOAL_LOG__LEVEL": "error"}
+            port, operations = free_ports(2)
+            settings = {
+                "SHOAL_SUPERNODE__PORT": str(port),
+                "SHOAL_SUPERNODE__OPERATIONS__PORT": str(operations),
+                "SHOAL_SUPERNODE__STATE": str(work / f"state-{place}"),
+                "SHOAL_LOG__LEVEL": "error",
+            }
             with shoal("supernode", work / f"{place}.log", settings) as daemon, IdleMeter() as meter:
                 daemon.wait_for(port)
                 for count in _CONNECTIONS:
                     waits[count].append(uvloop.run(_handout_seconds(port, count)))
-                rate, busy, outgoing = uvloop.run(_load(daemon, port))
+                rate, busy, outgoing = uvloop.run(_load(daemon, port, operations))
             rates.append(rate)
             per_cpu.append(busy)
             sent.append(outgoing)
@@ -215,22 +220,23 @@ async def _handout_seconds(port: int, count: int) -> float:
     return statistics.median(found)
 
 
-async def _load(daemon: Daemon, port: int) -> tuple[float, float, float]:
-    """Messages taken per second and per CPU-second, and messages sent per second, under full load."""
+async def _load(daemon: Daemon, port: int, operations: int) -> tuple[float, float, float]:
+    """Messages taken per second and per CPU-second, and messages sent per second, under full load, as the operations
+    port counts them."""
     async with AsyncExitStack() as stack:
         for peer in await _connected(stack, port, _LOADED):
             peer.flood()
         await asyncio.sleep(_WARM_UP)
-        before, busy, began = await asyncio.to_thread(_messages, port), daemon.cpu_seconds(), time.monotonic()
+        before, busy, began = await _messages(operations), daemon.cpu_seconds(), time.monotonic()
         await asyncio.sleep(_SECONDS)
-        after, busy_after, ended = await asyncio.to_thread(_messages, port), daemon.cpu_seconds(), time.monotonic()
+        after, busy_after, ended = await _messages(operations), daemon.cpu_seconds(), time.monotonic()
     taken, sent = (after[way] - before[way] for way in ("in", "out"))
     return taken / (ended - began), taken / (busy_after - busy), sent / (ended - began)
 
 
-def _messages(port: int) -> dict[str, float]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as response:
-        text = response.read().decode()
+async def _messages(port: int) -> dict[str, float]:
+    async with aiohttp.request("GET", f"http://127.0.0.1:{port}/metrics") as response:
+        text = await response.text()
     counted = {"in": 0.0, "out": 0.0}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:

@@ -123,8 +123,13 @@ class LocalNode:
 
 def start_supernode(stack: ExitStack, folder: Path, members: Mapping[str, str] = MEMBERS) -> str:
     """Run a supernode on loopback until `stack` ends; returns its address. `members`: settings of the cluster."""
-    (port,) = free_ports(1)
-    settings = {"SHOAL_SUPERNODE__PORT": str(port), **members}
+    port, operations = free_ports(2)
+    settings = {
+        "SHOAL_SUPERNODE__PORT": str(port),
+        "SHOAL_SUPERNODE__OPERATIONS__PORT": str(operations),
+        "SHOAL_SUPERNODE__STATE": str(folder / f"supernode-{port}"),
+        **members,
+    }
     daemon = stack.enter_context(shoal("supernode", folder / f"supernode-{port}.log", settings))
     daemon.wait_for(port)
     scheme = "https" if "SHOAL_CLUSTER__CERT_FILE" in members else "http"

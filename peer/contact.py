@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 
@@ -10,11 +11,14 @@ import structlog
 from peer.runner import Runner
 from peer.settings import PeerSettings
 from shoal.messages import InvalidMessage
+from shoal.version import VERSION
 from supernode import protocol
 from supernode.client import ControlClient
 from supernode.protocol import PeerId
 
 log = structlog.get_logger()
+
+_MAX_NAME = 128
 
 
 class Contact:
@@ -59,6 +63,9 @@ class Contact:
             settings.zone,
             returning=self._was_known,
             confirms=True,
+            name=settings.name or socket.gethostname()[:_MAX_NAME],
+            labels=settings.labels,
+            software=VERSION,
         )
 
     def welcomed(self, announce_interval: float) -> None:

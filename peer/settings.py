@@ -13,10 +13,13 @@ from peer.uploads import UPLOAD_SLOTS
 from shoal.daemonsettings import OperationsSettings
 from shoal.fields import Duration, Port, check_url, is_loopback
 from shoal.units import parse_amount
+from supernode.protocol import MAX_LABELS
 
 SYSTEM_STORE = Path("/var/lib/shoal")
 USER_STORE = Path("~/.local/share/shoal")
 OPERATOR_TOKEN = "operator-token"
+_MAX_TEXT, _MAX_TEXTS = 128, 1024
+"""Characters of a name or a label, and bytes of all of them."""
 LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"
 
 
@@ -67,6 +70,13 @@ class PeerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     advertise: str = ""
     """The host that other peers are told. Empty: the address from which the supernode sees this peer."""
 
+    name: str = ""
+    """What people call this node. Empty: the name of its machine."""
+
+    labels: Annotated[dict[str, str], Meta(max_length=MAX_LABELS)] = msgspec.field(default_factory=dict)
+    """By what people choose this node among others, such as `{rack = "b4"}`: 16 at the most, of 1,024
+    bytes in all."""
+
     zone: str = ""
     """A name for what is near: peers prefer neighbours of their own zone. Empty: the subnet decides."""
 
@@ -102,7 +112,17 @@ class PeerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         configured = self.operations.token_file
         return Path(configured).expanduser() if configured else self.store / OPERATOR_TOKEN
 
+    def _check_labels(self) -> None:
+        if any(not key or "=" in key or "," in key for key in self.labels):
+            raise ValueError("`labels`: a label's name is not empty and holds no `=` or comma")
+        texts = [self.name, *self.labels, *self.labels.values()]
+        if any(len(text) > _MAX_TEXT or not text.isprintable() for text in texts):
+            raise ValueError(f"`name` and `labels` hold printable characters, {_MAX_TEXT} each at the most")
+        if sum(len(text.encode()) for text in texts) > _MAX_TEXTS:
+            raise ValueError(f"`name` and `labels` hold more than {_MAX_TEXTS} bytes in all")
+
     def __post_init__(self) -> None:
+        self._check_labels()
         alone = not self.supernode or is_loopback(check_url("supernode", self.supernode))
         if not self.host:
             msgspec.structs.force_setattr(self, "host", LOOPBACK if alone else EVERYWHERE)

@@ -2,7 +2,7 @@
 
 JSON over the operations port.
 
-Who may is decided in `proxy.changes`.
+Who may is decided in `shoal.changes`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from aiohttp import web
 
 from peer.errors import DownloadFailed
 from peer.origin import OriginError
-from proxy.changes import Changes, OrderRefused
 from proxy.keeping import Keeping
 from proxy.limits import LimitBoard
 from proxy.settings import ProxySettings
 from proxy.tags import TagResolver
 from proxy.verification import Verification
+from shoal.changes import Changes, OrderRefused
 from shoal.descriptor import MAX_MANIFEST_SIZE, BlobKind, Descriptor, InvalidManifest, Manifest
 from shoal.digest import Digest
 from shoal.reference import Location, Reference, Registry

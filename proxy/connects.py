@@ -13,13 +13,13 @@ import structlog
 from aiohttp import hdrs, web
 
 from proxy.addresses import NotPermitted, resolve
-from proxy.audit import Audit
 from proxy.destinations import Authority, Destinations, Elsewhere, InvalidAuthority, Opened, Refused, TunnelSettings
 from proxy.doorway import BadConnect, Doorway, Threshold, parse_connect
 from proxy.errors import AuthorityUnusable
 from proxy.heads import MAX_FIELD_SIZE, MAX_HEADERS
 from proxy.metrics import ProxyMetrics
 from proxy.tunnel import Tunnel
+from shoal.audit import Audit
 from shoal.guests import Guest
 
 if TYPE_CHECKING:

@@ -18,7 +18,6 @@ from yarl import URL
 
 from peer.origin import OriginUnavailable
 from proxy.addresses import NotPermitted
-from proxy.audit import Audit
 from proxy.certificates import AuthorityFiles, CertificateAuthority
 from proxy.connects import Connects, Handler
 from proxy.destinations import (
@@ -38,6 +37,7 @@ from proxy.naming import PREFIX
 from proxy.relay import Relay, Way, ways
 from proxy.responses import Call
 from proxy.settings import ProxySettings
+from shoal.audit import Audit
 from shoal.reference import InvalidReference, Location
 
 log = structlog.get_logger()

@@ -10,7 +10,7 @@ import structlog
 from peer.eviction import Victim
 from peer.store import Store
 from proxy.catalogue import KnownTag
-from proxy.changes import OrderRefused
+from shoal.changes import OrderRefused
 from shoal.digest import Digest, InvalidDigest
 from shoal.reference import Location, Reference, Tag
 

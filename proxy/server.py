@@ -12,7 +12,7 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
 from proxy.admission import Admission, asked_for, enforce
-from proxy.audit import Audit, audited
+from proxy.audited import audited
 from proxy.base import BaseFrontend, BaseOrigin
 from proxy.blobs import BlobFrontend
 from proxy.catalogue import Catalogue
@@ -29,6 +29,7 @@ from proxy.responses import API_HEADERS, Call
 from proxy.settings import ProxySettings
 from proxy.source import BlobSource
 from proxy.tags import OriginHead, Resolver, TagResolver
+from shoal.audit import Audit
 from shoal.guests import Guest, Guests, Limits
 from shoal.listener import Listener
 from shoal.reference import Registry

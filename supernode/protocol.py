@@ -29,6 +29,7 @@ MAX_MESSAGE_SIZE = 4 << 20
 """Bytes of one control message in either direction."""
 MAX_BLOBS = 1024
 """Blobs in one message."""
+MAX_LABELS = 16
 PROVISIONAL_SECONDS = 10.0
 """How long one member's word on a reference is given to others before a second one has confirmed it."""
 
@@ -38,6 +39,7 @@ LeaseId = NewType("LeaseId", int)
 _PEER_ID = re.compile(r"[0-9a-f]{32}")
 _Text = Annotated[str, msgspec.Meta(max_length=512)]
 _Number = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+_Label = Annotated[str, msgspec.Meta(max_length=128)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 _Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 _AtMost = msgspec.Meta(max_length=MAX_BLOBS)
@@ -100,6 +102,13 @@ class Hello(Message, frozen=True):
     """Whether a supernode has known this peer before: others that it knew are coming back too."""
     confirms: bool = False
     """Whether this peer answers `Confirm`, and says of which pieces of its leases it has second-hand knowledge."""
+
+    name: _Label = ""
+    """What people call its node."""
+    labels: Annotated[dict[_Label, _Label], msgspec.Meta(max_length=MAX_LABELS)] = msgspec.field(default_factory=dict)
+    """By what people choose its node among others."""
+    software: _Label = ""
+    """The version that it runs."""
 
 
 class Open(Message, frozen=True):

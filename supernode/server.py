@@ -19,13 +19,13 @@ from prometheus_client import CollectorRegistry
 from shoal.handshake import NONCE_SIZE, SEAL_SIZE, SUPERNODE, UNSEALED, Responder, Session, Unsealed, is_opening
 from shoal.membership import Membership
 from shoal.messages import InvalidMessage
-from shoal.operations import operations_routes
 from shoal.strangers import Complaints, group_of
 from supernode import protocol
 from supernode.door import Door, Place
 from supernode.handout import Contact
 from supernode.metrics import SupernodeMetrics
 from supernode.protocol import PeerId
+from supernode.roster import Roster
 from supernode.settings import SupernodeSettings
 from supernode.tracker import Tracker
 
@@ -124,6 +124,7 @@ class SupernodeServer:
         self._membership = Membership() if membership is None else membership
         self._metrics = SupernodeMetrics(registry)
         self._connections: dict[PeerId, _Connection] = {}
+        self.roster = Roster()
         self._complaints = Complaints()
         self._addresses: Counter[str] = Counter()
         """How many peers are connected from each address."""
@@ -139,7 +140,6 @@ class SupernodeServer:
         self._metrics.leases.set_function(lambda: self._tracker.leases)
         app = web.Application()
         app.add_routes([web.get(protocol.PATH, self._serve)])
-        app.add_routes(operations_routes(registry, {}))
         self._runner = web.AppRunner(
             app,
             access_log=None,
@@ -262,6 +262,7 @@ class SupernodeServer:
                     del self._addresses[connection.group]
                 if self._connections.get(peer) is connection:
                     del self._connections[peer]
+                    self.roster.leave(peer)
                     self._tracker.leave(peer, time.monotonic())
                     self._flush()
                     log.info("peer.left", peer=peer)
@@ -281,7 +282,8 @@ class SupernodeServer:
         host = hello.host or request.remote or ""
         contact = Contact(host, hello.port, hello.zone or _subnet(host))
         self._tracker.join(peer, contact, time.monotonic(), returning=hello.returning, confirms=hello.confirms)
-        log.info("peer.joined", peer=peer, host=host, port=hello.port, zone=hello.zone)
+        self.roster.join(peer, hello, contact, time.time())
+        log.info("peer.joined", peer=peer, name=hello.name, host=host, port=hello.port, zone=hello.zone)
 
     async def _hello(self, socket: web.WebSocketResponse, session: Session | Unsealed) -> protocol.Hello:
         data = await _binary(socket)

@@ -6,15 +6,13 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 import msgspec
-from prometheus_client import CollectorRegistry
 
 import shoal.cli.daemon
 from shoal.cli.configuration import Configuration
 from shoal.cli.failures import failures
 from shoal.cli.node import Node
-from shoal.membership import Membership
 from shoal.operations import process_metrics
-from supernode.server import SupernodeServer
+from supernode.daemon import Supernode
 
 Daemon = contextlib.AbstractAsyncContextManager[object]
 
@@ -27,7 +25,7 @@ def keep(open_daemon: Callable[[Configuration], Daemon], configuration: Configur
 
 def supernode(configuration: Configuration) -> Daemon:
     """The supernode alone."""
-    return _supernode(configuration, process_metrics())
+    return Supernode(configuration.supernode, configuration.cluster, process_metrics())
 
 
 def node(configuration: Configuration) -> Daemon:
@@ -39,18 +37,8 @@ def node(configuration: Configuration) -> Daemon:
 async def everything(configuration: Configuration) -> AsyncIterator[None]:
     """A supernode and one node that is its peer."""
     metrics = process_metrics()
-    async with _supernode(configuration, metrics) as server:
+    async with Supernode(configuration.supernode, configuration.cluster, metrics) as lead:
         scheme = "https" if configuration.cluster.uses_tls else "http"
-        own = msgspec.structs.replace(configuration.peer, supernode=f"{scheme}://127.0.0.1:{server.port}")
+        own = msgspec.structs.replace(configuration.peer, supernode=f"{scheme}://127.0.0.1:{lead.server.port}")
         async with Node(own, configuration.proxy, configuration.cluster, metrics):
             yield
-
-
-@contextlib.asynccontextmanager
-async def _supernode(configuration: Configuration, metrics: CollectorRegistry) -> AsyncIterator[SupernodeServer]:
-    configuration.cluster.check_host("supernode.host", configuration.supernode.host)
-    async with (
-        Membership(configuration.cluster) as membership,
-        SupernodeServer(configuration.supernode, metrics, membership) as server,
-    ):
-        yield server

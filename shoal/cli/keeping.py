@@ -15,8 +15,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from peer.disk import StoreBusy, StoreError
 from peer.store import Store
 from proxy.catalogue import CATALOGUE, Catalogue, KnownTag
-from proxy.changes import OrderRefused
 from proxy.keeping import Keeping, last_known_of
+from shoal.changes import OrderRefused
 from shoal.cli.options import Invocation
 from shoal.cli.orders import ask
 from shoal.digest import Digest

@@ -16,9 +16,7 @@ from peer.engine import Engine
 from peer.settings import PeerSettings
 from peer.store import Store
 from proxy.administration import Administration
-from proxy.audit import Audit
 from proxy.catalogue import CATALOGUE, Catalogue
-from proxy.changes import Changes
 from proxy.keeping import Keeping
 from proxy.limits import LimitBoard
 from proxy.metrics import ProxyMetrics
@@ -28,6 +26,8 @@ from proxy.settings import ProxySettings
 from proxy.upstream import UpstreamClient
 from proxy.verification import Verification
 from proxy.witness import Witness
+from shoal.audit import Audit
+from shoal.changes import Changes
 from shoal.cluster import ClusterSettings
 from shoal.membership import Membership
 from shoal.operations import OperationsServer

@@ -170,7 +170,8 @@ def test_an_address_in_use_is_one_line(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     with Daemon([sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"], tmp_path / "log") as other:
         other.wait_for(port)
-        done = shoal("supernode", "--listen", f"127.0.0.1:{port}")
+        settings = {"SHOAL_SUPERNODE__OPERATIONS__PORT": "0", "SHOAL_SUPERNODE__STATE": str(tmp_path)}
+        done = shoal("supernode", "--listen", f"127.0.0.1:{port}", **settings)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "in use" in done.stderr

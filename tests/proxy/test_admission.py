@@ -19,13 +19,13 @@ from structlog.testing import capture_logs
 
 import proxy.admission
 from proxy.admission import Admission, RulesUnusable, enforce
-from proxy.audit import Audit
 from proxy.catalogue import Catalogue
 from proxy.errors import AdmissionDenied
 from proxy.metrics import ProxyMetrics
 from proxy.rules import AdmissionSettings, RuleBook, Rules, RuleSettings, Verdict
 from proxy.server import ProxyServer
 from proxy.settings import ProxySettings, UpstreamSettings
+from shoal.audit import Audit
 from shoal.descriptor import Descriptor
 from shoal.digest import Digest
 from shoal.reference import Location, Tag

@@ -12,8 +12,8 @@ from peer.eviction import GRACE_SECONDS
 from peer.settings import CacheSettings
 from peer.store import Store
 from proxy.catalogue import KnownTag
-from proxy.changes import OrderRefused
 from proxy.keeping import Keeping, last_known_of
+from shoal.changes import OrderRefused
 from shoal.descriptor import OCI_MANIFEST, BlobKind, Descriptor
 from shoal.digest import Digest
 from shoal.reference import InvalidReference, Location, parse_tag

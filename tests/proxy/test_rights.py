@@ -19,7 +19,6 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from peer.origin import OriginDenied
-from proxy.audit import Audit
 from proxy.catalogue import Catalogue
 from proxy.identity import ANONYMOUS, Identity, basic, client_identity, node_identity
 from proxy.limits import LimitBoard
@@ -28,6 +27,7 @@ from proxy.rights import MAX_ENTRIES, REFUSED_SECONDS, Rights
 from proxy.server import ProxyServer
 from proxy.settings import ProxySettings, UpstreamSettings
 from proxy.upstream import UpstreamClient
+from shoal.audit import Audit
 from shoal.descriptor import OCI_MANIFEST, Descriptor
 from shoal.digest import Digest
 from shoal.reference import Location

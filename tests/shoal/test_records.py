@@ -38,6 +38,9 @@ def values(kind: inspect.Type) -> st.SearchStrategy[Any]:
             return st.fixed_dictionaries(fields).map(lambda given: kind.cls(**given))
         case inspect.ListType():
             return st.lists(values(kind.item_type), max_size=min(kind.max_length or 4, 4))
+        case inspect.DictType():
+            keys, held = values(kind.key_type), values(kind.value_type)
+            return st.dictionaries(keys, held, max_size=min(kind.max_length or 4, 4))
         case inspect.StrType():
             return st.text(max_size=min(kind.max_length or 300, 300))
         case inspect.BytesType():

@@ -115,7 +115,7 @@ class Supernode:
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.port,) = free_ports(1)
+        self.port, self.operations_port = free_ports(2)
 
     @property
     def address(self) -> str:
@@ -133,11 +133,15 @@ class Supernode:
 
     def daemon(self) -> Daemon:
         """The process, to be entered."""
-        settings = {"SHOAL_SUPERNODE__PORT": str(self.port)}
+        settings = {
+            "SHOAL_SUPERNODE__PORT": str(self.port),
+            "SHOAL_SUPERNODE__OPERATIONS__PORT": str(self.operations_port),
+            "SHOAL_SUPERNODE__STATE": str(self.folder / "state"),
+        }
         if self.host is not None:
             settings["SHOAL_SUPERNODE__HOST"] = "0.0.0.0"
         return shoal("supernode", self.folder / "log", settings | self.settings, host=self.host)
 
     def counted(self, name: str) -> float:
         """One of its metrics."""
-        return metrics(self.port, self.host).get(name, 0.0)
+        return metrics(self.operations_port, self.host).get(name, 0.0)

@@ -14,8 +14,8 @@ from aiohttp.test_utils import TestClient, TestServer
 from structlog.testing import capture_logs
 
 from proxy.administration import ImageOrder
-from proxy.audit import Audit
-from proxy.changes import Changes
+from shoal.audit import Audit
+from shoal.changes import Changes
 from shoal.operator import OperatorToken
 
 TOKEN = "a-token-that-is-as-long-as-a-token-has-to-be"
@@ -57,6 +57,7 @@ async def operations(tmp_path: Path) -> AsyncIterator[Operations]:
     token.path.write_text(TOKEN)
     async with Audit(log) as audit:
         changes = Changes(token, audit, lambda: made.now)
+        of_a_cluster = Changes(token, audit, lambda: made.now, from_elsewhere=True)
 
         async def carry_out(order: ImageOrder) -> dict[str, object]:
             made.carried_out.append(str(order.reference))
@@ -66,6 +67,7 @@ async def operations(tmp_path: Path) -> AsyncIterator[Operations]:
 
         app = web.Application(middlewares=[pretending], client_max_size=1 << 16)
         app.router.add_post("/change", changes.change("rm", ImageOrder, carry_out))
+        app.router.add_post("/lead", of_a_cluster.change("rm", ImageOrder, carry_out))
         app.router.add_get("/look", changes.look(lambda: {"state": "good"}))
         async with TestClient(TestServer(app)) as client:
             made = Operations(client, token, audit, log)
@@ -106,6 +108,15 @@ async def test_the_token_changes_nothing_from_another_machine(operations: Operat
 @pytest.mark.parametrize("remote", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
 async def test_every_form_of_loopback_is_this_machine(operations: Operations, remote: str) -> None:
     assert (await operations.change(RIGHT, remote=remote)).status == 200
+
+
+@pytest.mark.parametrize(("headers", "status"), [({}, 401), (WRONG, 401), (RIGHT, 200)])
+async def test_a_cluster_is_led_from_other_machines_by_the_token_alone(
+    operations: Operations, headers: dict[str, str], status: int
+) -> None:
+    answer = await operations.client.post("/lead", json=ORDER, headers=headers | {FROM: ELSEWHERE})
+    assert answer.status == status
+    assert len(operations.carried_out) == (status == 200)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-import proxy.audit
-from proxy.audit import Audit
+import shoal.audit
+from shoal.audit import Audit
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
@@ -66,7 +66,7 @@ async def test_a_rotated_file_is_left(path: Path, gone: bool, monkeypatch: pytes
 async def test_a_disk_that_takes_nothing_loses_the_newest_lines_and_says_so(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(proxy.audit, "_MAX_WAITING", 200)
+    monkeypatch.setattr(shoal.audit, "_MAX_WAITING", 200)
     with capture_logs() as logs:
         async with Audit(path) as audit:
             path.unlink()

@@ -1,8 +1,8 @@
-"""Changes of a running node over its operations port: by whom they may be made, and what the audit log says of them.
+"""Changes of a running daemon over its operations port: by whom they may be made, and what the audit log says of them.
 
-Who changes something is on this machine and bears the operator's token. Both: the port speaks HTTP without TLS, so that
+Who changes a node is on that machine and bears the operator's token. Both: the port speaks HTTP without TLS, so that
 a token that somebody has overheard on the network changes nothing, and on the machine itself there may be others, such
-as containers that share its network.
+as containers that share its network. A supernode is led from other machines too, by the token alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 import structlog
 from aiohttp import hdrs, web
 
-from proxy.audit import Audit
+from shoal.audit import Audit
 from shoal.fields import is_loopback
 from shoal.operator import OperatorToken, TokenUnusable
 from shoal.reference import InvalidReference
@@ -41,10 +41,19 @@ class OrderRefused(Exception):
 class Changes:
     """Makes the handlers of what the operator alone may do, or see from other machines."""
 
-    def __init__(self, token: OperatorToken, audit: Audit | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        token: OperatorToken,
+        audit: Audit | None,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        from_elsewhere: bool = False,
+    ) -> None:
+        """`from_elsewhere`: whether changes are taken from other machines."""
         self._token = token
         self._audit = audit
         self._clock = clock
+        self._from_elsewhere = from_elsewhere
         self._failures: deque[float] = deque(maxlen=_MAX_FAILURES)
 
     def change(self, action: str, kind: type[T], carry_out: Callable[[T], Awaitable[Outcome]]) -> Handler:
@@ -97,7 +106,7 @@ class Changes:
         return handle
 
     def _refusal(self, request: web.Request) -> web.Response | None:
-        if not _is_here(request):
+        if not self._from_elsewhere and not _is_here(request):
             return web.json_response({"error": "changes are made from the node itself"}, status=403)
         return self._unknown(request)
 

@@ -1,0 +1,69 @@
+"""A supernode as a daemon: the port of its peers, and the one of its operators."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import Self
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from shoal.audit import Audit
+from shoal.changes import Changes
+from shoal.cluster import ClusterSettings
+from shoal.membership import Membership
+from shoal.operations import OperationsServer
+from shoal.operator import OperatorToken
+from supernode.administration import Administration
+from supernode.server import SupernodeServer
+from supernode.settings import SupernodeSettings
+
+log = structlog.get_logger()
+
+
+class Supernode:
+    """All of a supernode, as an async context manager; the ports are known inside."""
+
+    def __init__(self, settings: SupernodeSettings, cluster: ClusterSettings, metrics: CollectorRegistry) -> None:
+        """Raises `Exposed` and `MembershipUnusable`."""
+        cluster.check_host("supernode.host", settings.host)
+        self._membership = Membership(cluster)
+        self._token = OperatorToken(settings.token_file)
+        self._audit = Audit(Path(settings.audit)) if settings.audit else None
+        self.server = SupernodeServer(settings, metrics, self._membership)
+        changes = Changes(self._token, self._audit, from_elsewhere=True)
+        administration = Administration(self.server.roster, changes)
+        self.operations = OperationsServer(
+            settings.operations, metrics, {"supernode": lambda: self._serving}, administration.routes()
+        )
+        self._serving = False
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Raises `OSError` where an address is not to be had."""
+        async with contextlib.AsyncExitStack() as stack:
+            if self._audit is not None:
+                await stack.enter_async_context(self._audit)
+            await asyncio.to_thread(self._make_token)
+            await stack.enter_async_context(self.operations)
+            await stack.enter_async_context(self._membership)
+            await stack.enter_async_context(self.server)
+            stack.callback(self._unready)
+            self._serving = True
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    def _make_token(self) -> None:
+        """A supernode needs no disk for its swarms: where there is none to write to, nobody leads it by a token."""
+        try:
+            self._token.make()
+        except OSError as error:
+            log.warning("operator.no_token", file=str(self._token.path), error=str(error))
+
+    def _unready(self) -> None:
+        self._serving = False
