@@ -66,6 +66,7 @@ class Contact:
             name=settings.name or socket.gethostname()[:_MAX_NAME],
             labels=settings.labels,
             software=VERSION,
+            visits=True,
         )
 
     def welcomed(self, announce_interval: float) -> None:

@@ -53,6 +53,7 @@ from peer.store import Store
 from peer.supply import Supply
 from peer.tasks import Tasks
 from peer.upkeep import Upkeep
+from peer.visiting import Visiting
 from peer.workers import Workers
 from shoal.descriptor import BlobKey
 from shoal.membership import Membership
@@ -89,6 +90,7 @@ class Engine:
         self._stack = contextlib.AsyncExitStack()
         holdings, metrics = Holdings(store, content), PeerMetrics(registry)
         self.condition = StoreCondition(metrics)
+        self.received = metrics.received
         decisions = MachineSettings(settings.upload_slots, control is not None, settings.origin_wait)
         self.machine = Machine(decisions, holdings, random.Random(), time.monotonic())
         self._runner = runner = Runner(self.machine, metrics, self._do)
@@ -102,6 +104,7 @@ class Engine:
             strangers=budget.strangers,
         )
         self._fetcher = Fetcher(origin, runner)
+        self.visiting = None if control is None else Visiting(control, self.neighbours, self._tasks)
         self._contact = Contact(control, self.id, lambda: self.port, settings, runner)
         self.presence = presence = Presence(holdings, workers, self._contact, runner)
         self._downloads = Downloads(

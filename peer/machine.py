@@ -42,7 +42,14 @@ _COMING_AGAIN_SECONDS = 2.0
 """Between two times that neighbours are told what comes to this peer without a lease."""
 _FEW_NEIGHBOURS = 3
 _NOT_OURS = (
-    protocol.Welcome | protocol.Refused | protocol.Resolved | protocol.Confirm | protocol.Quiet | protocol.Refresh
+    protocol.Welcome
+    | protocol.Refused
+    | protocol.Resolved
+    | protocol.Confirm
+    | protocol.Quiet
+    | protocol.Refresh
+    | protocol.Visit
+    | protocol.Probed
 )
 """Messages of the supernode that the control client answers itself."""
 

@@ -51,3 +51,12 @@ class PeerMetrics:
         for reason in ("full", "failing", "large", "crowded"):
             self.passed.labels(reason)
         self.ended = Counter("shoal_downloads_ended", "Downloads by outcome", ["outcome"], registry=registry)
+
+    def received(self) -> dict[str, int]:
+        """Bytes of blobs that came, by source: `origin` or `peer`."""
+        samples = [sample for metric in self.bytes.collect() for sample in metric.samples]
+        return {
+            sample.labels["source"]: int(sample.value)
+            for sample in samples
+            if sample.labels["direction"] == "in" and sample.name.endswith("_total")
+        }

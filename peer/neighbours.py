@@ -14,11 +14,12 @@ import structlog
 from peer import wire
 from peer.connection import Connection, Span
 from peer.entrance import Entrance
+from peer.reachability import Reachability, outcome_of
 from shoal.handshake import UNSEALED, Session, Unsealed
 from shoal.membership import Membership
 from shoal.messages import InvalidMessage
 from shoal.strangers import Complaints, Strangers, group_of
-from supernode.protocol import PeerId, parse_peer_id
+from supernode.protocol import Outcome, PeerId, parse_peer_id
 
 log = structlog.get_logger()
 
@@ -121,6 +122,7 @@ class Neighbours:
         self._waiting: Strangers[_Stranger] = Strangers(strangers, strangers_of_address)
         """Those who were accepted."""
         self._complaints = Complaints()
+        self.reachability = Reachability()
         self._listener: socket.socket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._dialling: set[PeerId] = set()
@@ -169,6 +171,21 @@ class Neighbours:
             self._missed(peer)
         else:
             self._own(self._dial(peer, host, port))
+
+    async def visit(self, peer: PeerId, host: str, port: int) -> str:
+        """Connect to a peer, prove membership to each other where the cluster knows its members, and hang up. Returns
+        a value of `Outcome`."""
+        sock: socket.socket | None = None
+        try:
+            async with asyncio.timeout(_DIAL_SECONDS):
+                sock = await _connect(host, port)
+                sock, _ = await self._entrance.go_in(sock, peer)
+        except (InvalidMessage, OSError, UnicodeError) as error:
+            return outcome_of(error)
+        finally:
+            if sock is not None:
+                sock.close()
+        return Outcome.REACHED
 
     def send(self, peers: Sequence[PeerId], message: wire.Kinds) -> None:
         """Send a message to those of `peers` that are connected."""
@@ -249,6 +266,7 @@ class Neighbours:
             is_in = True
         except (InvalidMessage, OSError) as error:  # TimeoutError is one
             reason = str(error) or "no proof of membership in time"
+            self.reachability.turn_away(stranger.address, time.monotonic())
             if self._complaints.is_due(stranger.address, time.monotonic()):
                 log.warning("stranger.not_a_member", address=stranger.address, reason=reason)
         finally:
@@ -274,10 +292,13 @@ class Neighbours:
                 sock, session = await self._entrance.go_in(sock, peer)
             connection = self._begin(sock, _Stranger(host, peer), session)
             is_connected = True
+            self.reachability.called(host, port, Outcome.REACHED, time.monotonic())
             connection.send(wire.Hello(wire.VERSION, self._me))
         except InvalidMessage as error:
+            self.reachability.called(host, port, Outcome.STRANGER, time.monotonic())
             log.warning("neighbour.not_a_member", peer=peer, host=host, port=port, reason=str(error))
         except (OSError, UnicodeError) as error:
+            self.reachability.called(host, port, outcome_of(error), time.monotonic())
             log.info("neighbour.unreachable", peer=peer, host=host, port=port, error=repr(error))
         finally:
             if not is_connected:
@@ -348,6 +369,7 @@ class Neighbours:
         self._peers[connection] = peer
         if dialled is None:
             self._addresses[connection] = group_of(stranger.address)
+            self.reachability.came(time.monotonic())
         connection.greeted()
         self._tell_gone(peer)  # of an older connection, whose end may not have been told yet
         self._handler.arrived(peer)

@@ -16,6 +16,7 @@ from proxy.audited import audited
 from proxy.base import BaseFrontend, BaseOrigin
 from proxy.blobs import BlobFrontend
 from proxy.catalogue import Catalogue
+from proxy.clientele import Clientele
 from proxy.destinations import Opened
 from proxy.errors import ErrorAnswer, ProxyRefused, PushRefused, answer_to
 from proxy.heads import MAX_FIELD_SIZE, MAX_HEADERS
@@ -89,6 +90,7 @@ class ProxyServer:
         self._manifests = ManifestFrontend(source, self.tags)
         self._listings = ListingFrontend(upstreams)
         self._memory = AnswerMemory()
+        self.clientele = Clientele()
         self._parts = contextlib.AsyncExitStack()
         self._runner: web.AppRunner | None = None
         limits = Limits.shared(connections, settings.client_timeout)
@@ -196,6 +198,7 @@ class ProxyServer:
         request = call.request
         seconds = time.monotonic() - call.started_at
         self._metrics.request_seconds.labels(call.route, str(status)).observe(seconds)
+        self.clientele.asked(request.headers.get(hdrs.USER_AGENT, ""), time.monotonic())
         if self._audit is not None:
             self._audit.record(**audited(call, status, seconds))
         log.debug(

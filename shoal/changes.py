@@ -96,12 +96,15 @@ class Changes:
 
         return handle
 
-    def look(self, give: Callable[[], Outcome]) -> Handler:
+    def look(self, give: Callable[[], Outcome | Awaitable[Outcome]]) -> Handler:
         """A handler for what everybody on this machine may see, and from other machines who bears the token."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             refusal = None if _is_here(request) else self._unknown(request)
-            return web.json_response(give()) if refusal is None else refusal
+            if refusal is not None:
+                return refusal
+            given = give()
+            return web.json_response(await given if isinstance(given, Awaitable) else given)
 
         return handle
 

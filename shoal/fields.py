@@ -92,6 +92,11 @@ def is_loopback(host: str) -> bool:
     return (inner or address).is_loopback
 
 
+def authority(host: str, port: int) -> str:
+    """`host:port` as it stands in addresses."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def bare(kind: Any) -> Any:
     """The type without what `Annotated` adds."""
     return get_args(kind)[0] if get_origin(kind) is Annotated else kind

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import secrets
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import aiohttp
@@ -28,10 +29,24 @@ _HEARTBEAT_SECONDS = 3.0
 """A supernode that says nothing for so long is asked, and gone after half as long again: a link that is cut looks as if
 nothing were to be said, and what readers wait for comes by rescues alone (`peer.waiting`) until it is known."""
 _CLOSE_SECONDS = 1.0
+_PROBE_SECONDS = 5.0
+"""Others have 4 s to try to reach this peer."""
 _BACKOFF = tenacity.wait_random_exponential(multiplier=0.1, max=1.0)
 """A supernode that is back grants leases 1.5 s after the first peer has returned: by then all are to be back."""
 _PAUSE_SECONDS, _FAULT_SECONDS = 0.1, 1.0
 """Before the next connection is tried, and so long where this one ended by a fault or was refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why there is no connection to the supernode. `kind`: `unreachable`, `broken`, `refused` by it, or a `stranger`,
+    which one side is to the other; empty as long as nothing was wrong. `text` is for people."""
+
+    kind: str
+    text: str
+
+
+NO_TROUBLE = Trouble("", "")
 
 
 class Listener(Protocol):
@@ -63,11 +78,17 @@ class ControlClient:
         self._outgoing: asyncio.Queue[bytes] = asyncio.Queue()
         self._queries = itertools.count(1)
         self._answers: dict[int, asyncio.Future[protocol.Resolved]] = {}
+        self._probes: dict[int, asyncio.Future[protocol.Probed]] = {}
+        self._answers_probes = False
         self.connected = False
+        self.trouble = NO_TROUBLE
+        """Why there is no connection, as was seen last."""
         self.quietened: Callable[[Registry, float], None] = lambda _, __: None
         """Called when the cluster says that an upstream is to be left alone for so many seconds."""
         self.confirming: Callable[[protocol.Confirm], None] = self._cannot_confirm
         """Called when the supernode wants to hear of this node too what the origin says; answered by `publish`."""
+        self.visiting: Callable[[protocol.Visit], None] = lambda _: None
+        """Called when the supernode wants to know whether another peer is reached from here; answered by `send`."""
         self.refreshed: Callable[[Location], None] = lambda _: None
         """Called when somebody in the cluster wants a repository to be asked for anew."""
         self.denied: Callable[[Location, str], None] = lambda _, __: None
@@ -81,9 +102,11 @@ class ControlClient:
                     await self._connection(session, listener)
                     await asyncio.sleep(_PAUSE_SECONDS)
                 except NotAMember as error:
+                    self.trouble = Trouble("stranger", str(error))
                     log.warning("supernode.not_of_this_cluster", url=self._url, reason=str(error))
                     await asyncio.sleep(_FAULT_SECONDS)
                 except ConnectionError as error:  # while a ping was answered
+                    self.trouble = Trouble("broken", repr(error))
                     log.warning("supernode.broken", url=self._url, error=repr(error))
                     await asyncio.sleep(_PAUSE_SECONDS)
                 except Exception:  # a fault of ours: without this task the node would never reach the supernode again
@@ -148,6 +171,20 @@ class ControlClient:
         place = message.registry, message.repository, message.reference, message.kind
         self.send(protocol.Publish(*place, identity=message.identity))
 
+    async def probe(self) -> protocol.Probed | None:
+        """Ask whether others reach this peer. None: no supernode that knows the question, or no answer in time."""
+        if not self.connected or not self._answers_probes:
+            return None
+        query = next(self._queries)
+        answer = self._probes[query] = asyncio.get_running_loop().create_future()
+        self.send(protocol.Probe(query))
+        try:
+            return await asyncio.wait_for(answer, _PROBE_SECONDS)
+        except TimeoutError:
+            return None
+        finally:
+            self._probes.pop(query, None)
+
     def quiet(self, registry: Registry, seconds: float) -> None:
         """Tell that an upstream has answered 429."""
         self.send(protocol.Quiet(registry, seconds))
@@ -197,6 +234,7 @@ class ControlClient:
 
     def _log_failure(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None
+        self.trouble = Trouble("unreachable", repr(error))
         log.warning("supernode.unreachable", url=self._url, attempt=state.attempt_number, error=repr(error))
 
     async def _converse(self, socket: aiohttp.ClientWebSocketResponse, listener: Listener) -> None:
@@ -228,10 +266,11 @@ class ControlClient:
                 break
             match message:
                 case protocol.Welcome():
-                    self.connected = True
+                    self.connected, self._answers_probes = True, message.probes
                     log.info("supernode.joined", url=self._url)
                     listener.welcomed(message.announce_interval)
                 case protocol.Refused():
+                    self.trouble = Trouble("refused", message.reason)
                     log.warning("supernode.refused", reason=message.reason)
                     await asyncio.sleep(_FAULT_SECONDS)
                     break
@@ -239,6 +278,12 @@ class ControlClient:
                     answer = self._answers.pop(message.query, None)
                     if answer is not None and not answer.done():
                         answer.set_result(message)
+                case protocol.Probed():
+                    probe = self._probes.pop(message.query, None)
+                    if probe is not None and not probe.done():
+                        probe.set_result(message)
+                case protocol.Visit():
+                    self.visiting(message)
                 case protocol.Confirm():
                     self.confirming(message)
                 case protocol.Quiet():

@@ -25,6 +25,8 @@ from shoal.messages import (
 
 VERSION = 2
 PATH = "/v1/control"
+NOT_SPOKEN = "is not spoken here"
+"""In the reason of a refusal for another version's sake."""
 MAX_MESSAGE_SIZE = 4 << 20
 """Bytes of one control message in either direction."""
 MAX_BLOBS = 1024
@@ -102,6 +104,8 @@ class Hello(Message, frozen=True):
     """Whether a supernode has known this peer before: others that it knew are coming back too."""
     confirms: bool = False
     """Whether this peer answers `Confirm`, and says of which pieces of its leases it has second-hand knowledge."""
+    visits: bool = False
+    """Whether this peer answers `Visit`."""
 
     name: _Label = ""
     """What people call its node."""
@@ -216,6 +220,20 @@ class Publish(Message, frozen=True):
     denied: bool = False
 
 
+class Probe(Message, frozen=True):
+    """Asks whether other members can connect to this peer; answered with `Probed` of the same `query`. Not to be sent
+    to a supernode whose `Welcome` does not say that it `probes`."""
+
+    query: _Number
+
+
+class Visited(Message, frozen=True):
+    """The answer to `Visit`; `outcome` is one of the values of `Outcome`."""
+
+    visit: _Number
+    outcome: _Text
+
+
 class ReleaseReason:
     """Why a lease comes back."""
 
@@ -223,6 +241,34 @@ class ReleaseReason:
     DENIED = "denied"
     NO_RANGE = "no-range"
     CLOSED = "closed"
+
+
+class Outcome:
+    """What came of connecting to another peer."""
+
+    REACHED = "reached"
+    REFUSED = "refused"
+    """Something there says that nobody listens."""
+    SILENT = "silent"
+    """No answer in time: a firewall, a wrong address or a machine that is down."""
+    UNROUTED = "unrouted"
+    """The network knows no way there."""
+    UNRESOLVED = "unresolved"
+    """Its host is a name that has no address."""
+    STRANGER = "stranger"
+    """Somebody answers and does not prove to be that member of this cluster."""
+
+
+OUTCOMES = frozenset(
+    (
+        Outcome.REACHED,
+        Outcome.REFUSED,
+        Outcome.SILENT,
+        Outcome.UNROUTED,
+        Outcome.UNRESOLVED,
+        Outcome.STRANGER,
+    )
+)
 
 
 # --- from the supernode --------------------------------------------------------------------------------------------
@@ -233,6 +279,8 @@ class Welcome(Message, frozen=True):
 
     version: _Number
     announce_interval: Annotated[float, msgspec.Meta(gt=0, le=3600)]
+    probes: bool = False
+    """Whether this supernode answers `Probe`."""
 
 
 class Refused(Message, frozen=True):
@@ -348,6 +396,34 @@ class Confirm(Message, frozen=True):
     identity: _Text = ""
 
 
+class Visit(Message, frozen=True):
+    """Asks a peer whether it can connect to another member at the address that others are told of it; the connection
+    ends when both have proved their membership. Sent to peers that say that they do it (`Hello.visits`)."""
+
+    visit: _Number
+    peer: _Text
+    host: _Text
+    port: _Port
+
+
+class Call(msgspec.Struct, frozen=True, gc=False):
+    """What came of one member's visit. `host` is where others are told to find that member."""
+
+    host: _Text
+    outcome: _Text
+
+
+class Probed(Message, frozen=True):
+    """The answer to `Probe`: `host` and `port` are where others are told to find this peer, and `elsewhere` is the
+    number of members at other hosts. Without `calls` nobody could be asked."""
+
+    query: _Number
+    host: _Text
+    port: _Port
+    elsewhere: _Number
+    calls: Annotated[list[Call], _AtMost] = msgspec.field(default_factory=list)
+
+
 FromPeer = (
     Hello
     | Open
@@ -364,6 +440,8 @@ FromPeer = (
     | Publish
     | Quiet
     | Refresh
+    | Probe
+    | Visited
 )
 FromSupernode = (
     Welcome
@@ -380,6 +458,8 @@ FromSupernode = (
     | Confirm
     | Quiet
     | Refresh
+    | Visit
+    | Probed
 )
 
 from_peer: Codec[FromPeer] = Codec(FromPeer, MAX_MESSAGE_SIZE)

@@ -252,8 +252,9 @@ class SupernodeServer:
             self._addresses[connection.group] += 1
             try:
                 self._join(request, peer, hello)
+                interval = self._settings.announce_interval
                 connection.send(
-                    protocol.from_supernode.encode(protocol.Welcome(protocol.VERSION, self._settings.announce_interval))
+                    protocol.from_supernode.encode(protocol.Welcome(protocol.VERSION, interval, probes=True))
                 )
                 await self._read(socket, session, peer)
             finally:
@@ -281,7 +282,14 @@ class SupernodeServer:
     def _join(self, request: web.Request, peer: PeerId, hello: protocol.Hello) -> None:
         host = hello.host or request.remote or ""
         contact = Contact(host, hello.port, hello.zone or _subnet(host))
-        self._tracker.join(peer, contact, time.monotonic(), returning=hello.returning, confirms=hello.confirms)
+        self._tracker.join(
+            peer,
+            contact,
+            time.monotonic(),
+            returning=hello.returning,
+            confirms=hello.confirms,
+            visits=hello.visits,
+        )
         self.roster.join(peer, hello, contact, time.time())
         log.info("peer.joined", peer=peer, name=hello.name, host=host, port=hello.port, zone=hello.zone)
 
@@ -293,7 +301,7 @@ class SupernodeServer:
         if not isinstance(hello, protocol.Hello):
             raise InvalidMessage("the first message is not a hello")
         if hello.version != protocol.VERSION:
-            raise InvalidMessage(f"version {hello.version} is not spoken here (allowed: {protocol.VERSION})")
+            raise InvalidMessage(f"version {hello.version} {protocol.NOT_SPOKEN} (allowed: {protocol.VERSION})")
         return hello
 
     async def _read(self, socket: web.WebSocketResponse, session: Session | Unsealed, peer: PeerId) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from shoal.descriptor import BlobKey
@@ -19,10 +19,11 @@ from supernode.handout import MAX_NEIGHBOURS, Contact, choose_audience, choose_n
 from supernode.leases import ORIGIN_SLOTS, Decision, Granted, OriginLeases, Revoked, Trimming
 from supernode.ledger import Ledger, leecher_bytes, member_bytes, place_bytes, swarm_bytes
 from supernode.outbox import Outbox, Outgoing
+from supernode.probes import Probes
 from supernode.protocol import LeaseId, PeerId, ReleaseReason
 from supernode.quiet import QuietBoard
 from supernode.swarm import Swarm
-from supernode.tags import Reply, TagTable
+from supernode.tags import TagTable
 from supernode.testimony import Testimony
 
 _SEEK_SECONDS = 1.0
@@ -90,6 +91,7 @@ class Tracker:
         self._quiet = QuietBoard()
         self._ledger = Ledger()
         self._tags = TagTable(tag_freshness, rng)
+        self._probes = Probes(rng)
         self._expecting: dict[BlobKey, Swarm] = {}
         self._outbox = Outbox()
         self.swarms: dict[BlobKey, Swarm] = {}
@@ -98,10 +100,17 @@ class Tracker:
     # --- what happens ---------------------------------------------------------------------------------------------
 
     def join(
-        self, peer: PeerId, contact: Contact, now: float, *, returning: bool = False, confirms: bool = False
+        self,
+        peer: PeerId,
+        contact: Contact,
+        now: float,
+        *,
+        returning: bool = False,
+        confirms: bool = False,
+        visits: bool = False,
     ) -> None:
         """A peer has connected; of an older connection of the same peer nothing stays. `returning`: an earlier
-        supernode has known it. `confirms`: as `protocol.Hello` has it. Raises `InvalidMessage` where it is
+        supernode has known it. `confirms`, `visits`: as `protocol.Hello` has them. Raises `InvalidMessage` where it is
         kept out, since it has told others what is wrong."""
         if self._testimony.excludes(peer, now):
             raise InvalidMessage("two others have contradicted this peer: it is kept out for a while")
@@ -117,6 +126,8 @@ class Tracker:
         self._contacts[peer] = contact
         if confirms:
             self._tags.join(peer, contact.host)
+        if visits:
+            self._probes.join(peer, now)
         for registry, until in self._quiet.all(now).items():
             self._outbox.send([peer], protocol.Quiet(registry, until - now))
 
@@ -129,6 +140,7 @@ class Tracker:
             self._depart(peer, swarm)
         del self._peers[peer], self._contacts[peer]
         self._reply(self._tags.leave(peer, now))
+        self._reply(self._probes.leave(peer))
         self._decide(now)
 
     def receive(self, peer: PeerId, message: protocol.FromPeer, now: float) -> None:
@@ -183,6 +195,10 @@ class Tracker:
                 if swarm is not None:
                     self._testimony.corrupt(peer, swarm, now)
                     self._decide(now)
+            case protocol.Probe():
+                self._reply(self._probes.ask(peer, message, self._contacts, now))
+            case protocol.Visited():
+                self._reply(self._probes.visited(peer, message))
             case protocol.Hello():
                 raise InvalidMessage("a second hello")
 
@@ -196,6 +212,7 @@ class Tracker:
             if not swarm.coming and not swarm.starved:
                 del self._expecting[key]
         self._reply(self._tags.expire(now))
+        self._reply(self._probes.expire(now))
         if now >= self._silence_due:
             self._silence_due = now + _SILENCE_CHECK_SECONDS
             for peer in [peer for peer, state in self._peers.items() if now - state.seen_at > self._silence]:
@@ -508,7 +525,7 @@ class Tracker:
                 message = protocol.Revoke(lease.id)
             self._outbox.send([lease.holder], message)
 
-    def _reply(self, replies: list[Reply]) -> None:
+    def _reply(self, replies: Iterable[tuple[PeerId, protocol.FromSupernode]]) -> None:
         for peer, message in replies:
             self._outbox.send([peer], message)
         withdrawn, self._tags.withdrawn = self._tags.withdrawn, []

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import resource
 from pathlib import Path
 from typing import Self
 
+from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from peer.budget import Budget
@@ -17,6 +19,7 @@ from peer.settings import PeerSettings
 from peer.store import Store
 from proxy.administration import Administration
 from proxy.catalogue import CATALOGUE, Catalogue
+from proxy.checkup import CHECKUP_PATH, Checkups, Identity
 from proxy.keeping import Keeping
 from proxy.limits import LimitBoard
 from proxy.metrics import ProxyMetrics
@@ -29,9 +32,11 @@ from proxy.witness import Witness
 from shoal.audit import Audit
 from shoal.changes import Changes
 from shoal.cluster import ClusterSettings
+from shoal.fields import authority
 from shoal.membership import Membership
 from shoal.operations import OperationsServer
 from shoal.operator import OperatorToken
+from shoal.version import VERSION
 from supernode.client import ControlClient
 
 
@@ -91,8 +96,12 @@ class Node:
         administration = Administration(
             proxy, self.proxy.tags, self.engine.supply, board, connected, changes, keeping, self._verification
         )
+        checkups = Checkups(lambda: self._identity(peer, proxy), self.engine, control, self.proxy.clientele)
         self.operations = OperationsServer(
-            peer.operations, metrics, {"proxy": lambda: self._serving}, administration.routes()
+            peer.operations,
+            metrics,
+            {"proxy": lambda: self._serving},
+            [*administration.routes(), web.get(CHECKUP_PATH, changes.look(checkups.make))],
         )
         self._serving = False
         self._stack = contextlib.AsyncExitStack()
@@ -126,6 +135,16 @@ class Node:
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+
+    def _identity(self, peer: PeerSettings, proxy: ProxySettings) -> Identity:
+        return Identity(
+            os.getpid(),
+            VERSION,
+            str(peer.store.absolute()),
+            authority(proxy.host, self.proxy.port),
+            authority(peer.host, self.engine.port),
+            peer.supernode,
+        )
 
     def _unready(self) -> None:
         self._serving = False

@@ -11,6 +11,7 @@ import click
 
 from peer.settings import PeerSettings
 from shoal.cli.options import Invocation
+from shoal.fields import authority
 from shoal.operator import OperatorToken, TokenUnusable
 from shoal.reference import InvalidReference, Reference
 
@@ -21,9 +22,7 @@ _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 def ask(invocation: Invocation, method: str, path: str, order: Mapping[str, object] | None = None) -> dict[str, Any]:
     """The running daemon's answer; raises `click.ClickException` where there is none."""
     settings = invocation.configuration({"log": {"level": "warning"}}).peer
-    operations = settings.operations
-    host = _ANYWHERE.get(operations.host, operations.host)
-    url = f"http://{f'[{host}]' if ':' in host else host}:{operations.port}{path}"
+    url = f"http://{operations_address(settings)}{path}"
     headers = _signed(settings, method)
 
     async def answered() -> tuple[int, dict[str, Any]]:
@@ -40,6 +39,12 @@ def ask(invocation: Invocation, method: str, path: str, order: Mapping[str, obje
     if code != 200:
         raise click.ClickException(str(answer.get("error", f"status {code}")))
     return answer
+
+
+def operations_address(settings: PeerSettings) -> str:
+    """Where the daemon of this machine answers, `host:port`."""
+    operations = settings.operations
+    return authority(_ANYWHERE.get(operations.host, operations.host), operations.port)
 
 
 def about(image: str) -> dict[str, object]:

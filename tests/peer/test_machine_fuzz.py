@@ -125,6 +125,10 @@ def from_supernode(draw: st.DrawFn) -> protocol.FromSupernode:
             return protocol.Resolved(1, "fresh")
         case protocol.Confirm:
             return protocol.Confirm(PLACES[0].registry, PLACES[0].repository, "latest", "manifest", "anonymous")
+        case protocol.Visit:
+            return protocol.Visit(1, PEERS[0], "host", 1)
+        case protocol.Probed:
+            return protocol.Probed(1, "host", 1, 1)
         case _:
             message: protocol.FromSupernode = kind(digest, size)
             return message

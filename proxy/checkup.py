@@ -1,0 +1,140 @@
+"""What a node tells `shoal doctor` of itself, over the operations port."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from peer.engine import Engine
+from peer.reachability import Reachability
+from proxy.clientele import Clientele
+from supernode.client import NO_TROUBLE, ControlClient
+from supernode.protocol import Probed
+
+CHECKUP_PATH = "/v1/checkup"
+
+_DESCRIPTORS = Path("/proc/self/fd")
+_LATELY_SECONDS = 600.0
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Which daemon this is, by what it was started with."""
+
+    pid: int
+    version: str
+    store: str
+    proxy: str
+    """Where clients reach it, `host:port`."""
+    peer: str
+    """Where other peers do."""
+    supernode: str
+    """The supernode's address; empty where it has none."""
+
+
+class FailedCall(msgspec.Struct, frozen=True):
+    """An address of another peer that could not be called; `outcome` is one of `supernode.protocol.Outcome`."""
+
+    host: str
+    port: int
+    outcome: str
+    since: float
+    """Seconds since the first failure in a row."""
+    last: float
+    """Seconds since the last one."""
+    times: int
+
+
+class Asker(msgspec.Struct, frozen=True):
+    """A kind of client, and how many seconds ago it asked last."""
+
+    program: str
+    seconds: float
+    requests: int
+
+
+class Checkup(msgspec.Struct, frozen=True):
+    """One node at one moment."""
+
+    identity: Identity
+    uptime: float
+    """Seconds."""
+    supernode_connected: bool
+    trouble: str
+    """Why it is not: one of the kinds of `supernode.client.Trouble`."""
+    trouble_text: str
+    """The same for people."""
+    neighbours: int
+    """Connected peers."""
+    reached: int
+    """Calls to other peers that were answered."""
+    visitors: int
+    """Calls of other peers that came."""
+    turned_away: str
+    """From where somebody came last, within the last ten minutes, who did not prove to be a member; else empty."""
+    failed_calls: list[FailedCall]
+    probe: Probed | None
+    """What others have seen who tried to reach this node; None where there was nobody to ask for it."""
+    askers: list[Asker]
+    received: dict[str, int]
+    """Bytes of blobs by where they came from, `origin` or `peer`."""
+    descriptors: int
+    """File descriptors that are open."""
+    max_descriptors: int
+
+
+class Checkups:
+    """Makes a node's checkups."""
+
+    def __init__(
+        self, identify: Callable[[], Identity], engine: Engine, control: ControlClient | None, clientele: Clientele
+    ) -> None:
+        """`control` is None where there is no supernode."""
+        self._identify = identify
+        self._engine = engine
+        self._control = control
+        self._clientele = clientele
+        self._began = time.monotonic()
+
+    async def make(self) -> Mapping[str, object]:
+        """How the node is now, as JSON has it. Others are asked to call it, which takes some seconds."""
+        engine, control = self._engine, self._control
+        probe = None if engine.visiting is None else await engine.visiting.probe()
+        now = time.monotonic()
+        ways = engine.neighbours.reachability
+        trouble = NO_TROUBLE if control is None or control.connected else control.trouble
+        checkup = Checkup(
+            self._identify(),
+            now - self._began,
+            control is not None and control.connected,
+            trouble.kind,
+            trouble.text,
+            len(engine.neighbours.all),
+            ways.reached,
+            ways.visitors,
+            _turned_away(ways, now),
+            [
+                FailedCall(host, port, failure.outcome, now - failure.since, now - failure.last, failure.times)
+                for (host, port), failure in ways.failures.items()
+            ],
+            probe,
+            [
+                Asker(name, now - program.asked_at, program.requests)
+                for name, program in self._clientele.programs.items()
+            ],
+            engine.received(),
+            sum(1 for _ in _DESCRIPTORS.iterdir()),
+            resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        )
+        built: dict[str, object] = msgspec.to_builtins(checkup)
+        return built
+
+
+def _turned_away(ways: Reachability, now: float) -> str:
+    if ways.turned_away is None:
+        return ""
+    address, at = ways.turned_away
+    return address if now - at < _LATELY_SECONDS else ""
