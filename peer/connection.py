@@ -8,6 +8,7 @@ Messages overtake the rest of a piece that is being sent.
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import struct
 import time
@@ -62,9 +63,27 @@ class Span:
     release: Callable[[bool], None]
     rate: float
     """Bytes/s at which it is expected to go; 0 where that is not known."""
-    book: Callable[[int], float]
-    """Takes a turn for so many bytes, and tells in how many seconds that comes."""
+    book: Callable[[int, Callable[[], None]], Waiting | None]
+    """Takes a turn for so many bytes: None where it has come, else the other one is called when it comes."""
     sent: int = 0
+
+
+class Waiting(Protocol):
+    """A turn that has not come."""
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more."""
+
+
+class Intake(Protocol):
+    """How fast bytes may come."""
+
+    @property
+    def portion(self) -> int:
+        """Bytes that may be read in one go; 0 where there is no limit."""
+
+    def book(self, size: int, go: Callable[[], None]) -> Waiting | None:
+        """Take a turn for bytes that have come: nothing more is read until `go` is called. None: it has come."""
 
 
 class Handler(Protocol):
@@ -83,8 +102,17 @@ class Handler(Protocol):
 class Connection:
     """A connected socket. Takes it over: `close` closes it."""
 
-    def __init__(self, sock: socket.socket, handler: Handler, session: Session | Unsealed = UNSEALED) -> None:
-        """`session` seals and opens messages; the bytes of pieces, which have their digests, go as they are."""
+    def __init__(
+        self,
+        sock: socket.socket,
+        handler: Handler,
+        session: Session | Unsealed = UNSEALED,
+        intake: Intake | None = None,
+    ) -> None:
+        """`session` seals and opens messages; the bytes of pieces, which have their digests, go as they are.
+
+        Without an `intake` all is read as it comes.
+        """
         self._loop = asyncio.get_running_loop()
         self._socket = sock
         self._fd = sock.fileno()
@@ -98,8 +126,11 @@ class Connection:
         """Bytes of `_messages`."""
         self._out = b""
         self._spans: deque[Span] = deque()
-        self._turn: asyncio.TimerHandle | None = None
+        self._turn: Waiting | None = None
         """For the next chunk, which has been booked."""
+        self._intake = intake
+        self._held: Waiting | None = None
+        """Until its turn comes nothing is read."""
         self._due: int | None = None
         """Bytes of the next chunk, when its turn has come."""
         self._chunk_left = 0
@@ -117,13 +148,13 @@ class Connection:
 
     @property
     def receiving(self) -> bool:
-        """Whether bytes of a piece are to come before anything else."""
-        return self._decoder is not None and self._decoder.chunk_left > 0
+        """Whether bytes of a piece are to come before anything else, or lie here because of this side's own limit."""
+        return self._held is not None or (self._decoder is not None and self._decoder.chunk_left > 0)
 
     @property
     def heard_at(self) -> float:
-        """When bytes came last, in seconds of the monotonic clock."""
-        return self._reading_at
+        """When bytes came last, in seconds of the monotonic clock: now, where they are not read by own choice."""
+        return self._reading_at if self._held is None else time.monotonic()
 
     def traffic(self) -> tuple[int, int]:
         """Bytes that have arrived at the other side, and that have come from it, since the last call."""
@@ -173,6 +204,9 @@ class Connection:
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None
+        if self._held is not None:
+            self._held.cancel()
+            self._held = None
         self._socket.close()
         self._decoder = None
         self._out = b""
@@ -198,7 +232,7 @@ class Connection:
             for _ in range(_READS_PER_WAKE):
                 if self._decoder is None or not self._read(self._decoder):
                     break
-            while self._decoder is not None and self._line.is_pending():
+            while self._decoder is not None and self._held is None and self._line.is_pending():
                 self._read(self._decoder)
             if self._decoder is not None:
                 self._set_wake(min(self._decoder.chunk_left, _WAKE_BYTES) or 1)
@@ -210,6 +244,9 @@ class Connection:
     def _read(self, decoder: wire.Decoder) -> bool:
         """Receive once and pass on what that brings; returns whether there may be more."""
         buffer = decoder.buffer()
+        intake = self._intake
+        if intake is not None and intake.portion:
+            buffer = buffer[: intake.portion]
         try:
             count = self._line.receive(buffer)
         except (BlockingIOError, InterruptedError):
@@ -227,7 +264,20 @@ class Connection:
                 if self.closed:
                     return False
             events = decoder.received(0)
-        return self._line.has_more(count, len(buffer))
+        if intake is not None and intake.portion and not self.closed:
+            self._hold(intake.book(count, self._read_on))
+        return self._held is None and self._line.has_more(count, len(buffer))
+
+    def _hold(self, turn: Waiting | None) -> None:
+        """Read nothing until a turn comes: what a neighbour sends stays in the kernel, and then with it."""
+        if turn is not None:
+            self._held = turn
+            self._loop.remove_reader(self._fd)
+
+    def _read_on(self) -> None:
+        self._held = None
+        self._loop.add_reader(self._fd, self._readable)
+        self._readable()
 
     def _set_wake(self, size: int) -> None:
         """Let the kernel call when so many bytes are there."""
@@ -279,10 +329,8 @@ class Connection:
         if span.sent == 0 and span.rate:
             self._fit_to(span.rate)
         size = min(self._chunk, span.message.length - span.sent)
-        wait = span.book(size)
-        if wait > 0:
-            self._turn = self._loop.call_later(wait, self._turn_has_come, size)
-        else:
+        self._turn = span.book(size, functools.partial(self._turn_has_come, size))
+        if self._turn is None:
             self._due = size
 
     def _turn_has_come(self, size: int) -> None:

@@ -40,8 +40,9 @@ from peer.downloads import Downloads
 from peer.errors import Stopping
 from peer.fetcher import Fetcher
 from peer.holdings import Holdings
+from peer.limits import Limits
 from peer.machine import Machine, MachineSettings
-from peer.metrics import PeerMetrics
+from peer.metrics import LimitMetrics, PeerMetrics
 from peer.neighbours import Neighbours
 from peer.offering import Offering
 from peer.origin import Origin
@@ -52,10 +53,12 @@ from peer.settings import PeerSettings
 from peer.store import Store
 from peer.supply import Supply
 from peer.tasks import Tasks
+from peer.throttle import Throttle
 from peer.upkeep import Upkeep
 from peer.visiting import Visiting
 from peer.workers import Workers
 from shoal.descriptor import BlobKey
+from shoal.limits import Traffic
 from shoal.membership import Membership
 from supernode.client import ControlClient
 from supernode.protocol import PeerId
@@ -88,6 +91,7 @@ class Engine:
         self._tasks = Tasks()
         self._workers = workers = Workers()
         self._stack = contextlib.AsyncExitStack()
+        self._throttle = throttle = Throttle(LimitMetrics(registry))
         holdings, metrics = Holdings(store, content), PeerMetrics(registry)
         self.condition = StoreCondition(metrics)
         self.received = metrics.received
@@ -100,10 +104,11 @@ class Engine:
             settings.port,
             runner,
             Membership() if membership is None else membership,
+            throttle.peers,
             connections=budget.peer_connections,
             strangers=budget.strangers,
         )
-        self._fetcher = Fetcher(origin, runner)
+        self._fetcher = Fetcher(origin, runner, throttle.origin)
         self.visiting = None if control is None else Visiting(control, self.neighbours, self._tasks)
         self._contact = Contact(control, self.id, lambda: self.port, settings, runner)
         self.presence = presence = Presence(holdings, workers, self._contact, runner)
@@ -139,7 +144,9 @@ class Engine:
             presence.condemn,
             workers,
             self._tasks,
+            throttle.upload,
         )
+        self.limits = Limits(settings.limits, self._limit)
         self._offering = Offering(content, workers, presence.offer, presence.withdraw) if content is not None else None
         self._upkeep = Upkeep(store, workers, settings.cache.scrub, presence)
         metrics.downloads.set_function(lambda: len(shelf.blobs))
@@ -191,6 +198,16 @@ class Engine:
         self._runner.carry_out()
         await self._shelf.saved()
         await asyncio.gather(*(blob.finished.wait() for blob in verified))
+
+    def _limit(self, traffic: Traffic, rate: float) -> None:
+        """A limit is another one from now on."""
+        self._throttle.change(traffic, rate)
+        match traffic:
+            case Traffic.UPLOAD:
+                self._serving.limit(rate)
+            case Traffic.DOWNLOAD:
+                self.machine.exchange.requests.limit = rate
+        log.info("limit.changed", traffic=traffic, bytes_per_second=rate)
 
     async def _tick(self) -> None:
         while True:

@@ -149,8 +149,9 @@ class Exchange:
         return sum(sought.pieces.landing.bit_count() for sought in self._sought.values())
 
     def count_sources(self) -> None:
-        """Count the neighbours that requests can be spread over."""
+        """Count the neighbours that requests can be spread over, and look how large these are."""
         books = self._picker.books.values()
+        self.requests.piece_size = max((book.pieces.layout.piece_size for book in books), default=1)
         self.requests.sources = len({peer for book in books for peer in book.holders})
 
     def _unask(self, peer: PeerId, message: wire.Busy | wire.Absent) -> Sought | None:

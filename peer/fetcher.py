@@ -12,6 +12,7 @@ from peer.blob import BlobInProgress
 from peer.commands import Fetch
 from peer.origin import NoRange, Origin, OriginBody, OriginError, OriginUnavailable, SizeDiffers
 from peer.piecemap import StreamId
+from peer.throttle import Gate
 from shoal.pieces import MIB
 
 log = structlog.get_logger()
@@ -33,11 +34,12 @@ class Events(Protocol):
 
 
 class Fetcher:
-    """The streams that run. `stop` and `close` end them without a word."""
+    """The streams that run. `stop` and `close` end them without a word. What comes passes `gate`."""
 
-    def __init__(self, origin: Origin, events: Events) -> None:
+    def __init__(self, origin: Origin, events: Events, gate: Gate) -> None:
         self._origin = origin
         self._events = events
+        self._gate = gate
         self._tasks: dict[StreamId, asyncio.Task[None]] = {}
         self._room: dict[StreamId, asyncio.Semaphore] = {}
 
@@ -106,7 +108,7 @@ class Fetcher:
             if not growing.buffer:
                 await self._whole(stream, blob, index, growing.buffer)
                 return
-            async for chunk in _without(body.chunks(), start - body.start):
+            async for chunk in _without(self._gate.passed(body.chunks()), start - body.start):
                 events.received(stream, len(chunk))
                 rest = memoryview(chunk)
                 while rest:

@@ -4,6 +4,37 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from shoal.limits import Traffic
+
+
+class LimitMetrics:
+    """What a peer tells of its limits."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._limits = Gauge(
+            "shoal_limit_bytes_per_second",
+            "What the node lets through at most, by what is limited; 0: no limit",
+            ["traffic"],
+            registry=registry,
+        )
+        self._waits = Counter(
+            "shoal_limit_wait_seconds",
+            "Seconds for which transfers waited for a limit, added up over all of them",
+            ["traffic"],
+            registry=registry,
+        )
+        for traffic in Traffic:
+            self._limits.labels(traffic)
+            self._waits.labels(traffic)
+
+    def limited(self, traffic: Traffic, rate: float) -> None:
+        """A limit in bytes/s; 0: none."""
+        self._limits.labels(traffic).set(rate)
+
+    def waited(self, traffic: Traffic, seconds: float) -> None:
+        """Somebody has waited for a limit."""
+        self._waits.labels(traffic).inc(seconds)
+
 
 class PeerMetrics:
     """A peer's metrics, in a registry of their own.

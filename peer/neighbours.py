@@ -12,7 +12,7 @@ from typing import Protocol
 import structlog
 
 from peer import wire
-from peer.connection import Connection, Span
+from peer.connection import Connection, Intake, Span
 from peer.entrance import Entrance
 from peer.reachability import Reachability, outcome_of
 from shoal.handshake import UNSEALED, Session, Unsealed
@@ -108,16 +108,19 @@ class Neighbours:
         port: int,
         handler: Handler,
         membership: Membership,
+        intake: Intake | None = None,
         *,
         connections: int = MAX_CONNECTIONS,
         strangers: int = MAX_STRANGERS,
         strangers_of_address: int = MAX_STRANGERS_OF_ADDRESS,
     ) -> None:
+        """`intake`: how fast bytes may come, over all connections together."""
         self._me = peer
         self._host = host
         self.port = port
         self._handler = handler
         self._max_connections = connections
+        self._intake = intake
         self._entrance = Entrance(membership, peer)
         self._waiting: Strangers[_Stranger] = Strangers(strangers, strangers_of_address)
         """Those who were accepted."""
@@ -308,7 +311,7 @@ class Neighbours:
 
     def _begin(self, sock: socket.socket, stranger: _Stranger, session: Session | Unsealed) -> Connection:
         try:
-            connection = Connection(sock, self, session)
+            connection = Connection(sock, self, session, self._intake)
         except BaseException:
             self._waiting.leave(stranger)
             sock.close()

@@ -37,6 +37,8 @@ _UNUSED = 0.02
 _FASTEST = 32e6
 """Bytes/s above which nothing is held back: nothing is known of such links, and timers are too coarse for them."""
 _BURST_SECONDS = 0.01
+_CAPPED = 0.85
+"""Part of what the configuration lets through at which uploads are held back by that, and not by the link."""
 _LEAST_WAIT = 0.002
 """Seconds for which no timer is set."""
 
@@ -75,6 +77,8 @@ class UploadPace:
         """The most that all uploads together have reached of late; 0 where that is not known."""
         self.limit = 0.0
         """At which they are let go; 0 where they are not held back."""
+        self.cap = 0.0
+        """What the configuration lets through at most, which is seen to elsewhere; 0 for no limit."""
 
     def sample(self, acknowledged: int, received: int, serving: int, now: float) -> None:
         """Bytes that neighbours have acknowledged and sent since the last call, and the uploads in service now.
@@ -122,7 +126,7 @@ class UploadPace:
     def _limit(self, now: float) -> float:
         bound = [each for each in self._rates if each.link_bound]
         best = max((max(each.rate, each.received) for each in bound), default=0.0)
-        if not bound or bound[-1].at - bound[0].at < _SETTLE_SECONDS or best > _FASTEST:
+        if not bound or bound[-1].at - bound[0].at < _SETTLE_SECONDS or self._is_moot(best):
             self._growing, self._pause = True, _PAUSE_AFTER_GAIN
             return 0.0
         if not self.limit:
@@ -135,6 +139,10 @@ class UploadPace:
         elif not self._growing and is_used and now >= self._grow_at:
             self._growing, self._grown_from = True, best
         return self.limit * _GROWTH if self._growing else _MARGIN * best
+
+    def _is_moot(self, best: float) -> bool:
+        """Whether a link that brings so much need not be looked after."""
+        return best > _FASTEST or (self.cap > 0 and best > _CAPPED * self.cap)
 
     def _next_pause(self, best: float) -> float:
         if best >= _GAIN * self._grown_from:

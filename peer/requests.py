@@ -21,6 +21,9 @@ WIDE_DEPTH = 4 * UPLOAD_SLOTS
 _MESH = 15
 """Neighbours up to which `START_DEPTH` was measured."""
 _MAX_DEPTH = 64
+_LIMITED_SECONDS, _LEAST_DEPTH = 0.5, 2
+"""What may be outstanding where the node limits itself: what comes in this time, and so many pieces at least. What more
+is asked for would fill its neighbours' upload slots."""
 _COVER = 1.5
 """Outstanding bytes over rate x latency."""
 _RATE_SECONDS = 1.0
@@ -60,7 +63,8 @@ class _Account:
 
 
 class Requests:
-    """The accounts of all neighbours. Keep `sources`, the neighbours to spread requests over, up to date."""
+    """The accounts of all neighbours. Keep `sources`, the neighbours to spread requests over, and `piece_size`, the
+    largest of what is asked for in bytes, up to date."""
 
     def __init__(self) -> None:
         self._accounts: dict[PeerId, _Account] = {}
@@ -73,6 +77,9 @@ class Requests:
         self._covering = 0
         self.count = 0
         self.sources = 0
+        self.piece_size = 1
+        self.limit = 0.0
+        """Bytes/s that this node lets come to itself; 0: no limit."""
 
     def load(self, peer: PeerId) -> int:
         """Requests outstanding at one neighbour."""
@@ -83,7 +90,10 @@ class Requests:
     def depth(self) -> int:
         """Requests that may be outstanding: it follows rate x latency, as LEDBAT's window does, from a floor up."""
         floor = min(max(START_DEPTH, self.sources * START_DEPTH // _MESH), WIDE_DEPTH)
-        return min(max(floor, self._covering), _MAX_DEPTH)
+        depth = min(max(floor, self._covering), _MAX_DEPTH)
+        if not self.limit:
+            return depth
+        return min(depth, max(_LEAST_DEPTH, round(self.limit * _LIMITED_SECONDS / self.piece_size)))
 
     @property
     def most_at_one(self) -> int:

@@ -13,6 +13,7 @@ from peer.metrics import PeerMetrics
 from peer.neighbours import Neighbours
 from peer.pace import UploadPace
 from peer.tasks import Tasks
+from peer.throttle import Gate, Turn
 from peer.uploads import Upload
 from peer.workers import Workers
 from shoal.descriptor import BlobKey
@@ -25,7 +26,7 @@ class Serving:
     """The uploads that run.
 
     `open_file` gives a descriptor for the caller to close. `ended` is told of each once, and `unreadable` of blobs of
-    which a file does not give a piece.
+    which a file does not give a piece. What is sent passes `gate`.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Serving:
         unreadable: Callable[[Digest, Exception], None],
         workers: Workers,
         tasks: Tasks,
+        gate: Gate,
     ) -> None:
         self._neighbours = neighbours
         self._metrics = metrics
@@ -47,6 +49,7 @@ class Serving:
         self._unreadable = unreadable
         self._workers = workers
         self._tasks = tasks
+        self._gate = gate
         self._pace = UploadPace(slots)
         metrics.upload_limit.set_function(lambda: self._pace.limit)
 
@@ -68,9 +71,14 @@ class Serving:
             self._ended(upload)
 
         message = wire.Piece(*upload.blob, upload.piece, span.length)
-        rate = self._pace.best / self._slots
+        rates = [rate for rate in (self._pace.best, self._pace.cap) if rate]
+        rate = min(rates, default=0.0) / self._slots
         self._neighbours.send_piece(upload.peer, Span(message, fd, span.start, release, rate, self._book))
         return True
+
+    def limit(self, rate: float) -> None:
+        """What may be sent at most, in bytes/s, is another rate from now on; 0: no limit."""
+        self._pace.cap = rate
 
     def tick(self, serving: int, now: float) -> None:
         """Measure the link, with so many uploads in service. Call some times a second."""
@@ -86,5 +94,6 @@ class Serving:
         finally:
             os.close(fd)
 
-    def _book(self, size: int) -> float:
-        return self._pace.book(size, time.monotonic())
+    def _book(self, size: int, go: Callable[[], None]) -> Turn | None:
+        now = time.monotonic()
+        return self._gate.book(size, go, now + self._pace.book(size, now))

@@ -12,6 +12,7 @@ from msgspec import Meta
 from peer.uploads import UPLOAD_SLOTS
 from shoal.daemonsettings import OperationsSettings
 from shoal.fields import Duration, Port, check_url, is_loopback
+from shoal.limits import NO_LIMITS, LimitSettings
 from shoal.units import parse_amount
 from supernode.protocol import MAX_LABELS
 
@@ -94,6 +95,8 @@ class PeerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     upload_slots: Annotated[int, Meta(ge=1, le=64)] = UPLOAD_SLOTS
     """Pieces served to other peers at a time (design, "balanced degree")."""
+
+    limits: LimitSettings = NO_LIMITS
 
     operations: OperationsSettings = OperationsSettings(port=5082)
 

@@ -34,6 +34,15 @@ class Unit:
         return value
 
 
+class Live:
+    """Marks the type of a setting that a running daemon takes over when it reads its configuration again."""
+
+    def __repr__(self) -> str:
+        return "LIVE"
+
+
+LIVE = Live()
+
 _SIZE = Unit(
     parse_size, "a size such as 100, 256MiB or 1.5GB", (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 )
@@ -108,6 +117,11 @@ def unit_of(kind: Any) -> Unit | None:
     return next((extra for extra in extras if isinstance(extra, Unit)), None)
 
 
+def is_live(kind: Any) -> bool:
+    """Whether a setting of this type is changed without a restart."""
+    return get_origin(kind) is Annotated and any(isinstance(extra, Live) for extra in get_args(kind)[1:])
+
+
 def allowed(kind: Any) -> str:
     """What a value of type `kind` may be, for people."""
     info: Any = inspect.type_info(kind)
@@ -115,6 +129,8 @@ def allowed(kind: Any) -> str:
     if isinstance(info, inspect.Metadata):
         described, info = (info.extra_json_schema or {}).get("description", ""), info.type
     unit = unit_of(kind)
+    if isinstance(info, inspect.UnionType):  # a number that may be left out
+        info = next(each for each in info.types if not isinstance(each, inspect.NoneType))
     match info:
         case inspect.LiteralType():
             return ", ".join(str(value) for value in info.values)

@@ -19,6 +19,7 @@ _BYTES = {
 }
 _BITS = {"bit/s": 1, "kbit/s": 10**3, "mbit/s": 10**6, "gbit/s": 10**9}
 _PERCENT = 100
+NO_LIMIT = "none"
 _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -51,6 +52,11 @@ def parse_rate(text: str) -> float:
     raise ValueError(f"not a rate: {text!r} (allowed: a number and Mbit/s, Gbit/s, MB/s, MiB/s ...)")
 
 
+def parse_limit(text: str) -> float:
+    """Bytes per second at most: a rate, or `none` for 0, which is no limit; raises `ValueError`."""
+    return 0.0 if text.strip().lower() == NO_LIMIT else parse_rate(text)
+
+
 def parse_duration(text: str) -> float:
     """Seconds: `500ms`, `30s`, `5m`, `1.5h`, `7d`; raises `ValueError`."""
     number, unit = _split(text)
@@ -66,6 +72,11 @@ def format_size(size: float) -> str:
             return f"{size:.0f} B" if unit == "B" else f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:.3g} TB"
+
+
+def format_rate(rate: float) -> str:
+    """`rate` bytes per second with three digits, `12.3 MB/s`; `none` for the limit 0."""
+    return f"{format_size(rate)}/s" if rate else NO_LIMIT
 
 
 def _split(text: str) -> tuple[float, str]:

@@ -20,6 +20,7 @@ from structlog.testing import capture_logs
 from peer import wire
 from peer.connection import Connection, Span
 from shoal.digest import Digest
+from tests.world.turns import later
 
 DIGEST = Digest.of(b"blob")
 SIZE = 300_000
@@ -99,7 +100,7 @@ async def test_what_comes_in_slices_is_heard_without_waiting_for_more(seed: int,
 
 
 def span(piece: int, fd: int, release: Callable[[bool], None], rate: float = 0.0, wait: float = 0.0) -> Span:
-    return Span(wire.Piece(DIGEST, SIZE, piece, SIZE), fd, 0, release, rate, lambda _: wait)
+    return Span(wire.Piece(DIGEST, SIZE, piece, SIZE), fd, 0, release, rate, later(wait))
 
 
 async def send(sender: Connection, heard: Heard, piece: int, rate: float, wait: float = 0.0) -> None:

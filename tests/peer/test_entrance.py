@@ -23,6 +23,7 @@ from shoal.digest import Digest
 from shoal.membership import Membership
 from supernode.protocol import PeerId
 from tests.world.certificates import Authority
+from tests.world.turns import later
 
 ME, OTHER = PeerId(32 * "b"), PeerId(32 * "c")
 SECRET, ANOTHER = "correct horse battery", "incorrect horse battery"
@@ -86,7 +87,7 @@ async def test_members_exchange_pieces_and_messages_both_ways_at_once(
             for piece in range(4):
                 for sender, to in ((mine, OTHER), (theirs, ME)):
                     message = wire.Piece(DIGEST, SIZE, piece, SIZE)
-                    sender.send_piece(to, Span(message, os.dup(file.fileno()), 0, lambda _: None, 0.0, lambda _: 0.0))
+                    sender.send_piece(to, Span(message, os.dup(file.fileno()), 0, lambda _: None, 0.0, later(0.0)))
                     sender.send([to], wire.Request(DIGEST, SIZE, piece))
             for told in (here, there):
                 events = [await asyncio.wait_for(told.events.get(), PATIENCE) for _ in range(8)]

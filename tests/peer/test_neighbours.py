@@ -22,6 +22,7 @@ from shoal.digest import Digest
 from shoal.membership import Membership
 from shoal.messages import InvalidMessage
 from supernode.protocol import PeerId
+from tests.world.turns import later
 
 ME, OTHER, THIRD = PeerId(32 * "b"), PeerId(32 * "c"), PeerId(32 * "d")
 FIRST = PeerId(32 * "a")
@@ -102,7 +103,7 @@ class Stranger:
 @asynccontextmanager
 async def running(peer: PeerId = ME, **limits: int) -> AsyncIterator[tuple[Neighbours, Engine]]:
     engine = Engine()
-    async with Neighbours(peer, "127.0.0.1", 0, engine, Membership(), **limits) as neighbours:
+    async with Neighbours(peer, "127.0.0.1", 0, engine, Membership(), None, **limits) as neighbours:
         yield neighbours, engine
 
 
@@ -226,7 +227,7 @@ async def test_what_is_told_is_never_told_inside_a_call_from_the_handler() -> No
 
 
 def span(released: list[bool]) -> Span:
-    return Span(wire.Piece(DIGEST, SIZE, 0, SIZE), -1, 0, released.append, 0.0, lambda _: 60.0)
+    return Span(wire.Piece(DIGEST, SIZE, 0, SIZE), -1, 0, released.append, 0.0, later(60.0))
 
 
 @pytest.mark.parametrize("what", ["arrived", "said"])

@@ -10,10 +10,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from peer.connection import Span
-from peer.metrics import PeerMetrics
+from peer.metrics import LimitMetrics, PeerMetrics
 from peer.neighbours import Neighbours
 from peer.serving import Serving
 from peer.tasks import Tasks
+from peer.throttle import Throttle
 from peer.uploads import Upload
 from peer.workers import Workers
 from shoal.descriptor import BlobKey
@@ -52,6 +53,7 @@ async def test_a_file_that_does_not_give_a_piece_is_told_of(
         lambda digest, _: found.append(digest),
         workers,
         tasks,
+        Throttle(LimitMetrics(CollectorRegistry())).upload,
     )
     upload = Upload(PeerId("0" * 32), KEY, 0)
     assert serving.serve(upload)
