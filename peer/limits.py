@@ -63,6 +63,16 @@ class Limits:
         )
         return next(((rate, word) for rate, word in words if rate is not None), (0.0, Word.NOBODY))
 
+    def shown(self) -> dict[str, object]:
+        """All limits, and by whose word they hold, for operators."""
+        holding = {traffic: self.holding(traffic) for traffic in Traffic}
+        return {
+            "limits": {
+                traffic.value: {"bytes_per_second": rate, "set_by": word.value}
+                for traffic, (rate, word) in holding.items()
+            }
+        }
+
     def _adjust(self) -> None:
         for traffic in Traffic:
             rate, _ = self.holding(traffic)

@@ -17,6 +17,7 @@ import structlog
 from aiohttp import web
 
 from peer.errors import DownloadFailed
+from peer.limits import Limits
 from peer.origin import OriginError
 from proxy.keeping import Keeping
 from proxy.limits import LimitBoard
@@ -26,6 +27,7 @@ from proxy.verification import Verification
 from shoal.changes import Changes, OrderRefused
 from shoal.descriptor import MAX_MANIFEST_SIZE, BlobKind, Descriptor, InvalidManifest, Manifest
 from shoal.digest import Digest
+from shoal.limits import LIMITS_PATH, LimitOrder
 from shoal.reference import Location, Reference, Registry
 
 log = structlog.get_logger()
@@ -99,6 +101,7 @@ class Administration:
         changes: Changes,
         keeping: Keeping,
         verification: Verification,
+        limits: Limits,
     ) -> None:
         """`connected`: whether the supernode is there."""
         self._settings = settings
@@ -109,6 +112,7 @@ class Administration:
         self._changes = changes
         self._keeping = keeping
         self._verification = verification
+        self._limits = limits
 
     def routes(self) -> list[web.RouteDef]:
         """The node's state, and its changes."""
@@ -122,6 +126,8 @@ class Administration:
             web.post(SWEEP_PATH, change("gc", SweepOrder, lambda order: to_thread(keeping.sweep, order.dry_run))),
             web.post(VERIFY_PATH, change("verify", VerifyOrder, lambda _: self._verification.begin())),
             web.get(VERIFY_PATH, self._changes.look(self._verification.progress)),
+            web.get(LIMITS_PATH, self._changes.look(self._limits.shown)),
+            web.post(LIMITS_PATH, change("limit", LimitOrder, self.limit)),
         ]
 
     def status(self) -> dict[str, object]:
@@ -143,6 +149,15 @@ class Administration:
             "store_fault": self._library.store_fault,
             "upstreams": upstreams,
         }
+
+    async def limit(self, order: LimitOrder) -> dict[str, object]:
+        """Limit one kind of traffic from now on; returns all limits. Raises `OrderRefused` for what is no rate."""
+        try:
+            rate = order.bytes_per_second
+        except ValueError as error:
+            raise OrderRefused(str(error)) from None
+        self._limits.order(order.traffic, rate)
+        return self._limits.shown()
 
     async def refresh(self, image: Reference) -> dict[str, object]:
         """The next request for any tag of this repository asks the origin, on each node of the cluster."""

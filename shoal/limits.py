@@ -10,6 +10,11 @@ import msgspec
 from shoal.fields import LIVE, Unit
 from shoal.units import format_rate, parse_limit
 
+LIMITS_PATH = "/v1/limits"
+"""Where limits are asked for and ordered, at the operations port of a node and of a supernode."""
+DEFAULT = "default"
+"""In place of a rate: what would hold without an order."""
+
 LEAST_LIMIT = 128 << 10
 """Bytes per second. With less a chunk takes so long that those who wait for one think that nothing comes."""
 
@@ -67,6 +72,26 @@ def check_limit(traffic: str, rate: float | None) -> None:
     if rate is not None and rate != 0 and not rate >= LEAST_LIMIT:
         least = format_rate(LEAST_LIMIT)
         raise ValueError(f"`{traffic}` {format_rate(rate)} is too little (allowed: none, or {least} and more)")
+
+
+class LimitOrder(msgspec.Struct):
+    """An order that something is limited."""
+
+    traffic: Traffic
+    rate: str
+    """As people write it: `200MB/s`, `none`, or `default` for what would hold without an order."""
+
+    @property
+    def bytes_per_second(self) -> float | None:
+        """0 for no limit, None for the default; raises `ValueError`."""
+        if self.rate.strip().lower() == DEFAULT:
+            return None
+        try:
+            rate = parse_limit(self.rate)
+        except ValueError:
+            raise ValueError(f"{self.rate!r} is no limit (allowed: {_LIMIT.meaning} or {DEFAULT})") from None
+        check_limit(self.traffic, rate)
+        return rate
 
 
 NO_LIMITS = LimitSettings()

@@ -25,6 +25,7 @@ _SECTIONS = {
     },
     "A node and its store": {
         "status": "shoal.cli.status:status",
+        "limit": "shoal.cli.limit:limit",
         "gc": "shoal.cli.gc:gc",
         "verify": "shoal.cli.verify:verify",
     },

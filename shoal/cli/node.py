@@ -94,7 +94,15 @@ class Node:
         self._verification = Verification(self.engine.supply, self._repair)
         keeping = Keeping(self._store, self.proxy.tags.last_known)
         administration = Administration(
-            proxy, self.proxy.tags, self.engine.supply, board, connected, changes, keeping, self._verification
+            proxy,
+            self.proxy.tags,
+            self.engine.supply,
+            board,
+            connected,
+            changes,
+            keeping,
+            self._verification,
+            self.engine.limits,
         )
         checkups = Checkups(lambda: self._identity(peer, proxy), self.engine, control, self.proxy.clientele)
         self.operations = OperationsServer(

@@ -1,0 +1,70 @@
+"""`shoal limit`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from shoal.cli.frame import Command
+from shoal.cli.options import Invocation, general_options, json_option, store_option
+
+_KINDS = ("upload", "download", "origin", "preheat")
+_BY = {
+    "order": "this command",
+    "configuration": "the configuration",
+    "cluster": "the supernode",
+    "nobody": "",
+}
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        "shoal limit",
+        "shoal limit upload 200MB/s",
+        "shoal limit origin none",
+        "shoal limit upload default",
+    ],
+)
+@general_options
+@store_option
+@json_option
+@click.argument("kind", required=False, type=click.Choice(_KINDS))
+@click.argument("rate", required=False)
+@click.pass_obj
+def limit(invocation: Invocation, kind: str | None, rate: str | None, as_json: bool) -> None:
+    """Show how much this node sends and fetches at most, or change it at once.
+
+    KIND is upload (what goes to other nodes), download (what comes from other nodes and from origins), origin (what
+    comes from origins) or preheat (what comes for preheating). RATE is a rate such as 200MB/s or 500Mbit/s, none for no
+    limit, or default for what the configuration says, else the supernode.
+
+    A change holds until the node restarts or reads its configuration again: what is to last belongs there, as
+    limits.upload of the table [peer].
+    """
+    from shoal.cli.orders import ask
+    from shoal.limits import LIMITS_PATH
+
+    if kind is not None and rate is not None:
+        answer = ask(invocation, "POST", LIMITS_PATH, {"traffic": kind, "rate": rate})
+    else:
+        answer = ask(invocation, "GET", LIMITS_PATH)
+    limits = {each: answer["limits"][each] for each in ([kind] if kind else _KINDS)}
+    if as_json:
+        click.echo(json.dumps({"limits": limits}))
+    else:
+        _show(limits)
+
+
+def _show(limits: dict[str, dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from shoal.units import format_rate
+
+    table = Table("limit", "at most", "set by")
+    for kind, found in limits.items():
+        table.add_row(kind, format_rate(found["bytes_per_second"]), _BY.get(found["set_by"], found["set_by"]))
+    Console().print(table)
