@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-import msgspec
 import structlog
 from aiohttp import web
 
@@ -21,6 +20,18 @@ from peer.limits import Limits
 from peer.origin import OriginError
 from proxy.keeping import Keeping
 from proxy.limits import LimitBoard
+from proxy.orders import (
+    PIN_PATH,
+    REFRESH_PATH,
+    REMOVE_PATH,
+    STATUS_PATH,
+    SWEEP_PATH,
+    UNPIN_PATH,
+    VERIFY_PATH,
+    ImageOrder,
+    SweepOrder,
+    VerifyOrder,
+)
 from proxy.settings import ProxySettings
 from proxy.tags import TagResolver
 from proxy.verification import Verification
@@ -32,8 +43,6 @@ from shoal.reference import Location, Reference, Registry
 
 log = structlog.get_logger()
 
-STATUS_PATH, REFRESH_PATH, REMOVE_PATH = "/v1/status", "/v1/refresh", "/v1/rm"
-PIN_PATH, UNPIN_PATH, SWEEP_PATH, VERIFY_PATH = "/v1/pin", "/v1/unpin", "/v1/gc", "/v1/verify"
 _MAX_DEPTH = 4
 """Of indexes in indexes."""
 
@@ -65,27 +74,6 @@ class _Readable(Protocol):
 
     async def content(self) -> bytes:
         """All of it."""
-
-
-class ImageOrder(msgspec.Struct):
-    """An order about one image."""
-
-    image: str
-
-    @property
-    def reference(self) -> Reference:
-        """Raises `InvalidReference`."""
-        return Reference.parse(self.image)
-
-
-class SweepOrder(msgspec.Struct):
-    """An order to remove what is not needed."""
-
-    dry_run: bool = False
-
-
-class VerifyOrder(msgspec.Struct):
-    """An order to hash all that is stored."""
 
 
 class Administration:

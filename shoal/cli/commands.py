@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from shoal.cli.frame import Group
+from shoal.cli.frame import Program
 from shoal.cli.options import Invocation, general_options
 
 _SECTIONS = {
@@ -34,7 +34,7 @@ _SECTIONS = {
 
 
 @click.group(
-    cls=Group,
+    cls=Program,
     sections=_SECTIONS,
     invoke_without_command=True,
     examples=[

@@ -11,8 +11,8 @@ from peer.disk import StoreError
 from proxy.admission import RulesUnusable
 from proxy.errors import AuthorityUnusable
 from proxy.settings import CredentialsUnreadable
+from shoal.cli.exits import BadConfiguration
 from shoal.cli.image import PullFailed
-from shoal.cli.options import BadConfiguration
 from shoal.cluster import Exposed
 from shoal.membership import MembershipUnusable
 

@@ -1,12 +1,19 @@
-"""What all commands have in common: examples in their help, and groups that import a command when it is needed."""
+"""What all commands have in common: examples in their help, groups that import a command when it is needed, and how
+what goes wrong is told."""
 
 from __future__ import annotations
 
+import functools
 import importlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+import json
+import sys
+from collections import UserDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn, cast
 
 import click
+
+from shoal.cli.exits import ExitCode
 
 Sections = Mapping[str, Mapping[str, str]]
 """Headings, and below each the names of commands with where they are: `module:attribute`."""
@@ -15,8 +22,8 @@ Sections = Mapping[str, Mapping[str, str]]
 class Command(click.Command):
     """A command whose help shows examples: command lines as people type them, a remark behind `#`."""
 
-    def __init__(self, *args: Any, examples: Sequence[str], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, name: str | None, *, examples: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(name, **kwargs)
         self.examples = examples
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -28,42 +35,92 @@ class Command(click.Command):
 class Group(click.Group):
     """Commands in sections. A command's module is imported when the command is run, or its help is shown."""
 
-    def __init__(self, *args: Any, sections: Sections, examples: Sequence[str], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, name: str | None, *, sections: Sections, examples: Sequence[str], **kwargs: Any) -> None:
+        places = {command: place for commands in sections.values() for command, place in commands.items()}
+        super().__init__(name, cast("dict[str, click.Command]", _Imported(places)), **kwargs)
         self.sections = sections
         self.examples = examples
-        self._places = {name: place for commands in sections.values() for name, place in commands.items()}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All names, in the order of the sections."""
-        return list(self._places)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name, from its module."""
-        place = self._places.get(cmd_name)
-        if place is None:
-            return None
-        module, _, attribute = place.partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
-        return command
+        return list(self.commands)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Each section with one line for each of its commands."""
-        width = max(map(len, self._places))
+        width = max(map(len, self.commands))
         for heading, names in self.sections.items():
-            commands = [(name, self.get_command(ctx, name)) for name in names]
-            lines = [
-                (name.ljust(width), command.get_short_help_str(formatter.width - width - 6))
-                for name, command in commands
-                if command is not None and not command.hidden
-            ]
             with formatter.section(heading):
-                formatter.write_dl(lines)
+                formatter.write_dl([(name.ljust(width), summary(self.commands[name])) for name in names])
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """As with a command."""
         _write_examples(self.examples, formatter)
         super().format_epilog(ctx, formatter)
+
+
+class Program(Group):
+    """The outermost group. What goes wrong becomes an exit code, and with `--json` an object on standard output."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """As `click.Command.main`."""
+        given = list(sys.argv[1:] if args is None else args)
+        run = functools.partial(super().main, given, prog_name, complete_var, standalone_mode=False, **extra)
+        return _end(run, "--json" in given) if standalone_mode else run()
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Also the exit codes of all commands."""
+        super().format_epilog(ctx, formatter)
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(code.value), code.meaning) for code in ExitCode])
+
+
+def _end(run: Callable[[], Any], as_json: bool) -> NoReturn:
+    """Run what gives an exit code or nothing, and end the process.
+
+    `as_json` comes from the plain arguments: what cannot be parsed sets nothing.
+    """
+    code: int = ExitCode.DONE
+    error = ""
+    try:
+        code = run() or code
+    except click.ClickException as known:
+        code, error = known.exit_code, known.format_message()
+        if not as_json:
+            known.show()
+    except click.Abort:
+        code, error = ExitCode.INTERRUPTED, "it was interrupted"
+    except Exception as fault:
+        if as_json:
+            _tell(f"a fault of Shoal itself: {type(fault).__name__}: {fault}", ExitCode.FAILED)
+        raise
+    if error and as_json:
+        _tell(error, code)
+    sys.exit(code)
+
+
+def _tell(error: str, code: int) -> None:
+    click.echo(json.dumps({"error": error, "exit_code": code}))
+
+
+class _Imported(UserDict[str, Any]):
+    """Commands by name, each imported from its place when it is looked up."""
+
+    def __getitem__(self, name: str) -> click.Command:
+        module, _, attribute = self.data[name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+
+def summary(command: click.Command) -> str:
+    """A command in one sentence: the first line of its help."""
+    return (command.help or "").partition("\n")[0].strip()
 
 
 def _write_examples(examples: Sequence[str], formatter: click.HelpFormatter) -> None:

@@ -18,7 +18,7 @@ from shoal.cli.options import Invocation, general_options, json_option, store_op
 @click.pass_obj
 def gc(invocation: Invocation, dry_run: bool, as_json: bool) -> None:
     """Remove from this node's store what no image needs, and what is above the low watermark."""
-    from proxy.administration import SWEEP_PATH
+    from proxy.orders import SWEEP_PATH
     from shoal.cli.keeping import carry_out
     from shoal.units import format_size
 

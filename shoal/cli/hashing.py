@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from peer.store import Store
-from proxy.administration import VERIFY_PATH
+from proxy.orders import VERIFY_PATH
 from shoal.cli.keeping import bars, with_progress
 from shoal.cli.options import Invocation
 from shoal.cli.orders import ask

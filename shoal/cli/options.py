@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import starmap
@@ -12,17 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from shoal.cli.exits import BadConfiguration
+
 if TYPE_CHECKING:
     from shoal.cli.configuration import Configuration
     from shoal.toml import KeyPath
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class BadConfiguration(click.ClickException):
-    """The configuration stops the start."""
-
-    exit_code = 2
 
 
 @dataclass
@@ -31,6 +29,7 @@ class Invocation:
 
     file: Path | None = None
     print_config: bool = False
+    as_json: bool = False
     overrides: list[tuple[str, KeyPath, object]] = field(default_factory=list)
     """Flags, the keys that they set, and to what (`shoal.settings.Override`)."""
 
@@ -51,7 +50,8 @@ class Invocation:
         except SettingsError as error:
             raise BadConfiguration(str(error)) from None
         if self.print_config:
-            click.echo(dump(configuration), nl=False)
+            text = dump(configuration)
+            click.echo(json.dumps(tomllib.loads(text)) if self.as_json else text.rstrip())
             click.get_current_context().exit()
         set_up(configuration.log)
         return configuration
@@ -92,6 +92,11 @@ def _take_file(context: click.Context, _: click.Parameter, value: Path | None) -
 
 def _take_print(context: click.Context, _: click.Parameter, value: bool) -> None:
     _invocation(context).print_config |= value
+
+
+def _take_json(context: click.Context, _: click.Parameter, value: bool) -> bool:
+    _invocation(context).as_json |= value
+    return value
 
 
 def _setting(flag: str, path: KeyPath, metavar: str, text: str) -> Callable[[F], F]:
@@ -167,4 +172,11 @@ upstream_option = click.option(
     callback=_take_upstreams,
     help="A registry to stand for, and where it is. May be given several times.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the outcome as one JSON object.")
+json_option = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    callback=_take_json,
+    help='Print the outcome as one JSON object; an error too, {"error": ..., "exit_code": ...}.',
+)
+"""Of every command that prints; it comes as the parameter `as_json`."""

@@ -1,50 +1,91 @@
-"""Orders to the daemon that runs on this node: what it answers at its operations port."""
+"""Orders to a daemon that runs: what it answers at its operations port."""
 
 from __future__ import annotations
 
-import asyncio
+import http.client
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
-import aiohttp
 import click
 
 from peer.settings import PeerSettings
+from shoal.cli.exits import NoDaemon
 from shoal.cli.options import Invocation
+from shoal.daemonsettings import OperationsSettings
 from shoal.fields import authority
 from shoal.operator import OperatorToken, TokenUnusable
 from shoal.reference import InvalidReference, Reference
 
-_TIMEOUT = aiohttp.ClientTimeout(total=300, sock_connect=10)
+_CONNECT_SECONDS = 10.0
+_ANSWER_SECONDS = 300.0
+_MAX_ANSWER_SIZE = 64 << 20
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
+@dataclass(frozen=True, slots=True)
+class Operated:
+    """A daemon by its operations port: where that is reached, and where the operator's token is."""
+
+    host: str
+    port: int
+    token_file: Path
+
+    def ask(self, method: str, path: str, order: Mapping[str, object] | None = None) -> dict[str, Any]:
+        """What it answers; raises `NoDaemon`, and `click.ClickException` where it refuses.
+
+        Who may not read the operator's token sees on the daemon's own machine what everybody may see.
+        """
+        headers, without_token = {"Content-Type": "application/json"}, ""
+        try:
+            headers["Authorization"] = f"Bearer {OperatorToken(self.token_file).read()}"
+        except TokenUnusable as error:
+            without_token = f"{error}: run it as the daemon's user, with the daemon's configuration"
+        body = json.dumps(order).encode() if order is not None else b""
+        try:
+            status, answer = self._answer(method, path, body, headers)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            hint = "Start it, or say where it is as it was told: with its configuration and its flags."
+            raise NoDaemon(f"no daemon answers at {authority(self.host, self.port)}: {error}\n{hint}") from None
+        if status == HTTPStatus.UNAUTHORIZED and without_token:
+            raise click.ClickException(without_token)
+        if status != HTTPStatus.OK:
+            raise click.ClickException(str(answer.get("error", f"status {status}")))
+        return answer
+
+    def _answer(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
+        """Raises `OSError`, `HTTPException`, and `ValueError` where the answer is no JSON object."""
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=_CONNECT_SECONDS)
+        try:
+            connection.connect()
+            connection.sock.settimeout(_ANSWER_SECONDS)
+            connection.request(method, path, body, dict(headers))
+            response = connection.getresponse()
+            answer = json.loads(response.read(_MAX_ANSWER_SIZE))
+        finally:
+            connection.close()
+        if not isinstance(answer, dict):
+            raise ValueError("the answer is not Shoal's")
+        return response.status, answer
+
+
+def this_node(invocation: Invocation) -> Operated:
+    """The node's daemon, as the configuration has it."""
+    peer = invocation.configuration({"log": {"level": "warning"}}).peer
+    return Operated(_reached(peer.operations), peer.operations.port, peer.token_file)
+
+
 def ask(invocation: Invocation, method: str, path: str, order: Mapping[str, object] | None = None) -> dict[str, Any]:
-    """The running daemon's answer; raises `click.ClickException` where there is none."""
-    settings = invocation.configuration({"log": {"level": "warning"}}).peer
-    url = f"http://{operations_address(settings)}{path}"
-    headers = _signed(settings, method)
-
-    async def answered() -> tuple[int, dict[str, Any]]:
-        async with (
-            aiohttp.ClientSession(timeout=_TIMEOUT) as session,
-            session.request(method, url, json=order, headers=headers) as response,
-        ):
-            return response.status, await response.json()
-
-    try:
-        code, answer = asyncio.run(answered())
-    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        raise click.ClickException(f"no daemon answers at {url}: {error}") from None
-    if code != 200:
-        raise click.ClickException(str(answer.get("error", f"status {code}")))
-    return answer
+    """What this node's daemon answers, as `Operated.ask`."""
+    return this_node(invocation).ask(method, path, order)
 
 
 def operations_address(settings: PeerSettings) -> str:
     """Where the daemon of this machine answers, `host:port`."""
-    operations = settings.operations
-    return authority(_ANYWHERE.get(operations.host, operations.host), operations.port)
+    return authority(_reached(settings.operations), settings.operations.port)
 
 
 def about(image: str) -> dict[str, object]:
@@ -56,12 +97,6 @@ def about(image: str) -> dict[str, object]:
     return {"image": image}
 
 
-def _signed(settings: PeerSettings, method: str) -> dict[str, str]:
-    """Who may not read the operator's token may not change the node; its state is shown on the node to everybody."""
-    try:
-        return {"Authorization": f"Bearer {OperatorToken(settings.token_file).read()}"}
-    except TokenUnusable as error:
-        if method == "GET":
-            return {}
-        hint = "run it as the daemon's user, with the daemon's configuration (`peer.store`, `peer.operations`)"
-        raise click.ClickException(f"{error}: {hint}") from None
+def _reached(settings: OperationsSettings) -> str:
+    """A daemon that listens at all addresses is asked on loopback."""
+    return _ANYWHERE.get(settings.host, settings.host)

@@ -21,7 +21,7 @@ def pin(invocation: Invocation, image: str, as_json: bool) -> None:
 
     What is pinned is what the reference stands for now.
     """
-    from proxy.administration import PIN_PATH
+    from proxy.orders import PIN_PATH
     from shoal.cli.keeping import carry_out
     from shoal.units import format_size
 
@@ -42,7 +42,7 @@ def pin(invocation: Invocation, image: str, as_json: bool) -> None:
 @click.pass_obj
 def unpin(invocation: Invocation, image: str, as_json: bool) -> None:
     """Let IMAGE go when the store needs its room."""
-    from proxy.administration import UNPIN_PATH
+    from proxy.orders import UNPIN_PATH
     from shoal.cli.keeping import carry_out
 
     answer = carry_out(invocation, UNPIN_PATH, {"image": image}, lambda keeping: keeping.unpin(image))

@@ -18,7 +18,7 @@ from shoal.cli.options import Invocation, general_options, json_option, store_op
 @click.pass_obj
 def refresh(invocation: Invocation, image: str, as_json: bool) -> None:
     """Have the origin asked anew for all tags of IMAGE's repository, on all nodes."""
-    from proxy.administration import REFRESH_PATH
+    from proxy.orders import REFRESH_PATH
     from shoal.cli.orders import about, ask
 
     answer = ask(invocation, "POST", REFRESH_PATH, about(image))

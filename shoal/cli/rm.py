@@ -18,7 +18,7 @@ from shoal.cli.options import Invocation, general_options, json_option, store_op
 @click.pass_obj
 def rm(invocation: Invocation, image: str, as_json: bool) -> None:
     """Remove IMAGE from this node's store; layers that other images share come again when they are asked for."""
-    from proxy.administration import REMOVE_PATH
+    from proxy.orders import REMOVE_PATH
     from shoal.cli.orders import about, ask
     from shoal.units import format_size
 

@@ -19,7 +19,7 @@ def status(invocation: Invocation, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from proxy.administration import STATUS_PATH
+    from proxy.orders import STATUS_PATH
     from shoal.cli.orders import ask
 
     answer = ask(invocation, "GET", STATUS_PATH)

@@ -6,6 +6,7 @@ import json
 
 import click
 
+from shoal.cli.exits import ExitCode
 from shoal.cli.frame import Command
 from shoal.cli.options import Invocation, general_options, json_option, store_option
 
@@ -30,8 +31,8 @@ def verify(invocation: Invocation, as_json: bool) -> None:
             answer = verified(store)
     except StoreBusy:
         answer = verified_by_daemon(invocation)
-    if answer["error"]:
-        raise click.ClickException(str(answer["error"]))
+    if error := answer.pop("error"):
+        raise click.ClickException(str(error))
     left = [digest for digest in answer["wrong"] if digest not in answer["mended"]]
     if as_json:
         click.echo(json.dumps(answer))
@@ -41,4 +42,4 @@ def verify(invocation: Invocation, as_json: bool) -> None:
         size = format_size(answer["checked_bytes"])
         click.echo(f"{answer['checked']} blobs, {size}: {len(answer['wrong'])} wrong, {len(answer['mended'])} mended")
     if left:
-        raise click.exceptions.Exit(1)
+        raise click.exceptions.Exit(ExitCode.FAILED)

@@ -13,7 +13,7 @@ from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 from structlog.testing import capture_logs
 
-from proxy.administration import ImageOrder
+from proxy.orders import ImageOrder
 from shoal.audit import Audit
 from shoal.changes import Changes
 from shoal.operator import OperatorToken
