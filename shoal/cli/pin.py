@@ -7,17 +7,19 @@ import json
 import click
 
 from shoal.cli.frame import Command
-from shoal.cli.options import Invocation, order_options
+from shoal.cli.options import Invocation, general_options, json_option, store_option
 
 
 @click.command(cls=Command, examples=["shoal pin docker.io/library/alpine:3.20"])
-@order_options
+@general_options
+@store_option
+@json_option
 @click.argument("image")
 @click.pass_obj
 def pin(invocation: Invocation, image: str, as_json: bool) -> None:
-    """Keep IMAGE in this node's store until it is unpinned.
+    """Keep IMAGE, a reference or a digest, in this node's store until it is unpinned.
 
-    IMAGE is a reference or a digest that is in the store already. What is pinned is what the reference stands for now.
+    What is pinned is what the reference stands for now.
     """
     from proxy.orders import PIN_PATH
     from shoal.cli.keeping import carry_out
@@ -33,14 +35,13 @@ def pin(invocation: Invocation, image: str, as_json: bool) -> None:
 
 
 @click.command(cls=Command, examples=["shoal unpin docker.io/library/alpine:3.20"])
-@order_options
+@general_options
+@store_option
+@json_option
 @click.argument("image")
 @click.pass_obj
 def unpin(invocation: Invocation, image: str, as_json: bool) -> None:
-    """Let IMAGE go when the store needs its room.
-
-    IMAGE is what was pinned, or its digest.
-    """
+    """Let IMAGE go when the store needs its room."""
     from proxy.orders import UNPIN_PATH
     from shoal.cli.keeping import carry_out
 

@@ -7,18 +7,17 @@ import json
 import click
 
 from shoal.cli.frame import Command
-from shoal.cli.options import Invocation, order_options
+from shoal.cli.options import Invocation, general_options, json_option, store_option
 
 
 @click.command(cls=Command, examples=["shoal rm docker.io/library/alpine:3.20"])
-@order_options
+@general_options
+@store_option
+@json_option
 @click.argument("image")
 @click.pass_obj
 def rm(invocation: Invocation, image: str, as_json: bool) -> None:
-    """Remove IMAGE from this node's store.
-
-    Layers that other images share come again when they are asked for. What pins keep stays.
-    """
+    """Remove IMAGE from this node's store; layers that other images share come again when they are asked for."""
     from proxy.orders import REMOVE_PATH
     from shoal.cli.orders import about, ask
     from shoal.units import format_size

@@ -7,17 +7,15 @@ import json
 import click
 
 from shoal.cli.frame import Command
-from shoal.cli.options import Invocation, order_options
+from shoal.cli.options import Invocation, general_options, json_option
 
 
 @click.command(cls=Command, examples=["shoal status", "shoal status --json"])
-@order_options
+@general_options
+@json_option
 @click.pass_obj
 def status(invocation: Invocation, as_json: bool) -> None:
-    """Show how this node does.
-
-    Whether its supernode is connected and its store works, and its upstreams with the rate limits that they tell.
-    """
+    """Show this node's supernode and store, and its upstreams with their rate limits."""
     from rich.console import Console
     from rich.table import Table
 

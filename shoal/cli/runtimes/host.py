@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 _MAX_LINKS = 40
 """As many as the kernel follows."""
+_PROGRAMS = ("usr/bin", "usr/sbin", "usr/local/bin", "usr/local/sbin", "opt/bin")
 _MAX_BYTES = 4 << 20
 """Far more than any configuration has; what is larger is none."""
 
@@ -78,3 +79,7 @@ class Host:
             return []
         except OSError as error:
             raise FileUnusable(f"{folder} cannot be read: {error.strerror or error}") from None
+
+    def has_program(self, name: str) -> bool:
+        """Whether a program is in one of the usual places."""
+        return any(self.exists(PurePosixPath("/", folder, name)) for folder in _PROGRAMS)

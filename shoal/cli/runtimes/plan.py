@@ -11,14 +11,20 @@ from shoal.cli.finding import Finding
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """One file's text before and after; None where there is no file."""
+    """One file's text; None where there is no file."""
 
     path: PurePosixPath
     """On the host, whatever its root is mounted as."""
     old: str | None
+    """As it is."""
     new: str | None
+    """As it shall be."""
+    before: str | None
+    """As it is without what is Shoal's: what a copy is kept of."""
     owns_folder: bool = False
     """Whether its folder is there for its sake alone, so that an empty one goes with it."""
+    is_unmarked: bool = False
+    """Whether nothing in the text tells what of it is Shoal's."""
 
     @property
     def changes(self) -> bool:
@@ -47,5 +53,6 @@ class Plan:
         return tuple(each for each in self.files if each.changes)
 
     @property
-    def refused(self) -> tuple[Finding, ...]:
-        return tuple(each for each in self.findings if each.level == "error")
+    def is_refused(self) -> bool:
+        """Whether nothing of it may be written."""
+        return any(each.level == "error" for each in self.findings)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from shoal.cli.runtimes.backups import backup_of, original
+from shoal.cli.runtimes.backups import former, kept_in
 from shoal.cli.runtimes.host import FileUnusable, Host
 from shoal.cli.runtimes.plan import FileChange, Plan
 
@@ -65,39 +65,48 @@ def _staged(host: Host, change: FileChange) -> Iterator[Path | None]:
         staged.unlink(missing_ok=True)
 
 
-def _take_over(staged: Path, place: Path) -> None:
+def _take_over(made: Path, place: Path) -> None:
     """Owner, mode and attributes of the file that there is."""
     if not place.exists():
-        staged.chmod(_FILE_MODE)
+        made.chmod(_FILE_MODE)
         return
-    shutil.copystat(place, staged)
-    os.utime(staged)
+    shutil.copystat(place, made)
+    os.utime(made)
     state = place.stat()
-    os.chown(staged, state.st_uid, state.st_gid)
+    os.chown(made, state.st_uid, state.st_gid)
 
 
 def _commit(host: Host, change: FileChange, staged: Path | None) -> Written:
     """Put the new content in the old one's place, with a copy of what was there before Shoal beside it."""
     place = host.place(change.path)
-    former = host.place(backup_of(change.path, change.old)) if change.old is not None else None
-    before = original(host, change.path)
-    backup: PurePosixPath | None = None
+    known = former(host, change.path)
+    backup = _keep(host, change)
     if staged is None:
         place.unlink()
     else:
-        assert change.new is not None
-        if change.old is not None and change.new != before:
-            backup = backup_of(change.path, change.new)
-            source = former if former is not None and before is not None else place
-            shutil.copy2(source, host.place(backup))
         staged.replace(place)
-    if former is not None and before is not None:
-        former.unlink()
+    if known is not None:
+        host.place(known.kept).unlink()
     _sync(place.parent)
     if staged is None and change.owns_folder:
         with contextlib.suppress(OSError):  # somebody else's files are in it
             place.parent.rmdir()
     return Written(change, backup)
+
+
+def _keep(host: Host, change: FileChange) -> PurePosixPath | None:
+    """Keep what was there before Shoal; returns where, or None where there was nothing or that is put back."""
+    if change.new is None or change.new == change.before:
+        return None
+    was_there = change.before is not None
+    if not was_there and not change.is_unmarked:
+        return None
+    kept = kept_in(change.path, change.new, was_there)
+    place = host.place(kept)
+    place.touch(mode=0o600)
+    place.write_bytes((change.before or "").encode())
+    _take_over(place, host.place(change.path))
+    return kept if was_there else None
 
 
 def _sync(folder: Path) -> None:

@@ -1,0 +1,107 @@
+"""`shoal config docker` and its siblings, which differ in the runtime alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from shoal.cli.exits import BadConfiguration, ExitCode
+from shoal.cli.frame import Command
+from shoal.cli.options import Invocation, general_options, json_option, listen_option
+
+if TYPE_CHECKING:
+    from shoal.cli.runtimes.mirror import Mirror
+
+_Action = Literal["print", "write", "check", "undo"]
+
+
+def _command(name: str, title: str, files: str) -> click.Command:
+    """The command of one runtime."""
+
+    @click.command(
+        name,
+        cls=Command,
+        examples=[
+            f"shoal config {name}  # prints what would be written",
+            f"sudo shoal config {name} --write",
+            f"shoal config {name} --check",
+        ],
+        help=f"""Tell {title} to pull through this node.
+
+        Prints {files} as it would be written. What others have put there stays; their mirrors are asked behind this
+        node's. Of a file that is changed a copy is kept beside it, for --undo.
+        """,
+    )
+    @general_options
+    @listen_option("proxy", "Where clients reach the proxy.")
+    @json_option
+    @click.option(
+        "--upstream",
+        "upstreams",
+        metavar="NAME[=URL]",
+        multiple=True,
+        help="A registry to pull from through this node, instead of all that the configuration names. May be given "
+        "several times.",
+    )
+    @click.option("--write", "action", flag_value="write", help="Write it, and say what to do so that it counts.")
+    @click.option(
+        "--check", "action", flag_value="check", help="Say whether pulls go through this node; exit code 1 if not."
+    )
+    @click.option("--undo", "action", flag_value="undo", help="Put back what was there before.")
+    @click.option(
+        "--root",
+        metavar="FOLDER",
+        default="/",
+        type=click.Path(path_type=Path, exists=True, file_okay=False),
+        help="Where the host's file system is mounted, such as /host in a container.",
+    )
+    @click.pass_obj
+    def command(
+        invocation: Invocation, as_json: bool, upstreams: tuple[str, ...], action: _Action | None, root: Path
+    ) -> None:
+        from shoal.cli.runtimes.actions import run
+        from shoal.cli.runtimes.catalog import RUNTIMES
+        from shoal.cli.runtimes.host import FileUnusable, Host
+
+        mirror = _mirror(invocation, upstreams)
+        try:
+            outcome = run(RUNTIMES[name], action or "print", Host(root), mirror)
+        except FileUnusable as error:
+            raise click.ClickException(str(error)) from None
+        if as_json:
+            click.echo(outcome.as_json())
+        else:
+            click.echo(outcome.as_text(), nl=False)
+            click.echo(outcome.remarks(), nl=False, err=action != "check")
+        if not outcome.is_good:
+            click.get_current_context().exit(ExitCode.FAILED)
+
+    return command
+
+
+def _mirror(invocation: Invocation, upstreams: tuple[str, ...]) -> Mirror:
+    """The mirror of the configuration; raises `BadConfiguration`."""
+    from shoal.cli.runtimes.mirror import UnknownUpstream, mirror_of
+
+    for upstream in upstreams:
+        name, equals, url = upstream.partition("=")
+        if equals:
+            invocation.overrides.append(("--upstream", ("proxy", "upstreams", name, "url"), url))
+    settings = invocation.configuration({"log": {"level": "warning"}}).proxy
+    if not settings.port:
+        raise BadConfiguration("proxy.port = 0 is not allowed here: a runtime has to know where the proxy listens")
+    try:
+        return mirror_of(settings, [each.partition("=")[0] for each in upstreams])
+    except UnknownUpstream as error:
+        raise BadConfiguration(f"flag --upstream: {error}") from None
+
+
+docker = _command("docker", "docker", "/etc/docker/daemon.json")
+containerd = _command("containerd", "containerd", "a hosts.toml for each registry in /etc/containerd/certs.d")
+podman = _command("podman", "podman, buildah and skopeo", "a file in /etc/containers/registries.conf.d")
+crio = _command("crio", "CRI-O", "a file in /etc/containers/registries.conf.d")
+k3s = _command("k3s", "k3s", "/etc/rancher/k3s/registries.yaml")
+rke2 = _command("rke2", "RKE2", "/etc/rancher/rke2/registries.yaml")
+buildkit = _command("buildkit", "buildkitd", "/etc/buildkit/buildkitd.toml")

@@ -1,0 +1,159 @@
+"""containerd: a `hosts.toml` for each registry, in the folder that its `config.toml` names, or mirrors in that file."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import PurePosixPath
+from typing import ClassVar
+
+from shoal.cli.finding import Finding
+from shoal.cli.runtimes import containerdstate
+from shoal.cli.runtimes.containerdconfig import HOSTS, ConfigFile, ContainerdConfig, read
+from shoal.cli.runtimes.edits import NotEditable, block, without_blocks
+from shoal.cli.runtimes.host import Host
+from shoal.cli.runtimes.mirror import Mirror, Upstream
+from shoal.cli.runtimes.runtime import Document, Runtime
+from shoal.cli.runtimes.tomltext import at, literal, parsed, with_first_table, with_value
+from shoal.toml import dotted
+
+_ANY = "_default"
+_ANY_MIRROR = "*"
+_CAPABILITIES = ("pull", "resolve")
+_OTHERS = ("kubelet", "nerdctl", "crictl")
+"""Programs that pull by way of containerd itself; a host without them may have it for dockerd alone."""
+
+
+class Containerd(Runtime):
+    """containerd as Kubernetes' runtime and of nerdctl; ctr has to be told the folder with `--hosts-dir`."""
+
+    name: ClassVar[str] = "containerd"
+    then: ClassVar[tuple[str, ...]] = (
+        "A changed hosts.toml counts from the next pull on; after a change of config.toml run "
+        "`systemctl restart containerd`, by which no container is restarted.",
+    )
+
+    def is_present(self, host: Host) -> bool:
+        """See `Runtime`."""
+        is_asked = any(host.has_program(each) for each in _OTHERS) or not host.has_program("dockerd")
+        return host.has_program("containerd") and (is_asked or host.exists(HOSTS))
+
+    def documents(self, host: Host, mirror: Mirror) -> Sequence[Document]:
+        """See `Runtime`."""
+        config = read(host)
+        if config.is_legacy:
+            return [self._mirrors(config, mirror), *_stale(host, config.folder, ())]
+        wanted = _wanted(host, config, mirror)
+        hosts = [self._hosts(folder, upstream, mirror) for folder, upstream in wanted.items()]
+        return [self._config(config), *hosts, *_stale(host, config.folder, wanted)]
+
+    def limits(self, host: Host, mirror: Mirror) -> list[Finding]:
+        """See `Runtime`."""
+        config = read(host)
+        if not (config.mirrors and config.config_path):
+            return []
+        text = (
+            f"{config.owner.path} has both `config_path` and `registry.mirrors`, which containerd refuses: its CRI "
+            "plugin does not start."
+        )
+        remedy = "Move the mirrors to hosts.toml files and remove `registry.mirrors`, or remove `config_path`."
+        return [Finding("containerd-mirrors-shadow", "error", text, remedy)]
+
+    def state(self, host: Host, mirror: Mirror) -> list[Finding]:
+        """See `Runtime`."""
+        before, now = read(host), read(host, with_own=True)
+        own = set(_wanted(host, before, mirror))
+        return [
+            *containerdstate.settings(host, now, before),
+            *containerdstate.folders(host, now, mirror, own),
+            *containerdstate.running(host, now, before),
+        ]
+
+    def _config(self, config: ContainerdConfig) -> Document:
+        path = config.owner.path
+        code = "containerd-config-path"
+        lack = f"{path} does not tell containerd to read {config.folder}, so it pulls past the mirror."
+        if config.has_colon:
+            code = "containerd-config-path-colon"
+            lack = (
+                f"`config_path` of {path} holds a colon ({config.config_path}): containerd 2 takes that for one folder "
+                "when it pulls by its transfer service, and finds no hosts.toml."
+            )
+        elif config.config_path and config.has_other_transfer_path:
+            code = "containerd-transfer-path"
+            lack = f"containerd's transfer service reads {config.transfer_path}, and not {config.folder}."
+        return Document(path, without_blocks, config.with_config_path, code, lack)
+
+    def _hosts(self, folder: PurePosixPath, upstream: Upstream | None, mirror: Mirror) -> Document:
+        path = folder / "hosts.toml"
+        lack = f"{path} does not name {mirror.url} first, so containerd pulls from {folder.name} past it."
+        if upstream is None:
+            lack = f"{path} does not name {mirror.url} first, so containerd pulls from other registries past it."
+        return Document(
+            path,
+            without_blocks,
+            lambda text: _with_host(text, mirror.url, upstream.url if upstream else ""),
+            "containerd-hosts",
+            lack,
+            owns_folder=True,
+        )
+
+    def _mirrors(self, config: ContainerdConfig, mirror: Mirror) -> Document:
+        names = [*(str(each.name) for each in mirror.upstreams), *([_ANY_MIRROR] if mirror.takes_any else [])]
+        lack = f"`registry.mirrors` of {config.owner.path} does not name {mirror.url} first for {', '.join(names)}."
+        return Document(
+            config.owner.path,
+            without_blocks,
+            lambda text: _with_mirrors(text, config.owner, names, mirror.url),
+            "containerd-mirrors",
+            lack,
+        )
+
+
+def _with_host(text: str, url: str, server: str) -> str:
+    """A `hosts.toml` with the mirror before all other hosts."""
+    if not text.strip():
+        head = [f"server = {literal(server)}", ""] if server else []
+        return text + block([*head, f"[{dotted(('host', url))}]", f"capabilities = {literal(_CAPABILITIES)}"])
+    hosts = parsed(text).get("host", {})
+    names = [str(each).rstrip("/") for each in hosts] if isinstance(hosts, dict) else []
+    if names[:1] == [url]:
+        return text
+    if url in names:
+        raise NotEditable(f"it names {url} itself, but behind others; put that first")
+    return with_first_table(text, ("host", url), {"capabilities": _CAPABILITIES})
+
+
+def _with_mirrors(text: str, file: ConfigFile, names: Sequence[str], url: str) -> str:
+    """A `config.toml` of the old layout with the mirror before all others."""
+    for name in names:
+        path = (*file.registry_path, "mirrors", name, "endpoint")
+        endpoints = at(parsed(text), path) or []
+        others = [str(each) for each in endpoints if str(each).rstrip("/") != url]
+        if [str(each).rstrip("/") for each in endpoints[:1]] != [url]:
+            text = with_value(text, path, [url, *others])
+    return text
+
+
+def _folder(host: Host, root: PurePosixPath, name: str) -> str:
+    """A registry's folder: containerd looks for `host_port_` before `host:port`."""
+    bare, colon, port = name.rpartition(":")
+    own = f"{bare}_{port}_" if colon else name
+    return name if colon and host.exists(root / name) and not host.exists(root / own) else own
+
+
+def _wanted(host: Host, config: ContainerdConfig, mirror: Mirror) -> dict[PurePosixPath, Upstream | None]:
+    """The folders that need a `hosts.toml`, each with its registry; None for all that have no folder."""
+    folders: dict[PurePosixPath, Upstream | None] = {
+        config.folder / _folder(host, config.folder, each.name): each for each in mirror.upstreams
+    }
+    return folders | ({config.folder / _ANY: None} if mirror.takes_any else {})
+
+
+def _stale(host: Host, root: PurePosixPath, wanted: Collection[PurePosixPath]) -> list[Document]:
+    """Files in which something of Shoal's is left that no longer belongs there."""
+    paths = [root / name / "hosts.toml" for name in host.names(root) if root / name not in wanted]
+    return [
+        Document(path, without_blocks, owns_folder=True)
+        for path in paths
+        if (text := host.text(path)) is not None and without_blocks(text) != text
+    ]

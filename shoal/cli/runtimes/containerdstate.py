@@ -1,0 +1,115 @@
+"""What besides mirrors decides whether containerd asks them: other settings, other folders, and what runs."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from shoal.cli.finding import Finding, Level
+from shoal.cli.runtimes.containerdconfig import CONFIG, ContainerdConfig, dumped
+from shoal.cli.runtimes.edits import NotEditable
+from shoal.cli.runtimes.host import Host
+from shoal.cli.runtimes.mirror import Mirror
+from shoal.cli.runtimes.processes import option, output, processes
+
+_CRI = {"cri", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images"}
+_OF_OTHERS = ("/run/docker", "/var/run/docker", "/var/lib/rancher", "/var/snap")
+"""Where the configurations of a containerd lie that belongs to another runtime."""
+_RESTART = "Run `systemctl restart containerd`; no container is restarted."
+_WRITE = "Run `shoal config containerd --write`."
+
+
+def settings(host: Host, now: ContainerdConfig, before: ContainerdConfig) -> list[Finding]:
+    """Of the configuration as it is `now`, and as it was `before` Shoal."""
+    found: list[Finding] = []
+    disabled = [str(each) for file in now.files for each in file.tables.get("disabled_plugins", [])]
+    if _CRI & set(disabled):
+        text = f"{CONFIG} disables the CRI plugin: Kubernetes cannot pull by this containerd, and nerdctl alone does."
+        remedy = "Take `cri` out of `disabled_plugins` where Kubernetes is to use it."
+        found.append(Finding("containerd-cri-disabled", "warning", text, remedy))
+    if now.mirrors and now.config_path and not (before.mirrors and before.config_path):
+        text = f"{now.owner.path} has `registry.mirrors` beside `config_path`, so the CRI plugin does not start."
+        found.append(Finding("containerd-mirrors-shadow", "error", text, _WRITE))
+    elif now.mirrors and not now.config_path:
+        text = f"{now.owner.path} names mirrors by `registry.mirrors`, which later versions of containerd drop."
+        remedy = "Move them to hosts.toml files, remove them, and run `shoal config containerd --write`."
+        found.append(Finding("containerd-old-layout", "warning", text, remedy))
+    if len(before.roots) > 1:
+        found += _several(host, now, before)
+    if now.discards_layers:
+        text = (
+            "containerd drops layers that it has unpacked. Shoal's own store keeps them for other nodes; only what "
+            "`peer.containerd` would offer is missing."
+        )
+        remedy = "Set `discard_unpacked_layers = false` where `peer.containerd` is used."
+        found.append(Finding("containerd-discards-layers", "ok", text, remedy))
+    return found
+
+
+def _several(host: Host, now: ContainerdConfig, before: ContainerdConfig) -> list[Finding]:
+    """Of a `config_path` that was written with several folders."""
+    if len(now.roots) == 1:
+        others = [str(each) for each in before.roots[1:] if host.names(each)]
+        if not others:
+            return []
+        text = f"containerd no longer reads {', '.join(others)}, which stood behind {now.folder} in `config_path`."
+        remedy = f"Move what is needed of it, such as certificates, to {now.folder}."
+        return [Finding("containerd-other-folder", "warning", text, remedy)]
+    if now.is_two and now.pulls_locally:
+        text = (
+            "`config_path` has several folders, which containerd 2 takes for one as soon as it pulls by its transfer "
+            "service; another setting keeps it from that now."
+        )
+        remedy = f"Set `config_path` to {now.folder} alone."
+        return [Finding("containerd-config-path-list", "warning", text, remedy)]
+    return []
+
+
+def folders(host: Host, config: ContainerdConfig, mirror: Mirror, own: set[PurePosixPath]) -> list[Finding]:
+    """Of registries that have a folder of their own, for which `_default` does not count."""
+    if not mirror.takes_any or config.is_legacy:
+        return []
+    others = [
+        name
+        for name in host.names(config.folder)
+        if config.folder / name not in own and mirror.url not in (host.text(config.folder / name / "hosts.toml") or "")
+    ]
+    if not others:
+        return []
+    text = f"{', '.join(others)} in {config.folder} are pulled past the mirror: `_default` does not count for them."
+    remedy = "Name these registries in `proxy.upstreams`, or remove their folders."
+    return [Finding("containerd-own-folders", "warning", text, remedy)]
+
+
+def running(host: Host, now: ContainerdConfig, before: ContainerdConfig) -> list[Finding]:
+    """Of the containerd that runs, and of what its program makes of the files."""
+    found: list[Finding] = []
+    for process in processes(host, "containerd"):
+        other = option(process.arguments, "--config", "-c")
+        if other is not None and other.startswith(_OF_OTHERS):
+            continue
+        if other not in {None, str(CONFIG)}:
+            text = f"A containerd (process {process.pid}) reads {other} instead of {CONFIG}."
+            remedy = f'Set `config_path = "{now.folder}"` there too, or start it without `--config`.'
+            found.append(Finding("containerd-other-config", "warning", text, remedy))
+        elif process.is_older_than(host, now.owner.path):
+            level: Level = "warning" if now.config_path == before.config_path else "error"
+            text = f"containerd (process {process.pid}) has not read {now.owner.path} since it was changed."
+            found.append(Finding("containerd-not-restarted", level, text, _RESTART))
+    return found + _effective(host, now)
+
+
+def _effective(host: Host, now: ContainerdConfig) -> list[Finding]:
+    """Whether containerd's own reading of the files is the same."""
+    text = output("containerd", "--config", str(CONFIG), "config", "dump") if host.is_running else None
+    if text is None or now.is_legacy or not now.config_path:
+        return []
+    try:
+        effective = dumped(text)
+    except NotEditable:
+        return []
+    if effective.owner.of_cri("registry") is None or now.folder in effective.roots:
+        return []
+    read = effective.config_path or "no folder at all"
+    said = f"`containerd config dump` says that it reads {read}, and not {now.folder}."
+    remedy = f"Look for `config_path` in what {CONFIG} imports, and set it to {now.folder}."
+    return [Finding("containerd-reads-other-path", "error", said, remedy)]

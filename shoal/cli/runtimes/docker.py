@@ -1,0 +1,162 @@
+"""dockerd: `registry-mirrors` in its `daemon.json`, which it asks for Docker Hub's images alone."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import socket
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import PurePosixPath
+from typing import Any, ClassVar
+
+from shoal.cli.finding import Finding
+from shoal.cli.runtimes.edits import NotEditable
+from shoal.cli.runtimes.host import Host
+from shoal.cli.runtimes.mirror import Mirror
+from shoal.cli.runtimes.processes import option, processes
+from shoal.cli.runtimes.runtime import Document, Runtime
+from shoal.reference import DOCKER_HUB
+
+_FILE = PurePosixPath("/etc/docker/daemon.json")
+_SOCKET = PurePosixPath("/var/run/docker.sock")
+_UNITS = PurePosixPath("/etc/systemd/system/docker.service.d")
+_MIRRORS, _INSECURE = "registry-mirrors", "insecure-registries"
+_INDENT = re.compile(r"\n([ \t]+)\S")
+_ANSWER_SECONDS = 3.0
+
+_TUNNEL = (
+    "Docker asks mirrors for docker.io alone; for other registries use forward-proxy mode: set `proxy.tunnel.enabled`, "
+    "and give dockerd the proxy as HTTPS_PROXY and the certificate of `shoal config ca`."
+)
+
+
+class Docker(Runtime):
+    """dockerd, and what builds inside of it."""
+
+    name: ClassVar[str] = "docker"
+    then: ClassVar[tuple[str, ...]] = ("Run `systemctl reload docker`; no container is restarted.",)
+
+    def is_present(self, host: Host) -> bool:
+        """See `Runtime`."""
+        return host.has_program("dockerd") or host.exists(_FILE)
+
+    def documents(self, host: Host, mirror: Mirror) -> Sequence[Document]:
+        """See `Runtime`."""
+        lack = f"{_FILE} does not name {mirror.url} as the first of `{_MIRRORS}`, so docker pulls past it."
+        insecure = () if mirror.is_local else (mirror.host,)
+        merge = None if mirror.upstream(DOCKER_HUB) is None else lambda text: _with(text, mirror.url, insecure)
+        return [
+            Document(
+                _FILE,
+                lambda text: _without(text, mirror.url, insecure),
+                merge,
+                "docker-mirror",
+                lack,
+                is_unmarked=True,
+            )
+        ]
+
+    def limits(self, host: Host, mirror: Mirror) -> list[Finding]:
+        """See `Runtime`."""
+        found: list[Finding] = []
+        others = [each.name for each in mirror.upstreams if each.name != DOCKER_HUB]
+        if mirror.upstream(DOCKER_HUB) is None:
+            text = f"Docker cannot be told to ask a mirror for {', '.join(others)}."
+            found.append(Finding("docker-other-registry", "error", text, _TUNNEL))
+        elif others:
+            text = f"Docker pulls from {', '.join(others)} past the mirror."
+            found.append(Finding("docker-other-registry", "warning", text, _TUNNEL))
+        if mirror.default != DOCKER_HUB:
+            text = f"Docker does not say which registry it means, and the proxy takes that for {mirror.default}."
+            remedy = f'Set `proxy.default_upstream = "{DOCKER_HUB}"`.'
+            found.append(Finding("docker-default-upstream", "error", text, remedy))
+        return found
+
+    def state(self, host: Host, mirror: Mirror) -> list[Finding]:
+        """See `Runtime`."""
+        found: list[Finding] = []
+        for name in host.names(_UNITS):
+            if "--registry-mirror" in (host.text(_UNITS / name) or ""):
+                text = f"{_UNITS / name} names mirrors as a flag; dockerd does not start when {_FILE} names some too."
+                found.append(Finding("docker-mirror-flag", "error", text, f"Move its mirrors to {_FILE}."))
+        for process in processes(host, "dockerd"):
+            other = option(process.arguments, "--config-file")
+            if other not in {None, str(_FILE)}:
+                text = f"A dockerd (process {process.pid}) reads {other} instead of {_FILE}."
+                found.append(Finding("docker-other-config", "warning", text, f"Put `{_MIRRORS}` into {other} too."))
+        mirrors = _running_mirrors(host)
+        if mirrors is not None and mirror.url not in [each.rstrip("/") for each in mirrors[:1]]:
+            text = f"The running dockerd asks {', '.join(mirrors) or 'no mirror'} and not {mirror.url} first."
+            found.append(Finding("docker-not-reloaded", "error", text, "Run `systemctl reload docker`."))
+        return found
+
+
+def _with(text: str, url: str, insecure: Sequence[str]) -> str:
+    settings = _parsed(text)
+    mirrors = _list(settings, _MIRRORS)
+    wanted = dict(settings)
+    if [each.rstrip("/") for each in mirrors[:1]] != [url]:
+        wanted[_MIRRORS] = [url, *(each for each in mirrors if each.rstrip("/") != url)]
+    missing = [each for each in insecure if each not in _list(settings, _INSECURE)]
+    if missing:
+        wanted[_INSECURE] = [*_list(settings, _INSECURE), *missing]
+    return text if wanted == settings else _dumped(wanted, text)
+
+
+def _without(text: str, url: str, insecure: Sequence[str]) -> str:
+    settings = _parsed(text)
+    wanted = dict(settings)
+    for key, own in ((_MIRRORS, [url]), (_INSECURE, insecure)):
+        values = _list(settings, key)
+        left = [each for each in values if each.rstrip("/") not in own]
+        if left:
+            wanted[key] = left
+        elif values:
+            del wanted[key]
+    if wanted == settings:
+        return text
+    return _dumped(wanted, text) if wanted else ""
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    if not text.strip():
+        return {}
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise NotEditable(f"it is no JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise NotEditable("it is no JSON object")
+    return value
+
+
+def _list(settings: dict[str, Any], key: str) -> list[str]:
+    values = settings.get(key, [])
+    if not isinstance(values, list) or not all(isinstance(each, str) for each in values):
+        raise NotEditable(f"`{key}` is no list of texts")
+    return values
+
+
+def _dumped(settings: dict[str, Any], former: str) -> str:
+    """As JSON with the indentation that there was."""
+    found = _INDENT.search(former)
+    text = json.dumps(settings, indent=found[1] if found else 2, ensure_ascii=False)
+    return text + ("\n" if former.endswith("\n") or not former else "")
+
+
+def _running_mirrors(host: Host) -> list[str] | None:
+    """What the running dockerd says of its mirrors; None where none answers."""
+    if not host.is_running:
+        return None
+    try:
+        with closing(http.client.HTTPConnection("localhost")) as connection:
+            connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.settimeout(_ANSWER_SECONDS)
+            connection.sock.connect(str(_SOCKET))
+            connection.request("GET", "/info")
+            told = json.loads(connection.getresponse().read())
+        return [str(each) for each in told["RegistryConfig"]["Mirrors"] or []]
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        return None

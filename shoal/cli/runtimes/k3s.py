@@ -1,0 +1,91 @@
+"""k3s and RKE2: `registries.yaml`, from which they make the files of their own containerd when they start."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import ClassVar
+
+from shoal.cli.finding import Finding
+from shoal.cli.runtimes.edits import NotEditable, without_blocks
+from shoal.cli.runtimes.host import Host
+from shoal.cli.runtimes.mirror import Mirror
+from shoal.cli.runtimes.runtime import Document, Runtime
+from shoal.cli.runtimes.yamltext import parsed, with_lists
+
+_ALL = "*"
+_TEMPLATES = ("config.toml.tmpl", "config-v3.toml.tmpl")
+_KEEPS = ('template "base"', "config_path")
+"""One of which a template has that reads what is made of `registries.yaml`."""
+
+
+class K3s(Runtime):
+    """k3s, on servers and agents."""
+
+    name: ClassVar[str] = "k3s"
+    then: ClassVar[tuple[str, ...]] = (
+        "Run `systemctl restart k3s`, on agents `systemctl restart k3s-agent`; containers go on running.",
+    )
+
+    @property
+    def _file(self) -> PurePosixPath:
+        return PurePosixPath("/etc/rancher", self.name, "registries.yaml")
+
+    @property
+    def _made(self) -> PurePosixPath:
+        """Where it puts what it makes for its containerd."""
+        return PurePosixPath("/var/lib/rancher", self.name, "agent/etc/containerd")
+
+    def is_present(self, host: Host) -> bool:
+        """See `Runtime`."""
+        return host.has_program(self.name) or host.exists(self._made) or host.exists(self._file.parent)
+
+    def documents(self, host: Host, mirror: Mirror) -> Sequence[Document]:
+        """See `Runtime`."""
+        names = [*(str(each.name) for each in mirror.upstreams), *([_ALL] if mirror.takes_any else [])]
+        lack = f"{self._file} does not name {mirror.url} first for {', '.join(names)}, so {self.name} pulls past it."
+        return [
+            Document(
+                self._file, without_blocks, lambda text: _with(text, names, mirror.url), f"{self.name}-mirror", lack
+            )
+        ]
+
+    def state(self, host: Host, mirror: Mirror) -> list[Finding]:
+        """See `Runtime`."""
+        found: list[Finding] = []
+        for name in _TEMPLATES:
+            template = host.text(self._made / name)
+            if template is not None and not any(word in template for word in _KEEPS):
+                text = f"{self._made / name} makes containerd's configuration without what {self._file.name} says."
+                remedy = 'Begin it with `{{ template "base" . }}`, and restart ' + f"{self.name}."
+                found.append(Finding(f"{self.name}-template", "error", text, remedy))
+        folder = self._made / "certs.d"
+        if host.exists(self._made) and mirror.upstreams:
+            name = mirror.upstreams[0].name
+            made = host.text(folder / name / "hosts.toml") or host.text(self._made / "config.toml") or ""
+            if f'"{mirror.url}' not in made:
+                text = f"What {self.name} made for its containerd when it started does not name {mirror.url}."
+                found.append(Finding(f"{self.name}-not-restarted", "error", text, self.then[0]))
+        return found
+
+
+class Rke2(K3s):
+    """RKE2, which has its files in other folders."""
+
+    name: ClassVar[str] = "rke2"
+    then: ClassVar[tuple[str, ...]] = (
+        "Run `systemctl restart rke2-server`, on agents `systemctl restart rke2-agent`; containers go on running.",
+    )
+
+
+def _with(text: str, names: Sequence[str], url: str) -> str:
+    mirrors = parsed(text).get("mirrors") or {}
+    if not isinstance(mirrors, dict):
+        raise NotEditable("`mirrors` is no mapping")
+    return with_lists(text, "mirrors", "endpoint", {name: [url, *_others(mirrors.get(name), url)] for name in names})
+
+
+def _others(mirror: object, url: str) -> list[str]:
+    endpoints = mirror.get("endpoint") if isinstance(mirror, dict) else None
+    found = endpoints if isinstance(endpoints, list) else []
+    return [str(each) for each in found if str(each).rstrip("/") != url]

@@ -1,0 +1,170 @@
+"""podman and CRI-O, and with podman buildah and skopeo: a file of Shoal's own in `registries.conf.d`.
+
+A later file's entry for a registry takes the place of an earlier one's as a whole (containers-registries.conf.d(5)), so
+Shoal's repeats what others say of the registry, with its mirror before theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import Any, ClassVar
+
+from shoal.cli.finding import Finding
+from shoal.cli.runtimes.edits import in_file
+from shoal.cli.runtimes.host import Host
+from shoal.cli.runtimes.mirror import Mirror, Upstream
+from shoal.cli.runtimes.runtime import Document, Runtime
+from shoal.cli.runtimes.tomltext import literal, parsed
+
+_MAIN = PurePosixPath("/etc/containers/registries.conf")
+_FOLDER = PurePosixPath("/etc/containers/registries.conf.d")
+_FILE = _FOLDER / "zz-shoal.conf"
+_OWN = "# Shoal's, written by `shoal config`; what belongs to a registry besides is repeated from the files before."
+
+Registry = dict[str, Any]
+
+
+class _Containers(Runtime):
+    """A runtime that reads `registries.conf`."""
+
+    def documents(self, host: Host, mirror: Mirror) -> Sequence[Document]:
+        """See `Runtime`."""
+        named = [each for each in mirror.upstreams if _place(mirror, each)]
+        others = _registries(host)
+        text = _text(mirror, named, others)
+        lack = f"{_FILE} does not name {mirror.url} before all other mirrors, so {self.name} pulls past it."
+        merge = None if not named or all(_has(mirror, each, others) for each in named) else lambda _: text
+        return [Document(_FILE, lambda text: "" if text.startswith(_OWN) else text, merge, f"{self.name}-mirror", lack)]
+
+    def limits(self, host: Host, mirror: Mirror) -> list[Finding]:
+        """See `Runtime`."""
+        found: list[Finding] = []
+        for upstream in mirror.upstreams:
+            if _place(mirror, upstream) is None:
+                text = f"{self.name} cannot name {upstream.name} in the path of the mirror, since it holds a port."
+                remedy = f"""Give it another name: `aliases = ["NAME"]` in `proxy.upstreams."{upstream.name}"`."""
+                found.append(Finding(f"{self.name}-no-alias", "error", text, remedy))
+        if mirror.takes_any:
+            text = f"{self.name} has no mirror for registries that are not named."
+            found.append(Finding(f"{self.name}-named-only", "warning", text, "Name them, each with `--upstream`."))
+        with in_file(_MAIN):
+            main = parsed(host.text(_MAIN) or "")
+        if isinstance(main.get("registries"), dict):
+            text = f"{_MAIN} is of version 1, beside which {self.name} takes no file of version 2."
+            remedy = "Rewrite it with `unqualified-search-registries` and `[[registry]]`."
+            found.append(Finding(f"{self.name}-old-registries", "error", text, remedy))
+        return found
+
+    def state(self, host: Host, mirror: Mirror) -> list[Finding]:
+        """See `Runtime`."""
+        found: list[Finding] = []
+        for path in _drop_ins(host):
+            later = [each for each in _of(host, path) if path > _FILE and mirror.upstream(each["prefix"])]
+            for registry in later:
+                text = f"{path} is read after {_FILE.name} and takes its place for {registry['prefix']}."
+                remedy = (
+                    f"Rename {path} so that it comes before {_FILE.name}, and run `shoal config {self.name} --write`."
+                )
+                found.append(Finding(f"{self.name}-shadowed", "error", text, remedy))
+        for registry in _registries(host):
+            prefix = str(registry["prefix"])
+            below = next((each.name for each in mirror.upstreams if prefix.startswith(f"{each.name}/")), None)
+            if below is not None:
+                text = f"What begins with {prefix} is pulled as its own entry says, and not as that of {below}."
+                remedy = f"""Give `prefix = "{prefix}"` the mirror {mirror.host} too, or remove it."""
+                found.append(Finding(f"{self.name}-longer-prefix", "warning", text, remedy))
+        return found
+
+
+class Podman(_Containers):
+    """podman, buildah and skopeo; each run reads its files."""
+
+    name: ClassVar[str] = "podman"
+    then: ClassVar[tuple[str, ...]] = ("Nothing needs a restart: podman, buildah and skopeo read it at each pull.",)
+
+    def is_present(self, host: Host) -> bool:
+        """See `Runtime`."""
+        return any(host.has_program(program) for program in ("podman", "buildah", "skopeo"))
+
+    def state(self, host: Host, mirror: Mirror) -> list[Finding]:
+        """See `Runtime`."""
+        found = super().state(host, mirror)
+        homes = [PurePosixPath("/root"), *(PurePosixPath("/home", name) for name in host.names(PurePosixPath("/home")))]
+        for home in homes:
+            own = home / ".config/containers/registries.conf"
+            if host.exists(own):
+                text = f"{home.name}'s own {own} takes the place of all files in /etc/containers."
+                remedy = "Remove it, or move it to registries.conf.d beside it."
+                found.append(Finding("podman-user-file", "warning", text, remedy))
+        return found
+
+
+class CriO(_Containers):
+    """CRI-O, which reads the same files."""
+
+    name: ClassVar[str] = "crio"
+    then: ClassVar[tuple[str, ...]] = ("Run `systemctl reload crio`; no container is restarted.",)
+
+    def is_present(self, host: Host) -> bool:
+        """See `Runtime`."""
+        return host.has_program("crio") or host.exists(PurePosixPath("/etc/crio"))
+
+
+def _drop_ins(host: Host) -> list[PurePosixPath]:
+    return [_FOLDER / name for name in host.names(_FOLDER) if name.endswith(".conf") and name != _FILE.name]
+
+
+def _of(host: Host, path: PurePosixPath) -> Iterator[Registry]:
+    """The entries of one file, each with its `prefix`; of two for one prefix the first counts."""
+    with in_file(path):
+        entries = parsed(host.text(path) or "").get("registry", [])
+    seen: set[str] = set()
+    for entry in entries if isinstance(entries, list) else []:
+        prefix = str(entry.get("prefix") or entry.get("location") or "").rstrip("/")
+        if prefix not in seen:
+            seen.add(prefix)
+            yield {**entry, "prefix": prefix}
+
+
+def _registries(host: Host) -> list[Registry]:
+    """The entries of all files but Shoal's that are read before it, those that count."""
+    files = [_MAIN, *(path for path in _drop_ins(host) if path < _FILE)]
+    return list({each["prefix"]: each for path in files for each in _of(host, path)}.values())
+
+
+def _place(mirror: Mirror, upstream: Upstream) -> str | None:
+    """Where the mirror has this registry's images; None where that cannot be said."""
+    if upstream.segment is not None:
+        return f"{mirror.host}/{upstream.segment}"
+    return mirror.host if upstream.name == mirror.default else None
+
+
+def _has(mirror: Mirror, upstream: Upstream, registries: Sequence[Registry]) -> bool:
+    """Whether somebody else has named the mirror first."""
+    entry = next((each for each in registries if each["prefix"] == upstream.name), {})
+    first: Registry = next(iter(entry.get("mirror", [])), {})
+    return first.get("location") == _place(mirror, upstream) and first.get("insecure") is True
+
+
+def _text(mirror: Mirror, upstreams: Sequence[Upstream], others: Sequence[Registry]) -> str:
+    lines = [_OWN]
+    for upstream in upstreams:
+        known = next((each for each in others if each["prefix"] == upstream.name), None)
+        entry = dict(known or {"location": str(upstream.name), "insecure": upstream.url == f"http://{upstream.name}"})
+        place = _place(mirror, upstream)
+        own = {"location": place, "insecure": True}
+        mirrors = [own, *(each for each in entry.pop("mirror", []) if each.get("location") != place)]
+        lines += ["", "[[registry]]", *_fields({**entry, "prefix": str(upstream.name)})]
+        for each in mirrors:
+            lines += ["[[registry.mirror]]", *_fields(each)]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _fields(table: dict[str, Any]) -> list[str]:
+    """Its texts and switches; these files have no others."""
+    return [
+        f"{key} = {literal(value)}"
+        for key, value in table.items()
+        if isinstance(value, str) or (isinstance(value, bool) and value)
+    ]

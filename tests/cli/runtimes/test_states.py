@@ -1,0 +1,319 @@
+"""What keeps a runtime from asking the mirror, as each is planted in a host's files, and what is said of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from proxy.settings import ProxySettings, UpstreamSettings
+from shoal.cli.runtimes.catalog import RUNTIMES
+from shoal.cli.runtimes.host import Host
+from shoal.cli.runtimes.mirror import Mirror, mirror_of
+from shoal.cli.runtimes.writing import write
+
+HUB = mirror_of(ProxySettings())
+CONFIG = "/etc/containerd/config.toml"
+IMPORT = "/etc/containerd/conf.d/gpu.toml"
+CERTS = "/etc/containerd/certs.d"
+CRI = '[plugins."io.containerd.grpc.v1.cri".registry]\n'
+IMAGES = '[plugins."io.containerd.cri.v1.images"'
+BOTH = ":".join((CERTS, "/etc/docker/certs.d"))
+HOSTS = '[host."http://127.0.0.1:5080"]\n'
+PODMAN = "/etc/containers/registries.conf"
+
+
+def host_with(root: Path, files: dict[str, str]) -> Host:
+    for path, text in files.items():
+        place = Path(f"{root}{path}")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text)
+    return Host(root)
+
+
+def found(name: str, host: Host, mirror: Mirror = HUB) -> dict[str, str]:
+    """Levels by code, of what is not as it should be, but for runtimes that are not installed in these folders."""
+    findings = RUNTIMES[name].check(host, mirror)
+    assert all(each.remedy for each in findings if each.level != "ok")
+    return {each.code: each.level for each in findings if not each.code.endswith(("-not-found", "-configured"))}
+
+
+PLANTED: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
+    "nothing is written": (
+        "containerd",
+        {},
+        {"containerd-config-path": "error", "containerd-hosts": "error"},
+    ),
+    "config_path is empty": (
+        "containerd",
+        {CONFIG: f'version = 2\n{CRI}config_path = ""\n', f"{CERTS}/docker.io/hosts.toml": HOSTS},
+        {"containerd-config-path": "error"},
+    ),
+    "hosts.toml has the mirror behind another": (
+        "containerd",
+        {
+            CONFIG: f'version = 2\n{CRI}config_path = "{CERTS}"\n',
+            f"{CERTS}/docker.io/hosts.toml": f'[host."https://office"]\n{HOSTS}',
+        },
+        {"containerd-not-editable": "error"},
+    ),
+    "all is as somebody wrote it by hand": (
+        "containerd",
+        {CONFIG: f'version = 2\n{CRI}config_path = "{CERTS}"\n', f"{CERTS}/docker.io/hosts.toml": HOSTS},
+        {},
+    ),
+    "config_path has a colon": (
+        "containerd",
+        {CONFIG: f"version = 3\n{IMAGES}.registry]\nconfig_path = '{BOTH}'\n", f"{CERTS}/docker.io/hosts.toml": HOSTS},
+        {"containerd-config-path-colon": "error"},
+    ),
+    "config_path has a colon, and layers are discarded": (
+        "containerd",
+        {
+            CONFIG: f"version = 3\n{IMAGES}]\ndiscard_unpacked_layers = true\n"
+            f"{IMAGES}.registry]\nconfig_path = '{BOTH}'\n",
+            f"{CERTS}/docker.io/hosts.toml": HOSTS,
+        },
+        {"containerd-config-path-list": "warning", "containerd-discards-layers": "ok"},
+    ),
+    "the transfer service reads another folder": (
+        "containerd",
+        {
+            CONFIG: f"version = 3\n{IMAGES}.registry]\nconfig_path = '{CERTS}'\n"
+            '[plugins."io.containerd.transfer.v1.local"]\nconfig_path = "/etc/other"\n',
+            f"{CERTS}/docker.io/hosts.toml": HOSTS,
+        },
+        {"containerd-transfer-path": "error"},
+    ),
+    "mirrors beside config_path": (
+        "containerd",
+        {
+            CONFIG: f'version = 2\n{CRI}config_path = "{CERTS}"\n'
+            '[plugins."io.containerd.grpc.v1.cri".registry.mirrors."docker.io"]\nendpoint = ["https://office"]\n',
+            f"{CERTS}/docker.io/hosts.toml": HOSTS,
+        },
+        {"containerd-mirrors-shadow": "error"},
+    ),
+    "mirrors of the old layout": (
+        "containerd",
+        {
+            CONFIG: 'version = 2\n[plugins."io.containerd.grpc.v1.cri".registry.mirrors."docker.io"]\n'
+            'endpoint = ["http://127.0.0.1:5080", "https://office"]\n'
+        },
+        {"containerd-old-layout": "warning"},
+    ),
+    "an import takes the place of config_path": (
+        "containerd",
+        {
+            CONFIG: f'version = 2\nimports = ["conf.d/*.toml"]\n{CRI}config_path = "{CERTS}"\n',
+            IMPORT: 'version = 2\n[plugins."io.containerd.grpc.v1.cri".containerd]\ndefault_runtime_name = "gpu"\n',
+            f"{CERTS}/docker.io/hosts.toml": HOSTS,
+        },
+        {"containerd-config-path": "error"},
+    ),
+    "an import of containerd 2 adds to config_path": (
+        "containerd",
+        {
+            CONFIG: 'version = 3\nimports = ["/etc/containerd/conf.d/*.toml"]\n'
+            f'{IMAGES}.registry]\nconfig_path = "{CERTS}"\n',
+            IMPORT: 'version = 3\n[plugins."io.containerd.cri.v1.images"]\nsnapshotter = "gpu"\n',
+            f"{CERTS}/docker.io/hosts.toml": HOSTS,
+        },
+        {},
+    ),
+    "the CRI plugin is disabled": (
+        "containerd",
+        {
+            CONFIG: f'version = 2\ndisabled_plugins = ["cri"]\n{CRI}config_path = "{CERTS}"\n',
+            f"{CERTS}/docker.io/hosts.toml": HOSTS,
+        },
+        {"containerd-cri-disabled": "warning"},
+    ),
+    "config.toml is no TOML": ("containerd", {CONFIG: "version = \n"}, {"containerd-not-editable": "error"}),
+    "a mirror behind another": (
+        "docker",
+        {"/etc/docker/daemon.json": '{"registry-mirrors": ["https://office", "http://127.0.0.1:5080"]}'},
+        {"docker-mirror": "error"},
+    ),
+    "mirrors as a flag": (
+        "docker",
+        {
+            "/etc/docker/daemon.json": '{"registry-mirrors": ["http://127.0.0.1:5080/"]}',
+            "/etc/systemd/system/docker.service.d/office.conf": "ExecStart=dockerd --registry-mirror=https://office\n",
+        },
+        {"docker-mirror-flag": "error"},
+    ),
+    "daemon.json is no JSON": ("docker", {"/etc/docker/daemon.json": "{,}"}, {"docker-not-editable": "error"}),
+    "registries.conf of version 1": (
+        "podman",
+        {PODMAN: '[registries.search]\nregistries = ["docker.io"]\n'},
+        {"podman-old-registries": "error", "podman-mirror": "error"},
+    ),
+    "a later file takes the place": (
+        "podman",
+        {"/etc/containers/registries.conf.d/zzz.conf": '[[registry]]\nlocation = "docker.io"\n'},
+        {"podman-mirror": "error", "podman-shadowed": "error"},
+    ),
+    "a longer prefix": (
+        "crio",
+        {
+            PODMAN: '[[registry]]\nprefix = "docker.io/library"\nlocation = "office/library"\n'
+            '[[registry]]\nlocation = "docker.io"\n[[registry.mirror]]\nlocation = "127.0.0.1:5080/docker.io"\n'
+            "insecure = true\n"
+        },
+        {"crio-longer-prefix": "warning"},
+    ),
+    "a user's own file": (
+        "podman",
+        {"/home/me/.config/containers/registries.conf": "", PODMAN: ""},
+        {"podman-mirror": "error", "podman-user-file": "warning"},
+    ),
+    "registries.conf is no TOML": ("podman", {PODMAN: "registry = ["}, {"podman-not-editable": "error"}),
+    "k3s was not restarted": (
+        "k3s",
+        {
+            "/etc/rancher/k3s/registries.yaml": 'mirrors: {docker.io: {endpoint: ["http://127.0.0.1:5080"]}}\n',
+            "/var/lib/rancher/k3s/agent/etc/containerd/config.toml": "version = 3\n",
+        },
+        {"k3s-not-restarted": "error"},
+    ),
+    "a template of k3s drops the mirrors": (
+        "k3s",
+        {
+            "/etc/rancher/k3s/registries.yaml": 'mirrors: {docker.io: {endpoint: ["http://127.0.0.1:5080"]}}\n',
+            "/var/lib/rancher/k3s/agent/etc/containerd/config-v3.toml.tmpl": "version = 3\n",
+            "/var/lib/rancher/k3s/agent/etc/containerd/certs.d/docker.io/hosts.toml": '[host."http://127.0.0.1:5080/v2"]\n',
+        },
+        {"k3s-template": "error"},
+    ),
+    "registries.yaml is no YAML": (
+        "rke2",
+        {"/etc/rancher/rke2/registries.yaml": "mirrors: ["},
+        {"rke2-not-editable": "error"},
+    ),
+    "buildkitd without a mirror": (
+        "buildkit",
+        {"/etc/buildkit/buildkitd.toml": '[registry."docker.io"]\nmirrors = ["office"]\n'},
+        {"buildkit-mirror": "error"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PLANTED)
+def test_what_keeps_a_runtime_from_the_mirror_is_found(tmp_path: Path, case: str) -> None:
+    name, files, wanted = PLANTED[case]
+    assert found(name, host_with(tmp_path, files)) == wanted
+
+
+REPAIRED = [
+    "config_path is empty",
+    "config_path has a colon",
+    "the transfer service reads another folder",
+    "an import takes the place of config_path",
+    "a mirror behind another",
+    "buildkitd without a mirror",
+]
+
+
+@pytest.mark.parametrize("case", REPAIRED)
+def test_what_write_can_repair_it_repairs(tmp_path: Path, case: str) -> None:
+    name, files, _ = PLANTED[case]
+    host = host_with(tmp_path, files)
+    write(host, RUNTIMES[name].plan(host, HUB))
+    assert found(name, host) == {}
+    write(host, RUNTIMES[name].undo(host, HUB))
+    assert {path: Path(f"{tmp_path}{path}").read_text() for path in files} == files
+
+
+REFUSED = ["hosts.toml has the mirror behind another", "mirrors beside config_path", "daemon.json is no JSON"]
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_write_cannot_repair_is_refused(tmp_path: Path, case: str) -> None:
+    name, files, _ = PLANTED[case]
+    plan = RUNTIMES[name].plan(host_with(tmp_path, files), HUB)
+    assert plan.is_refused
+    assert all(each.remedy for each in plan.findings)
+
+
+def test_folders_that_a_colon_hid_are_told_when_they_are_read_no_more(tmp_path: Path) -> None:
+    _, files, _ = PLANTED["config_path has a colon"]
+    host = host_with(tmp_path, {**files, "/etc/docker/certs.d/office/ca.crt": "a certificate"})
+    write(host, RUNTIMES["containerd"].plan(host, HUB))
+    assert found("containerd", host) == {"containerd-other-folder": "warning"}
+
+
+def test_mirrors_that_came_after_config_path_are_told_and_repaired(tmp_path: Path) -> None:
+    host = host_with(tmp_path, {CONFIG: "version = 2\n"})
+    write(host, RUNTIMES["containerd"].plan(host, HUB))
+    mirrors = '\n[plugins."io.containerd.grpc.v1.cri".registry.mirrors."quay.io"]\nendpoint = ["https://office"]\n'
+    with (tmp_path / CONFIG[1:]).open("a") as file:
+        file.write(mirrors)
+    assert found("containerd", host)["containerd-mirrors-shadow"] == "error"
+    write(host, RUNTIMES["containerd"].plan(host, HUB))
+    assert found("containerd", host) == {"containerd-old-layout": "warning"}
+    assert not (tmp_path / CERTS[1:] / "docker.io").exists()
+
+
+def test_any_registry_is_mirrored_but_for_those_with_folders_of_their_own(tmp_path: Path) -> None:
+    mirror = mirror_of(ProxySettings(any_upstream=True))
+    host = host_with(tmp_path, {f"{CERTS}/ghcr.io/hosts.toml": 'server = "https://ghcr.io"\n'})
+    write(host, RUNTIMES["containerd"].plan(host, mirror))
+    hosts = (tmp_path / CERTS[1:] / "_default/hosts.toml").read_text()
+    assert "5080" in hosts
+    assert "server" not in hosts
+    assert found("containerd", host, mirror) == {"containerd-own-folders": "warning"}
+
+
+@pytest.mark.parametrize(
+    ("there", "folder"),
+    [([], "office_5000_"), (["office:5000"], "office:5000"), (["office:5000", "office_5000_"], "office_5000_")],
+)
+def test_a_registry_with_a_port_has_the_folder_that_containerd_looks_for(
+    tmp_path: Path, there: list[str], folder: str
+) -> None:
+    mirror = mirror_of(
+        ProxySettings(upstreams={"office:5000": UpstreamSettings(url="http://office:5000")}), ["office:5000"]
+    )
+    host = host_with(tmp_path, {f"{CERTS}/{name}/ca.crt": "" for name in there})
+    (_, change) = RUNTIMES["containerd"].plan(host, mirror).changes
+    assert str(change.path) == f"{CERTS}/{folder}/hosts.toml"
+    assert 'server = "http://office:5000"' in str(change.new)
+
+
+def test_docker_is_told_of_docker_hub_alone(tmp_path: Path) -> None:
+    docker, host = RUNTIMES["docker"], host_with(tmp_path, {"/etc/docker/daemon.json": "{}"})
+    quay = ProxySettings(upstreams={"quay.io": UpstreamSettings()})
+    assert found("docker", host, mirror_of(quay))["docker-other-registry"] == "warning"
+    plan = docker.plan(host, mirror_of(quay, ["quay.io"]))
+    assert plan.is_refused
+    assert "proxy.tunnel" in plan.findings[0].remedy
+    other = ProxySettings(upstreams={"quay.io": UpstreamSettings()}, default_upstream="quay.io")
+    assert found("docker", host, mirror_of(other, ["docker.io"]))["docker-default-upstream"] == "error"
+
+
+def test_a_mirror_beyond_loopback_is_one_that_docker_takes_plain_http_from(tmp_path: Path) -> None:
+    host = host_with(tmp_path, {})
+    (change,) = RUNTIMES["docker"].plan(host, mirror_of(ProxySettings(host="10.0.0.7"))).files
+    assert '"insecure-registries": [\n    "10.0.0.7:5080"' in str(change.new)
+
+
+def test_podman_names_a_registry_with_a_port_by_its_alias(tmp_path: Path) -> None:
+    host = host_with(tmp_path, {})
+    unnamed = ProxySettings(upstreams={"office:5000": UpstreamSettings()})
+    assert RUNTIMES["podman"].plan(host, mirror_of(unnamed)).is_refused
+    named = ProxySettings(upstreams={"office:5000": UpstreamSettings(aliases=["office"])})
+    (change,) = RUNTIMES["podman"].plan(host, mirror_of(named)).files
+    assert 'prefix = "office:5000"\n[[registry.mirror]]\nlocation = "127.0.0.1:5080/office"' in str(change.new)
+
+
+def test_a_registry_that_the_proxy_does_not_stand_for_is_told(tmp_path: Path) -> None:
+    host = host_with(tmp_path, {})
+    assert found("k3s", host, mirror_of(ProxySettings(), ["ghcr.io"]))["k3s-upstream-not-served"] == "warning"
+
+
+def test_a_containerd_that_dockerd_has_for_itself_is_none_that_pulls(tmp_path: Path) -> None:
+    host = host_with(tmp_path, {"/usr/bin/containerd": "", "/usr/bin/dockerd": ""})
+    assert not RUNTIMES["containerd"].is_present(host)
+    assert RUNTIMES["docker"].is_present(host)
+    assert RUNTIMES["containerd"].is_present(host_with(tmp_path, {"/usr/bin/kubelet": ""}))
