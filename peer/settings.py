@@ -29,9 +29,8 @@ def default_store() -> Path:
     return SYSTEM_STORE if os.geteuid() == 0 else USER_STORE.expanduser()
 
 
-Amount = Annotated[
-    str, Meta(min_length=1, description="a size such as 200GiB, or a share of the disk such as 80%, as a text")
-]
+_AMOUNT = "a size such as 200GiB, or a share of the disk such as 80%, as a text"
+Amount = Annotated[str, Meta(min_length=1, description=_AMOUNT)]
 
 
 class CacheSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,8 +52,8 @@ class CacheSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         for key, text in (("high", self.high), ("low", self.low), ("free", self.free)):
             try:
                 parse_amount(text, 0)
-            except ValueError as error:
-                raise ValueError(f"`{key}`: {error}") from None
+            except ValueError:
+                raise ValueError(f"`{key}` {text!r} (allowed: {_AMOUNT})") from None
 
 
 DEFAULT_CACHE = CacheSettings()

@@ -32,10 +32,11 @@ _SYSTEM = "/usr/local/share/ca-certificates/shoal.crt, then update-ca-certificat
 @json_option
 @click.pass_obj
 def ca(invocation: Invocation, as_json: bool) -> None:
-    """Show the certificate authority of forward-proxy mode, as PEM; make it where there is none.
+    """Show the certificate authority of forward-proxy mode, as PEM.
 
-    Clients that have the proxy as HTTPS_PROXY have to trust it. It is good for ten years; to renew it, move both of
-    its files away, run this again, and give clients the new certificate before the daemon starts again.
+    It is made where there is none. Clients that have the proxy as HTTPS_PROXY have to trust it. It is good for ten
+    years; to renew it, move both of its files away, run this again, and give clients the new certificate before the
+    daemon starts again.
     """
     from proxy.certificates import AuthorityFiles
     from proxy.errors import AuthorityUnusable

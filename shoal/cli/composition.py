@@ -9,10 +9,15 @@ import msgspec
 
 import shoal.cli.daemon
 from shoal.cli.configuration import Configuration
+from shoal.cli.exits import BadConfiguration
 from shoal.cli.failures import failures
 from shoal.cli.node import Node
+from shoal.fields import authority, is_loopback
 from shoal.operations import process_metrics
 from supernode.daemon import Supernode
+
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""What stands for all addresses, and the one by which the machine itself gets there."""
 
 Daemon = contextlib.AbstractAsyncContextManager[object]
 
@@ -37,8 +42,34 @@ def node(configuration: Configuration) -> Daemon:
 async def everything(configuration: Configuration) -> AsyncIterator[None]:
     """A supernode and one node that is its peer."""
     metrics = process_metrics()
-    async with Supernode(configuration.supernode, configuration.cluster, metrics) as lead:
+    lead = Supernode(configuration.supernode, configuration.cluster, metrics)
+    host = reached_at(configuration)
+    async with lead:
         scheme = "https" if configuration.cluster.uses_tls else "http"
-        own = msgspec.structs.replace(configuration.peer, supernode=f"{scheme}://127.0.0.1:{lead.server.port}")
+        address = authority(host, lead.server.port)
+        own = msgspec.structs.replace(configuration.peer, supernode=f"{scheme}://{address}")
         async with Node(own, configuration.proxy, configuration.cluster, metrics):
             yield
+
+
+def reached_at(configuration: Configuration) -> str:
+    """The host by which a node reaches the supernode of its own process: by another one it is seen as that machine.
+
+    Raises `BadConfiguration` where peers of other machines would find the supernode and not this node.
+    """
+    host, peer = configuration.supernode.host, configuration.peer
+    if is_loopback(host):
+        return host
+    if is_loopback(peer.host):
+        raise BadConfiguration(
+            f"`supernode.host` {host!r} is reached from other machines, and `peer.host` {peer.host!r} is not: nodes "
+            "there would be told of one that they cannot reach. Let the peer listen there too (--peer-listen)."
+        )
+    if host not in _EVERYWHERE:
+        return host
+    if not peer.advertise:
+        raise BadConfiguration(
+            f"`supernode.host` {host!r} stands for all addresses of this machine: say by which one peers of other "
+            "machines reach this node (--advertise), or listen at that one alone."
+        )
+    return _EVERYWHERE[host]

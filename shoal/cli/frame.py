@@ -9,35 +9,51 @@ import json
 import sys
 from collections import UserDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import click
 
 from shoal.cli.exits import ExitCode
+from shoal.cli.options import GeneralOption
 
 Sections = Mapping[str, Mapping[str, str]]
 """Headings, and below each the names of commands with where they are: `module:attribute`."""
 
 
-class Command(click.Command):
-    """A command whose help shows examples: command lines as people type them, a remark behind `#`."""
+class _Explained(click.Command):
+    """What help shows of a command besides what click does."""
+
+    examples: Sequence[str]
+    """Command lines as people type them, a remark behind `#`."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The command's own options, and below them those that all commands have."""
+        for heading, options in option_sections(self, ctx).items():
+            with formatter.section(heading):
+                formatter.write_dl([record for option in options if (record := option.get_help_record(ctx))])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The examples stand last, where the eye is when the help has been printed."""
+        with formatter.section("Examples"):
+            for example in self.examples:
+                formatter.write(f"{'':{formatter.current_indent}}{example}\n")
+        super().format_epilog(ctx, formatter)
+
+
+class Command(_Explained):
+    """A command with examples."""
 
     def __init__(self, name: str | None, *, examples: Sequence[str], **kwargs: Any) -> None:
         super().__init__(name, **kwargs)
         self.examples = examples
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The examples stand last, where the eye is when the help has been printed."""
-        _write_examples(self.examples, formatter)
-        super().format_epilog(ctx, formatter)
 
-
-class Group(click.Group):
+class Group(_Explained, click.Group):
     """Commands in sections. A command's module is imported when the command is run, or its help is shown."""
 
     def __init__(self, name: str | None, *, sections: Sections, examples: Sequence[str], **kwargs: Any) -> None:
         places = {command: place for commands in sections.values() for command, place in commands.items()}
-        super().__init__(name, cast("dict[str, click.Command]", _Imported(places)), **kwargs)
+        super().__init__(name, commands=_Imported(places), **kwargs)
         self.sections = sections
         self.examples = examples
 
@@ -45,17 +61,13 @@ class Group(click.Group):
         """All names, in the order of the sections."""
         return list(self.commands)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Each section with one line for each of its commands."""
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The sections with one line for each of their commands, then the options."""
         width = max(map(len, self.commands))
         for heading, names in self.sections.items():
             with formatter.section(heading):
                 formatter.write_dl([(name.ljust(width), summary(self.commands[name])) for name in names])
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """As with a command."""
-        _write_examples(self.examples, formatter)
-        super().format_epilog(ctx, formatter)
+        super().format_options(ctx, formatter)
 
 
 class Program(Group):
@@ -118,12 +130,14 @@ class _Imported(UserDict[str, Any]):
         return command
 
 
+def option_sections(command: click.Command, ctx: click.Context) -> dict[str, list[click.Option]]:
+    """The options below their headings: a command's own ones, and those that all have."""
+    options = [each for each in command.get_params(ctx) if isinstance(each, click.Option) and not each.hidden]
+    general = [each for each in options if isinstance(each, GeneralOption) or "--help" in each.opts]
+    own = [each for each in options if each not in general]
+    return {"Options": own, "Options of all commands": general} if own else {"Options": general}
+
+
 def summary(command: click.Command) -> str:
     """A command in one sentence: the first line of its help."""
     return (command.help or "").partition("\n")[0].strip()
-
-
-def _write_examples(examples: Sequence[str], formatter: click.HelpFormatter) -> None:
-    with formatter.section("Examples"):
-        for example in examples:
-            formatter.write(f"{'':{formatter.current_indent}}{example}\n")

@@ -7,17 +7,19 @@ import json
 import click
 
 from shoal.cli.frame import Command
-from shoal.cli.options import Invocation, general_options, json_option, store_option
+from shoal.cli.options import Invocation, order_options
 
 
 @click.command(cls=Command, examples=["shoal gc --dry-run", "shoal gc"])
-@general_options
-@store_option
-@json_option
+@order_options
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @click.pass_obj
 def gc(invocation: Invocation, dry_run: bool, as_json: bool) -> None:
-    """Remove from this node's store what no image needs, and what is above the low watermark."""
+    """Remove from this node's store what is not needed.
+
+    That is what no image needs, and the images that were used least recently down to the low watermark
+    (peer.cache.low). Pinned images and those in use stay.
+    """
     from proxy.orders import SWEEP_PATH
     from shoal.cli.keeping import carry_out
     from shoal.units import format_size

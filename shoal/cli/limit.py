@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from shoal.cli.frame import Command
-from shoal.cli.options import Invocation, general_options, json_option, store_option
+from shoal.cli.options import Invocation, order_options
 
 _KINDS = ("upload", "download", "origin", "preheat")
 _BY = {
@@ -28,14 +28,12 @@ _BY = {
         "shoal limit upload default",
     ],
 )
-@general_options
-@store_option
-@json_option
+@order_options
 @click.argument("kind", required=False, type=click.Choice(_KINDS))
 @click.argument("rate", required=False)
 @click.pass_obj
 def limit(invocation: Invocation, kind: str | None, rate: str | None, as_json: bool) -> None:
-    """Show how much this node sends and fetches at most, or change it at once.
+    """Show or change how much this node sends and fetches at most.
 
     KIND is upload (what goes to other nodes), download (what comes from other nodes and from origins), origin (what
     comes from origins) or preheat (what comes for preheating). RATE is a rate such as 200MB/s or 500Mbit/s, none for no

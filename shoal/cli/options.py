@@ -15,12 +15,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from shoal.cli.exits import BadConfiguration
+from shoal.cli.listening import parse_listening
 
 if TYPE_CHECKING:
     from shoal.cli.configuration import Configuration
     from shoal.toml import KeyPath
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+ADDRESS_HINT = "HOST or :PORT alone leaves the other as it is."
+
+
+class GeneralOption(click.Option):
+    """An option that all commands have; help shows it below those of the command itself."""
 
 
 @dataclass
@@ -99,38 +106,76 @@ def _take_json(context: click.Context, _: click.Parameter, value: bool) -> bool:
     return value
 
 
-def _setting(flag: str, path: KeyPath, metavar: str, text: str) -> Callable[[F], F]:
+def _option(*names: str, general: bool = False, **attributes: Any) -> Callable[[F], F]:
+    """An option that sets something of the invocation. `general`: it is the same in all commands."""
+    cls = GeneralOption if general else click.Option
+    return click.option(*names, cls=cls, expose_value=False, **attributes)
+
+
+def _setting(flag: str, path: KeyPath, metavar: str, text: str, general: bool = False) -> Callable[[F], F]:
     """An option that sets one key."""
 
     def take(context: click.Context, _: click.Parameter, value: str | None) -> None:
         if value is not None:
             _invocation(context).overrides.append((flag, path, value))
 
-    return click.option(flag, metavar=metavar, expose_value=False, callback=take, help=text)
+    return _option(flag, metavar=metavar, callback=take, help=text, general=general)
 
 
-def listen_option(table: str, text: str) -> Callable[[F], F]:
-    """`--listen HOST:PORT` for the daemon whose table of the configuration is `table`."""
+def _switch(flag: str, path: KeyPath, text: str) -> Callable[[F], F]:
+    """An option that sets one key to true."""
+
+    def take(context: click.Context, _: click.Parameter, value: bool) -> None:
+        if value:
+            _invocation(context).overrides.append((flag, path, True))
+
+    return _option(flag, is_flag=True, callback=take, help=text)
+
+
+def _address(flag: str, table: KeyPath, text: str) -> Callable[[F], F]:
+    """An option that says where one port listens, or is asked: `host` and `port` of a table."""
 
     def take(context: click.Context, _: click.Parameter, value: str | None) -> None:
         if value is None:
             return
-        host, colon, port = value.rpartition(":")
-        host = host.removeprefix("[").removesuffix("]")
-        if not colon or not host:
-            raise click.BadParameter(f"{value!r} (allowed: HOST:PORT, such as 127.0.0.1:5080 or [::1]:5080)")
-        _invocation(context).overrides.append(("--listen", (table, "host"), host))
-        _invocation(context).overrides.append(("--listen", (table, "port"), port))
+        try:
+            listening = parse_listening(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+        for key, part in zip(("host", "port"), listening, strict=True):
+            if part is not None:
+                _invocation(context).overrides.append((flag, (*table, key), part))
 
-    return click.option("--listen", metavar="HOST:PORT", expose_value=False, callback=take, help=text)
+    return _option(flag, metavar="HOST:PORT", callback=take, help=text)
 
 
-def _take_upstreams(context: click.Context, _: click.Parameter, values: tuple[str, ...]) -> None:
-    for value in values:
-        name, equals, url = value.partition("=")
-        if not equals or not name or not url:
-            raise click.BadParameter(f"{value!r} (allowed: NAME=URL, such as quay.io=https://quay.io)")
-        _invocation(context).overrides.append(("--upstream", ("proxy", "upstreams", name, "url"), url))
+def _entries(flag: str, metavar: str, entry: Callable[[str], tuple[KeyPath, object]], text: str) -> Callable[[F], F]:
+    """An option that may be given several times, each time for a key of its own. `entry` raises `ValueError`."""
+
+    def take(context: click.Context, _: click.Parameter, values: tuple[str, ...]) -> None:
+        for value in values:
+            try:
+                path, set_to = entry(value)
+            except ValueError as error:
+                raise click.BadParameter(str(error)) from None
+            _invocation(context).overrides.append((flag, path, set_to))
+
+    return _option(flag, metavar=metavar, multiple=True, callback=take, help=f"{text} May be given several times.")
+
+
+def _upstream(text: str) -> tuple[KeyPath, object]:
+    name, equals, url = text.partition("=")
+    if not name or (equals and not url):
+        raise ValueError(f"{text!r} (allowed: NAME or NAME=URL, such as quay.io or quay.io=https://quay.io)")
+    path = ("proxy", "upstreams", name)
+    return ((*path, "url"), url) if equals else (path, {})
+
+
+def _label(text: str) -> tuple[KeyPath, object]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise ValueError(f"{text!r} (allowed: NAME=VALUE, such as rack=b4)")
+    return ("peer", "labels", name), value
 
 
 def _all(*options: Callable[[Any], Any]) -> Callable[[F], F]:
@@ -143,35 +188,26 @@ def _all(*options: Callable[[Any], Any]) -> Callable[[F], F]:
 
 
 general_options = _all(
-    click.option(
+    _option(
         "--config",
         metavar="FILE",
         type=click.Path(path_type=Path),
-        expose_value=False,
         callback=_take_file,
         help="The configuration, a TOML file.",
+        general=True,
     ),
-    _setting("--log-level", ("log", "level"), "LEVEL", "debug, info, warning or error."),
-    click.option(
+    _setting("--log-level", ("log", "level"), "LEVEL", "debug, info, warning or error.", general=True),
+    _setting("--log-format", ("log", "format"), "FORMAT", "console, for people, or json.", general=True),
+    _option(
         "--print-config",
         is_flag=True,
-        expose_value=False,
         callback=_take_print,
         help="Print the configuration as it would be used, and exit.",
+        general=True,
     ),
 )
 """What every command has."""
 
-store_option = _setting("--store", ("peer", "store"), "FOLDER", "Where blobs are kept.")
-supernode_option = _setting("--supernode", ("peer", "supernode"), "URL", "The supernode, http://host:5090.")
-upstream_option = click.option(
-    "--upstream",
-    metavar="NAME=URL",
-    multiple=True,
-    expose_value=False,
-    callback=_take_upstreams,
-    help="A registry to stand for, and where it is. May be given several times.",
-)
 json_option = click.option(
     "--json",
     "as_json",
@@ -180,3 +216,68 @@ json_option = click.option(
     help='Print the outcome as one JSON object; an error too, {"error": ..., "exit_code": ...}.',
 )
 """Of every command that prints; it comes as the parameter `as_json`."""
+
+supernode_option = _setting("--supernode", ("peer", "supernode"), "URL", "The supernode, http://host:5090.")
+listen_option = _address("--listen", ("proxy",), f"Where clients reach the node. {ADDRESS_HINT}")
+store_option = _setting("--store", ("peer", "store"), "FOLDER", "Where blobs are kept.")
+operations_option = _address("--operations", ("peer", "operations"), "The node's operations port.")
+upstream_option = _entries(
+    "--upstream", "NAME[=URL]", _upstream, "A registry to stand for, and where it is if not at https://NAME."
+)
+any_upstream_option = _switch(
+    "--any-upstream", ("proxy", "any_upstream"), "Stand for every registry with a public name too."
+)
+cluster_options = _all(
+    _setting(
+        "--secret-file",
+        ("cluster", "secret_file"),
+        "FILE",
+        "A file with the secret by which the cluster's members know each other (openssl rand -hex 32).",
+    ),
+    _switch("--insecure", ("cluster", "insecure"), "Let everybody be a member who reaches the ports."),
+)
+"""By what members know each other."""
+
+order_options = _all(general_options, operations_option, store_option, json_option)
+"""Of commands that ask this machine's node, or look at its store."""
+
+node_options = _all(
+    general_options,
+    listen_option,
+    _address("--peer-listen", ("peer",), "Where other peers reach it."),
+    operations_option,
+    cluster_options,
+    _setting("--advertise", ("peer", "advertise"), "HOST", "The host that other peers are told, behind NAT."),
+    _setting("--zone", ("peer", "zone"), "NAME", "What is near: peers prefer neighbours of their own zone."),
+    _setting("--name", ("peer", "name"), "NAME", "What people call this node. The machine's name."),
+    _entries("--label", "NAME=VALUE", _label, "By what people choose this node among others."),
+    store_option,
+    _setting("--cache-size", ("peer", "cache", "high"), "SIZE", "The most that the store holds: 200GiB, or 80%."),
+    _setting(
+        "--containerd",
+        ("peer", "containerd"),
+        "FOLDER",
+        "containerd's root, /var/lib/containerd: what it holds is offered to other peers.",
+    ),
+    upstream_option,
+    any_upstream_option,
+    _switch("--forward-proxy", ("proxy", "tunnel", "enabled"), "Be an HTTPS_PROXY for clients too."),
+)
+"""Of daemons that are a node."""
+
+
+def supernode_options(own: bool) -> Callable[[F], F]:
+    """Of daemons that are a supernode. `own`: they are nothing else, so that their ports have the plain names."""
+    return _all(
+        _address(
+            "--listen" if own else "--supernode-listen",
+            ("supernode",),
+            f"Where peers reach the supernode. {ADDRESS_HINT if own else ''}".rstrip(),
+        ),
+        _address(
+            "--operations" if own else "--supernode-operations",
+            ("supernode", "operations"),
+            "The supernode's operations port.",
+        ),
+        _setting("--state", ("supernode", "state"), "FOLDER", "Where a supernode keeps what outlives a restart."),
+    )

@@ -7,19 +7,17 @@ import json
 import click
 
 from shoal.cli.frame import Command
-from shoal.cli.options import Invocation, general_options, json_option, store_option
+from shoal.cli.options import Invocation, order_options
 
 
 @click.command(cls=Command, examples=["shoal pin docker.io/library/alpine:3.20"])
-@general_options
-@store_option
-@json_option
+@order_options
 @click.argument("image")
 @click.pass_obj
 def pin(invocation: Invocation, image: str, as_json: bool) -> None:
-    """Keep IMAGE, a reference or a digest, in this node's store until it is unpinned.
+    """Keep IMAGE in this node's store until it is unpinned.
 
-    What is pinned is what the reference stands for now.
+    IMAGE is a reference or a digest that is in the store already. What is pinned is what the reference stands for now.
     """
     from proxy.orders import PIN_PATH
     from shoal.cli.keeping import carry_out
@@ -35,13 +33,14 @@ def pin(invocation: Invocation, image: str, as_json: bool) -> None:
 
 
 @click.command(cls=Command, examples=["shoal unpin docker.io/library/alpine:3.20"])
-@general_options
-@store_option
-@json_option
+@order_options
 @click.argument("image")
 @click.pass_obj
 def unpin(invocation: Invocation, image: str, as_json: bool) -> None:
-    """Let IMAGE go when the store needs its room."""
+    """Let IMAGE go when the store needs its room.
+
+    IMAGE is what was pinned, or its digest.
+    """
     from proxy.orders import UNPIN_PATH
     from shoal.cli.keeping import carry_out
 

@@ -11,6 +11,8 @@ import click
 from shoal.cli.frame import Command
 from shoal.cli.options import (
     Invocation,
+    any_upstream_option,
+    cluster_options,
     general_options,
     json_option,
     store_option,
@@ -33,14 +35,19 @@ if TYPE_CHECKING:
 )
 @general_options
 @supernode_option
+@cluster_options
 @store_option
 @upstream_option
-@click.option("--platform", metavar="OS/ARCH[/VARIANT]", help="Of an image for several. This machine's.")
+@any_upstream_option
+@click.option("--platform", metavar="OS/ARCH[/VARIANT]", help="Which one, of an image for several. This machine's.")
 @json_option
 @click.argument("image")
 @click.pass_obj
 def pull(invocation: Invocation, image: str, platform: str | None, as_json: bool) -> None:
-    """Pull IMAGE into the store."""
+    """Pull IMAGE into this node's store.
+
+    Where a daemon has the store open, it is the daemon that pulls. The node's own credentials are used.
+    """
     import asyncio
 
     import uvloop

@@ -7,17 +7,18 @@ import json
 import click
 
 from shoal.cli.frame import Command
-from shoal.cli.options import Invocation, general_options, json_option, store_option
+from shoal.cli.options import Invocation, order_options
 
 
 @click.command(cls=Command, examples=["shoal refresh docker.io/library/alpine:3.20"])
-@general_options
-@store_option
-@json_option
+@order_options
 @click.argument("image")
 @click.pass_obj
 def refresh(invocation: Invocation, image: str, as_json: bool) -> None:
-    """Have the origin asked anew for all tags of IMAGE's repository, on all nodes."""
+    """Have the origin asked anew for IMAGE's tags, on all nodes.
+
+    The next request for any tag of IMAGE's repository asks the origin, however short ago it was asked.
+    """
     from proxy.orders import REFRESH_PATH
     from shoal.cli.orders import about, ask
 

@@ -7,17 +7,18 @@ import json
 import click
 
 from shoal.cli.frame import Command
-from shoal.cli.options import Invocation, general_options, json_option, store_option
+from shoal.cli.options import Invocation, order_options
 
 
 @click.command(cls=Command, examples=["shoal rm docker.io/library/alpine:3.20"])
-@general_options
-@store_option
-@json_option
+@order_options
 @click.argument("image")
 @click.pass_obj
 def rm(invocation: Invocation, image: str, as_json: bool) -> None:
-    """Remove IMAGE from this node's store; layers that other images share come again when they are asked for."""
+    """Remove IMAGE from this node's store.
+
+    Layers that other images share come again when they are asked for. What pins keep stays.
+    """
     from proxy.orders import REMOVE_PATH
     from shoal.cli.orders import about, ask
     from shoal.units import format_size

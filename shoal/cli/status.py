@@ -7,15 +7,17 @@ import json
 import click
 
 from shoal.cli.frame import Command
-from shoal.cli.options import Invocation, general_options, json_option
+from shoal.cli.options import Invocation, order_options
 
 
 @click.command(cls=Command, examples=["shoal status", "shoal status --json"])
-@general_options
-@json_option
+@order_options
 @click.pass_obj
 def status(invocation: Invocation, as_json: bool) -> None:
-    """Show this node's supernode and store, and its upstreams with their rate limits."""
+    """Show how this node does.
+
+    Whether its supernode is connected and its store works, and its upstreams with the rate limits that they tell.
+    """
     from rich.console import Console
     from rich.table import Table
 

@@ -8,18 +8,17 @@ import click
 
 from shoal.cli.exits import ExitCode
 from shoal.cli.frame import Command
-from shoal.cli.options import Invocation, general_options, json_option, store_option
+from shoal.cli.options import Invocation, order_options
 
 
 @click.command(cls=Command, examples=["shoal verify"])
-@general_options
-@store_option
-@json_option
+@order_options
 @click.pass_obj
 def verify(invocation: Invocation, as_json: bool) -> None:
-    """Hash all that this node has stored. What is wrong goes to quarantine.
+    """Hash all that this node has stored.
 
-    A running daemon gets again what images need. Ends with status 1 where something is wrong and did not come back.
+    What is wrong goes to quarantine. A running daemon gets again what images need. The exit code is 1 where something
+    is wrong and did not come back.
     """
     from peer.disk import StoreBusy
     from shoal.cli.hashing import verified, verified_by_daemon

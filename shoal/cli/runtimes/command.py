@@ -9,7 +9,14 @@ import click
 
 from shoal.cli.exits import BadConfiguration, ExitCode
 from shoal.cli.frame import Command
-from shoal.cli.options import Invocation, general_options, json_option, listen_option
+from shoal.cli.options import (
+    Invocation,
+    any_upstream_option,
+    general_options,
+    json_option,
+    listen_option,
+    upstream_option,
+)
 
 if TYPE_CHECKING:
     from shoal.cli.runtimes.mirror import Mirror
@@ -30,21 +37,16 @@ def _command(name: str, title: str, files: str) -> click.Command:
         ],
         help=f"""Tell {title} to pull through this node.
 
-        Prints {files} as it would be written. What others have put there stays; their mirrors are asked behind this
-        node's. Of a file that is changed a copy is kept beside it, for --undo.
+        Prints {files} as it would be written, for the registries of --upstream or else all of the configuration. What
+        others have put there stays; their mirrors are asked behind this node's. Of a file that is changed a copy is
+        kept beside it, for --undo.
         """,
     )
     @general_options
-    @listen_option("proxy", "Where clients reach the proxy.")
+    @listen_option
+    @upstream_option
+    @any_upstream_option
     @json_option
-    @click.option(
-        "--upstream",
-        "upstreams",
-        metavar="NAME[=URL]",
-        multiple=True,
-        help="A registry to pull from through this node, instead of all that the configuration names. May be given "
-        "several times.",
-    )
     @click.option("--write", "action", flag_value="write", help="Write it, and say what to do so that it counts.")
     @click.option(
         "--check", "action", flag_value="check", help="Say whether pulls go through this node; exit code 1 if not."
@@ -58,14 +60,12 @@ def _command(name: str, title: str, files: str) -> click.Command:
         help="Where the host's file system is mounted, such as /host in a container.",
     )
     @click.pass_obj
-    def command(
-        invocation: Invocation, as_json: bool, upstreams: tuple[str, ...], action: _Action | None, root: Path
-    ) -> None:
+    def command(invocation: Invocation, as_json: bool, action: _Action | None, root: Path) -> None:
         from shoal.cli.runtimes.actions import run
         from shoal.cli.runtimes.catalog import RUNTIMES
         from shoal.cli.runtimes.host import FileUnusable, Host
 
-        mirror = _mirror(invocation, upstreams)
+        mirror = _mirror(invocation)
         try:
             outcome = run(RUNTIMES[name], action or "print", Host(root), mirror)
         except FileUnusable as error:
@@ -81,21 +81,15 @@ def _command(name: str, title: str, files: str) -> click.Command:
     return command
 
 
-def _mirror(invocation: Invocation, upstreams: tuple[str, ...]) -> Mirror:
-    """The mirror of the configuration; raises `BadConfiguration`."""
-    from shoal.cli.runtimes.mirror import UnknownUpstream, mirror_of
+def _mirror(invocation: Invocation) -> Mirror:
+    """The mirror for the registries that `--upstream` names, or for all of the configuration; raises
+    `BadConfiguration`."""
+    from shoal.cli.runtimes.mirror import mirror_of
 
-    for upstream in upstreams:
-        name, equals, url = upstream.partition("=")
-        if equals:
-            invocation.overrides.append(("--upstream", ("proxy", "upstreams", name, "url"), url))
     settings = invocation.configuration({"log": {"level": "warning"}}).proxy
     if not settings.port:
         raise BadConfiguration("proxy.port = 0 is not allowed here: a runtime has to know where the proxy listens")
-    try:
-        return mirror_of(settings, [each.partition("=")[0] for each in upstreams])
-    except UnknownUpstream as error:
-        raise BadConfiguration(f"flag --upstream: {error}") from None
+    return mirror_of(settings, [path[2] for flag, path, _ in invocation.overrides if flag == "--upstream"])
 
 
 docker = _command("docker", "docker", "/etc/docker/daemon.json")

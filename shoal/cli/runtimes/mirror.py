@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from proxy.settings import DOCKER_HUB_URL, ProxySettings
-from shoal.reference import DOCKER_HUB, InvalidReference, Registry, parse_registry
+from proxy.settings import ProxySettings, UpstreamSettings
+from shoal.reference import Registry, parse_registry
 
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """What a daemon listens on, and where clients of the same machine reach it."""
 _LOOPBACK = ("127.", "[::1]", "localhost")
-
-
-class UnknownUpstream(ValueError):
-    """A name that is no registry's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +23,6 @@ class Upstream:
     """Where it is itself, to which runtimes go on when the mirror fails."""
     segment: str | None
     """How a path's first segment names it; None where it cannot, since its name holds a port and it has no alias."""
-    is_served: bool
-    """Whether the proxy's configuration stands for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,28 +53,16 @@ class Mirror:
 
 
 def mirror_of(settings: ProxySettings, names: Sequence[str] = ()) -> Mirror:
-    """The mirror of a node's configuration for `names`, or without any for all that the configuration names.
-
-    Raises `UnknownUpstream`.
-    """
+    """The mirror of a node's configuration, for `names` of its upstreams or without any for all of them."""
     host = _ANYWHERE.get(settings.host, settings.host)
     shown = f"[{host}]" if ":" in host else host
-    wanted = [_registry(name) for name in names] or [Registry(name) for name in settings.upstreams]
-    upstreams = tuple(_upstream(settings, name) for name in dict.fromkeys(wanted))
+    wanted = [parse_registry(name) for name in names] or [Registry(name) for name in settings.upstreams]
+    upstreams = tuple(_upstream(name, settings.upstreams[name]) for name in dict.fromkeys(wanted))
     default = Registry(settings.default_upstream)
     takes_any = settings.any_upstream and not names
     return Mirror(f"http://{shown}:{settings.port}", upstreams, default, takes_any)
 
 
-def _upstream(settings: ProxySettings, name: Registry) -> Upstream:
-    known = settings.upstream(name)
-    url = known.url if known else DOCKER_HUB_URL if name == DOCKER_HUB else f"https://{name}"
-    names = [each for each in (name, *(known.aliases if known else ())) if ":" not in each]
-    return Upstream(name, url, next(iter(names), None), known is not None or settings.any_upstream)
-
-
-def _registry(name: str) -> Registry:
-    try:
-        return parse_registry(name)
-    except InvalidReference as error:
-        raise UnknownUpstream(str(error)) from None
+def _upstream(name: Registry, settings: UpstreamSettings) -> Upstream:
+    segments = [each for each in (name, *settings.aliases) if ":" not in each]
+    return Upstream(name, settings.url, next(iter(segments), None))

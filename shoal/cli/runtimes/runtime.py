@@ -68,7 +68,7 @@ class Runtime(ABC):
 
     def plan(self, host: Host, mirror: Mirror) -> Plan:
         """What its files have to hold, so that pulls go through the mirror."""
-        findings = self._common(host, mirror)
+        findings = self._presence(host)
         files: list[FileChange] = []
         try:
             findings += self.limits(host, mirror)
@@ -92,7 +92,7 @@ class Runtime(ABC):
 
     def check(self, host: Host, mirror: Mirror) -> list[Finding]:
         """Whether pulls go through the mirror as its files are, and as what runs has read them."""
-        findings = self._common(host, mirror)
+        findings = self._presence(host)
         try:
             findings += self.limits(host, mirror)
             findings += filter(None, (self._lack(host, document) for document in self.documents(host, mirror)))
@@ -104,18 +104,12 @@ class Runtime(ABC):
             findings.insert(0, Finding(f"{self.name}-configured", "ok", f"{self.name} asks {mirror.url} for {names}."))
         return findings
 
-    def _common(self, host: Host, mirror: Mirror) -> list[Finding]:
-        """What may be wrong with every runtime."""
-        found: list[Finding] = []
-        if not self.is_present(host):
-            text = f"There is no {self.name} that pulls on this host."
-            found.append(Finding(f"{self.name}-not-found", "warning", text, "Configure the runtime that is used here."))
-        unserved = [str(each.name) for each in mirror.upstreams if not each.is_served]
-        if unserved:
-            text = f"The proxy does not stand for {', '.join(unserved)}, as far as its configuration says here."
-            remedy = "Name them in `proxy.upstreams`, or give the file that does so with `--config`."
-            found.append(Finding(f"{self.name}-upstream-not-served", "warning", text, remedy))
-        return found
+    def _presence(self, host: Host) -> list[Finding]:
+        """That there is no such runtime."""
+        if self.is_present(host):
+            return []
+        text = f"There is no {self.name} that pulls on this host."
+        return [Finding(f"{self.name}-not-found", "warning", text, "Configure the runtime that is used here.")]
 
     def _lack(self, host: Host, document: Document) -> Finding | None:
         """What is wrong with one file; raises `NotEditable`."""

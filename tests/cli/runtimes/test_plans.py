@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from proxy.settings import ProxySettings, UpstreamSettings
 from shoal.cli.runtimes.catalog import RUNTIMES
 from shoal.cli.runtimes.host import FileUnusable, Host
-from shoal.cli.runtimes.mirror import Mirror, UnknownUpstream, mirror_of
+from shoal.cli.runtimes.mirror import Mirror, mirror_of
 from shoal.cli.runtimes.runtime import Runtime
 from shoal.cli.runtimes.writing import write
 
@@ -261,8 +261,3 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 )
 def test_the_mirrors_address_is_one_that_clients_can_use(host: str, url: str) -> None:
     assert mirror_of(ProxySettings(host=host)).url == url
-
-
-def test_only_a_registrys_name_is_an_upstream() -> None:
-    with pytest.raises(UnknownUpstream, match=r"https://quay\.io"):
-        mirror_of(ProxySettings(), ["https://quay.io"])

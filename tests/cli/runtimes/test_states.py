@@ -288,7 +288,8 @@ def test_docker_is_told_of_docker_hub_alone(tmp_path: Path) -> None:
     plan = docker.plan(host, mirror_of(quay, ["quay.io"]))
     assert plan.is_refused
     assert "proxy.tunnel" in plan.findings[0].remedy
-    other = ProxySettings(upstreams={"quay.io": UpstreamSettings()}, default_upstream="quay.io")
+    both = {"quay.io": UpstreamSettings(), "docker.io": UpstreamSettings()}
+    other = ProxySettings(upstreams=both, default_upstream="quay.io")
     assert found("docker", host, mirror_of(other, ["docker.io"]))["docker-default-upstream"] == "error"
 
 
@@ -305,11 +306,6 @@ def test_podman_names_a_registry_with_a_port_by_its_alias(tmp_path: Path) -> Non
     named = ProxySettings(upstreams={"office:5000": UpstreamSettings(aliases=["office"])})
     (change,) = RUNTIMES["podman"].plan(host, mirror_of(named)).files
     assert 'prefix = "office:5000"\n[[registry.mirror]]\nlocation = "127.0.0.1:5080/office"' in str(change.new)
-
-
-def test_a_registry_that_the_proxy_does_not_stand_for_is_told(tmp_path: Path) -> None:
-    host = host_with(tmp_path, {})
-    assert found("k3s", host, mirror_of(ProxySettings(), ["ghcr.io"]))["k3s-upstream-not-served"] == "warning"
 
 
 def test_a_containerd_that_dockerd_has_for_itself_is_none_that_pulls(tmp_path: Path) -> None:
