@@ -118,7 +118,7 @@ class LocalNode:
 
     def received(self, source: str) -> int:
         """Bytes that came in from `source`: origin or peer."""
-        return int(self.counted(f'shoal_bytes_total{{direction="in",source="{source}"}}'))
+        return int(self.counted(f'shoal_download_bytes_total{{source="{source}"}}'))
 
 
 def start_supernode(stack: ExitStack, folder: Path, members: Mapping[str, str] = MEMBERS) -> str:

@@ -147,5 +147,5 @@ def _seconds(leech: LocalNode, image: BenchImage) -> float:
 
 def _check(leech: LocalNode) -> None:
     counted = metrics(leech.operations)
-    if counted.get('shoal_bytes_total{direction="in",source="peer"}', 0.0) < _SIZE:
+    if counted.get('shoal_download_bytes_total{source="peer"}', 0.0) < _SIZE:
         raise DidNotStart("the blob did not come from the other peer")

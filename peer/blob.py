@@ -81,14 +81,14 @@ class BlobInProgress:
             raise unsame(partial.digest, index)
         return digest
 
-    def land(self, index: int, content: bytearray, digest: bytes) -> None:
+    def land(self, index: int, content: bytearray, digest: bytes, *, from_origin: bool) -> None:
         """A piece that was written counts; `content` must not change any more."""
         if isinstance(self.partial, Passage):
             self.partial.take(index, content, digest)
         else:
             self.partial.mark(index, digest)
         self.verifier.keep(index, content)
-        self.readers.landed(index, content, digest)
+        self.readers.landed(index, content, digest, from_origin=from_origin)
 
     def discard(self, pieces: PieceSet) -> None:
         """Pieces are void, unless the whole is right already."""

@@ -20,7 +20,7 @@ class StoreCondition:
         self._metrics = metrics
         self.fault = ""
         """What the store failed with last; empty as long as it works."""
-        metrics.store_writable.set_function(lambda: float(not self.fault))
+        metrics.writable.set_function(lambda: float(not self.fault))
 
     def failed(self, error: Exception) -> None:
         """The store has not taken a blob, or cannot give back what it took of it."""

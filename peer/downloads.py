@@ -91,7 +91,7 @@ class Downloads:
             if not isinstance(source, int):
                 self._metrics.pieces.labels("verified").inc()
             try:
-                blob.land(piece, command.content, digest)
+                blob.land(piece, command.content, digest, from_origin=isinstance(source, int))
             except Exception as error:  # the machine counts the piece already: nobody is to wait for it for ever
                 log.exception("piece.lost", digest=key.digest, piece=piece)
                 self._machine.fail(key, store_failed(error))
@@ -105,7 +105,7 @@ class Downloads:
         blob = self.shelf.blobs[key]
         log.warning("blob.failed", digest=key.digest, error=str(error) or repr(error))
         blob.fail(error)
-        self._metrics.ended.labels(type(error).__name__).inc()
+        self._metrics.failed(error)
         self.shelf.end(blob, error)
 
     def park(self, key: BlobKey) -> None:
@@ -158,6 +158,10 @@ class Downloads:
     def left(self, key: BlobKey, reader: int) -> None:
         """A reader is gone."""
         self._machine.left(key, reader, time.monotonic())
+
+    def waited(self, seconds: float) -> None:
+        """A reader got bytes after so long."""
+        self._metrics.waited(seconds)
 
     # --- writing ----------------------------------------------------------------------------------------------------
 

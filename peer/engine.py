@@ -42,7 +42,7 @@ from peer.fetcher import Fetcher
 from peer.holdings import Holdings
 from peer.limits import Limits
 from peer.machine import Machine, MachineSettings
-from peer.metrics import LimitMetrics, PeerMetrics
+from peer.metrics import ContactMetrics, LimitMetrics, PeerMetrics
 from peer.neighbours import Neighbours
 from peer.offering import Offering
 from peer.origin import Origin
@@ -92,9 +92,11 @@ class Engine:
         self._workers = workers = Workers()
         self._stack = contextlib.AsyncExitStack()
         self._throttle = throttle = Throttle(LimitMetrics(registry))
-        holdings, metrics = Holdings(store, content), PeerMetrics(registry)
+        holdings = Holdings(store, content)
+        metrics = self._metrics = PeerMetrics(registry)
         self.condition = StoreCondition(metrics)
-        self.received = metrics.received
+        self.received: Mapping[str, int] = metrics.received
+        """Bytes of blobs that came, by source: `origin` or `peer`."""
         decisions = MachineSettings(settings.upload_slots, control is not None, settings.origin_wait)
         self.machine = Machine(decisions, holdings, random.Random(), time.monotonic())
         self._runner = runner = Runner(self.machine, metrics, self._do)
@@ -148,12 +150,16 @@ class Engine:
         )
         self.limits = Limits(settings.limits, self._limit)
         self._offering = Offering(content, workers, presence.offer, presence.withdraw) if content is not None else None
-        self._upkeep = Upkeep(store, workers, settings.cache.scrub, presence)
+        self._upkeep = Upkeep(store, workers, settings.cache.scrub, presence, metrics)
         metrics.downloads.set_function(lambda: len(shelf.blobs))
         metrics.blobs.set_function(lambda: sum(1 for _ in holdings.digests()))
         metrics.neighbours.set_function(lambda: len(self.neighbours.all))
         metrics.streams.set_function(lambda: self.machine.exchange.streams)
-        metrics.connected.set_function(lambda: float(self.machine.connected))
+        metrics.refusals, metrics.evicted = self.neighbours.refusals, store.evicted
+        if control is not None:
+            contact = ContactMetrics(registry)
+            contact.connected.set_function(lambda: float(self.machine.connected))
+            contact.heard_at.set_function(lambda: control.heard_at)
 
     @property
     def port(self) -> int:
@@ -227,6 +233,7 @@ class Engine:
         """Have a command of the machine carried out."""
         match command:
             case Send():
+                self._metrics.answered(command.message)
                 self.neighbours.send(command.peers, command.message)
             case Land():
                 self._tasks.own(self._downloads.land(command))

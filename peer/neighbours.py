@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -15,7 +16,7 @@ from peer import wire
 from peer.connection import Connection, Intake, Span
 from peer.entrance import Entrance
 from peer.reachability import Reachability, outcome_of
-from shoal.handshake import UNSEALED, Session, Unsealed
+from shoal.handshake import UNSEALED, NotAMember, Session, Unsealed
 from shoal.membership import Membership
 from shoal.messages import InvalidMessage
 from shoal.strangers import Complaints, Strangers, group_of
@@ -37,6 +38,8 @@ _DIAL_SECONDS = 2.5
 _LISTEN_REST_SECONDS = 0.5
 """After an error of the listening socket, such as no file descriptor being left."""
 _BACKLOG = 512
+_REFUSALS = ("not_a_member", "no_hello", "silent", "protocol", "lost")
+"""Why connections end before both sides have said who they are."""
 
 
 class Handler(Protocol):
@@ -136,6 +139,8 @@ class Neighbours:
         self._leaving: dict[PeerId, str] = {}
         """Why peers are gone of whom the handler has not been told that yet."""
         self._shunned = Shunned()
+        self.refusals = dict.fromkeys(itertools.product(("accepted", "dialled"), _REFUSALS), 0)
+        """Handshakes that failed, by who began them and why."""
         self.all: dict[PeerId, Connection] = {}
         """The peers that are connected and have said who they are."""
 
@@ -268,6 +273,7 @@ class Neighbours:
                 sock, session = await self._entrance.let_in(sock)
             is_in = True
         except (InvalidMessage, OSError) as error:  # TimeoutError is one
+            self._refused("accepted", error)
             reason = str(error) or "no proof of membership in time"
             self.reachability.turn_away(stranger.address, time.monotonic())
             if self._complaints.is_due(stranger.address, time.monotonic()):
@@ -299,6 +305,7 @@ class Neighbours:
             connection.send(wire.Hello(wire.VERSION, self._me))
         except InvalidMessage as error:
             self.reachability.called(host, port, Outcome.STRANGER, time.monotonic())
+            self._refused("dialled", error)
             log.warning("neighbour.not_a_member", peer=peer, host=host, port=port, reason=str(error))
         except (OSError, UnicodeError) as error:
             self.reachability.called(host, port, outcome_of(error), time.monotonic())
@@ -391,6 +398,11 @@ class Neighbours:
         if older is None and list(self._addresses.values()).count(group) >= share:
             raise InvalidMessage("too many neighbours from one address")
 
+    def _refused(self, direction: str, error: Exception) -> None:
+        kinds = ((NotAMember, "not_a_member"), (TimeoutError, "silent"), (InvalidMessage, "protocol"))
+        reason = next((word for kind, word in kinds if isinstance(error, kind)), "lost")
+        self.refusals[direction, reason] += 1
+
     def _known(self, connection: Connection) -> _Stranger | None:
         """A connection is no stranger's any more."""
         stranger = self._strangers.pop(connection, None)
@@ -421,6 +433,7 @@ class Neighbours:
         """A connection is over; the handler is told of it by the event loop, since it may be what has called."""
         stranger = self._known(connection)
         if stranger is not None:
+            self.refusals["accepted" if stranger.dialled is None else "dialled", "no_hello"] += 1
             if stranger.dialled is not None:
                 hint = "is `cluster` of the configuration the same on both sides?"
                 log.warning(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Self
 
 from peer.disk import StoreError, read_all
 from peer.errors import DownloadFailed
 from peer.readers import Reader, Readers
-from peer.sink import Sink, Unreadable
+from peer.sink import Sink, Source, Unreadable
 from peer.storedblob import StoredBlob
 from shoal.descriptor import Descriptor
 
@@ -36,10 +36,11 @@ class OpenBlob:
         self._instead: OpenBlob | None = None
         self._has_given = False
 
-    @property
-    def source(self) -> str:
-        """Where its bytes come from, for metrics."""
-        return "store" if self._stored is not None else "download"
+    def sources(self, start: int, end: int) -> Iterable[tuple[Source, int]]:
+        """Where bytes `start` to `end` that were given came from, and how many from there."""
+        if self._instead is not None:
+            return self._instead.sources(start, end)
+        return (("store", end - start),) if self._readers is None else self._readers.sources(start, end)
 
     async def __aenter__(self) -> Self:
         return self

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from peer.disk import StoreError
 from peer.errors import DownloadFailed
 from peer.partial import Partial
 from peer.passage import Passage
-from peer.sink import Sink, Unreadable
+from peer.sink import Sink, Source, Unreadable
 from shoal.pieces import KIB, MIB, PieceLayout, PieceSet, iterate, leading_run, run_of
 from shoal.reference import Location
 
@@ -141,7 +141,7 @@ class Readers:
     """All readers of one blob. `told(number, piece, waits_since)` hears where each stands, `left` who goes.
 
     `unreadable` hears that pieces cannot be read that were written. They are not had any more when it returns, else it
-    raises `DownloadFailed`.
+    raises `DownloadFailed`. `waited` hears how long each reader waited that got bytes in the end.
     """
 
     def __init__(
@@ -150,13 +150,18 @@ class Readers:
         told: Callable[[int, int, float | None], None],
         left: Callable[[int], None],
         unreadable: Callable[[Exception], None],
+        waited: Callable[[float], None],
     ) -> None:
         self.partial = partial
         self.unreadable = unreadable
+        self._waited = waited
         self.layout: PieceLayout = partial.layout
         self.growing: dict[int, GrowingPiece] = {}
         self.is_verified = False
         self.error: Exception | None = None
+        self._from_origin: PieceSet = 0
+        self._from_peers: PieceSet = 0
+        """Which pieces came from where in this run of the daemon; of others there was a file already."""
         self._told = told
         self._left = left
         self._readers: dict[int, Reader] = {}
@@ -184,9 +189,13 @@ class Readers:
 
     # --- what becomes of the blob -------------------------------------------------------------------------------------
 
-    def landed(self, index: int, content: bytearray, digest: bytes) -> None:
+    def landed(self, index: int, content: bytearray, digest: bytes, *, from_origin: bool) -> None:
         """A piece has landed for good, if the whole is right."""
         self.growing.pop(index, None)
+        if from_origin:
+            self._from_origin |= 1 << index
+        else:
+            self._from_peers |= 1 << index
         for reader in self._readers.values():
             reader.landed(index, content, digest)
         self.changed()
@@ -227,6 +236,17 @@ class Readers:
                 waiter.set_result(None)
         self._waiting.clear()
 
+    def sources(self, start: int, end: int) -> Iterator[tuple[Source, int]]:
+        """Where bytes `start` to `end` came from, and how many from there; each place may be named several times."""
+        while start < end:
+            index = self.layout.at(start)
+            count = (end if index == self.layout.last else min(self.layout.span(index).end, end)) - start
+            if index in self.growing or self._from_origin >> index & 1:
+                yield "origin", count
+            else:
+                yield "peer" if self._from_peers >> index & 1 else "store", count
+            start += count
+
     # --- what readers ask ---------------------------------------------------------------------------------------------
 
     def has_landed(self, index: int) -> bool:
@@ -251,6 +271,8 @@ class Readers:
                 if unsettled is not None and isinstance(self.partial, Passage):
                     stands = min(unsettled, index)  # what is behind a reader is let go, but for what it has to land yet
                 self._told(reader.number, stands, None)
+                if since is not None:
+                    self._waited(time.monotonic() - since)
                 return count
             if self.error is not None:
                 raise self.error

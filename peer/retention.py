@@ -7,12 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, get_args
 
 import structlog
 
 from peer.disk import failing_to
-from peer.eviction import Stock, Victim, spoilt, unneeded, victims
+from peer.eviction import Reason, Stock, Victim, spoilt, unneeded, victims
 from peer.settings import CacheSettings
 from peer.watermarks import Usage, Watermarks
 from shoal.units import parse_amount
@@ -50,21 +50,23 @@ class Retention:
         self._now = now
         self._turn = threading.Lock()
         self._rest_until = 0.0
+        self.evicted: dict[Reason, int] = dict.fromkeys(get_args(Reason), 0)
+        """Bytes that were given up since the start."""
 
     def fits(self, size: int) -> bool:
         """Whether a blob of `size` bytes can be kept at all. Raises `StoreError`."""
-        return self._look()[0].fit(size)
+        return self.look()[0].fit(size)
 
     def make_room(self, size: int) -> bool:
         """Whether `size` bytes more may be written, after what may go for them is gone. Raises `StoreError`."""
         with self._turn:
-            marks, usage = self._look()
+            marks, usage = self.look()
             if marks.have_room(usage, size):
                 return True
             if not marks.fit(size):
                 return False
             self._remove(self._victims(), marks.surplus(usage, size))
-            marks, usage = self._look()
+            marks, usage = self.look()
             return marks.have_room(usage, size)
 
     def hold(self) -> None:
@@ -72,7 +74,7 @@ class Retention:
         if time.monotonic() < self._rest_until or not self._turn.acquire(blocking=False):
             return  # somebody else is at it
         try:
-            marks, usage = self._look()
+            marks, usage = self.look()
             surplus = marks.surplus(usage, 0)
             if surplus and self._remove(self._victims(), surplus) < surplus:
                 self._rest_until = time.monotonic() + _REST_SECONDS
@@ -88,7 +90,7 @@ class Retention:
             stock = self._holder.stock()
             if stock is None:
                 return []
-            marks, usage = self._look()
+            marks, usage = self.look()
             now = self._now()
             chosen = [*spoilt(stock), *unneeded(stock, now)]
             chosen += _up_to(
@@ -96,6 +98,17 @@ class Retention:
                 marks.above_low(usage.after(sum(victim.size for victim in chosen))),
             )
             return chosen if dry_run else [victim for victim in chosen if self._give_up(victim)]
+
+    def look(self) -> tuple[Watermarks, Usage]:
+        """The limits, and how much there is. Raises `StoreError`."""
+        stored, lacking = self._holder.held()
+        with failing_to(f"look at the disk of {self._root}"):
+            disk = os.statvfs(self._root)
+        total, free = disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
+        high, low, least = (
+            parse_amount(text, total) for text in (self._settings.high, self._settings.low, self._settings.free)
+        )
+        return Watermarks(high, min(low, high), least, total), Usage(stored, lacking, free)
 
     def _victims(self) -> Iterable[Victim]:
         stock = self._holder.stock()
@@ -113,18 +126,9 @@ class Retention:
     def _give_up(self, victim: Victim) -> int:
         freed = self._holder.give_up(victim)
         if freed:
+            self.evicted[victim.reason] += freed
             log.info("store.evicted", reason=victim.reason, digest=victim.root, blobs=len(victim.blobs), size=freed)
         return freed
-
-    def _look(self) -> tuple[Watermarks, Usage]:
-        stored, lacking = self._holder.held()
-        with failing_to(f"look at the disk of {self._root}"):
-            disk = os.statvfs(self._root)
-        total, free = disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
-        high, low, least = (
-            parse_amount(text, total) for text in (self._settings.high, self._settings.low, self._settings.free)
-        )
-        return Watermarks(high, min(low, high), least, total), Usage(stored, lacking, free)
 
 
 def _up_to(found: Iterable[Victim], wanted: int) -> Iterator[Victim]:

@@ -64,7 +64,7 @@ class Runner:
     def received(self, stream: StreamId, count: int) -> None:
         """Bytes of an origin came."""
         self.machine.sourcing.received(stream, time.monotonic())
-        self._metrics.bytes.labels("origin", "in").inc(count)
+        self._metrics.received["origin"] += count
 
     def fetched(self, stream: StreamId, piece: int, content: bytearray) -> tuple[bool, bool]:
         """A stream has brought a piece."""
@@ -113,7 +113,7 @@ class Runner:
         if seconds is None:
             self._metrics.pieces.labels("duplicate").inc()
         else:
-            self._metrics.bytes.labels("peer", "in").inc(event.message.length)
+            self._metrics.received["peer"] += event.message.length
             self._metrics.piece_seconds.observe(seconds)
 
     # --- uploads ----------------------------------------------------------------------------------------------------

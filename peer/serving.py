@@ -51,7 +51,7 @@ class Serving:
         self._tasks = tasks
         self._gate = gate
         self._pace = UploadPace(slots)
-        metrics.upload_limit.set_function(lambda: self._pace.limit)
+        metrics.upload_pace.set_function(lambda: self._pace.limit)
 
     def serve(self, upload: Upload) -> bool:
         """Send a piece; False where it cannot be read."""
@@ -64,8 +64,8 @@ class Serving:
         def release(sent: bool) -> None:
             if sent:
                 os.close(fd)
-                self._metrics.requests.labels("served").inc()
-                self._metrics.bytes.labels("peer", "out").inc(span.length)
+                self._metrics.answers["served"] += 1
+                self._metrics.uploaded.inc(span.length)
             else:
                 self._tasks.own(self._read_back(upload.blob, fd, span))
             self._ended(upload)

@@ -58,6 +58,9 @@ class Owner(Protocol):
     def left(self, key: BlobKey, reader: int) -> None:
         """A reader is gone."""
 
+    def waited(self, seconds: float) -> None:
+        """A reader got bytes after so long."""
+
 
 class Shelf:
     """Opens and closes partial blobs within the budget; a digest and size is never open twice."""
@@ -274,7 +277,8 @@ class Shelf:
         def unreadable(error: Exception) -> None:
             self._owner.unreadable(progress, error)
 
-        progress = BlobInProgress(blob, partial, Readers(partial, told, left, unreadable), self._workers)
+        readers = Readers(partial, told, left, unreadable, self._owner.waited)
+        progress = BlobInProgress(blob, partial, readers, self._workers)
         self.blobs[key] = progress
         return progress
 

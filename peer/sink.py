@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
+
+Source = Literal["store", "peer", "origin"]
+"""Where a byte came from that a client gets: it was here, another peer gave it, or the origin did."""
 
 
 class Unreadable(Exception):

@@ -25,7 +25,8 @@ from pathlib import Path
 import structlog
 
 from peer.disk import NO_FILE, Stamp, StoreError, failing_to, open_for_reading, write_durably
-from peer.eviction import Stock, Victim
+from peer.eviction import Reason, Stock, Victim
+from peer.figures import StoreFigures
 from peer.imagelayout import ImageLayout
 from peer.inspection import Inspection, Pace
 from peer.inventory import Inventory, Listener
@@ -201,6 +202,26 @@ class Store:
     def stock(self) -> Stock | None:
         """What there is to decide about; None while files are unverified that may be manifests. Raises `StoreError`."""
         return self._stockroom.stock()
+
+    def figures(self) -> StoreFigures:
+        """How full the store is, and when it was checked; looks through all of it. Raises `StoreError`."""
+        marks, usage = self._retention.look()
+        sizes, oldest = self._inventory.sizes(), self._inventory.longest_unchecked()
+        return StoreFigures(
+            usage.stored,
+            marks.high,
+            sum(sizes.get(digest, 0) for digest in self.pinned()) if self._pins.names else 0,
+            sum(kept.size for kept in self._quarantine.files().values()),
+            marks.disk,
+            usage.free,
+            marks.free,
+            0.0 if oldest is None else time.time() - oldest[2],
+        )
+
+    @property
+    def evicted(self) -> Mapping[Reason, int]:
+        """Bytes that were given up since the start, by what they were."""
+        return self._retention.evicted
 
     def pin(self, digest: Digest, name: str) -> None:
         """Keep a blob and all that it needs, whatever happens; raises `StoreError`."""

@@ -11,6 +11,7 @@ from typing import Protocol
 import structlog
 
 from peer.disk import StoreError
+from peer.metrics import PeerMetrics
 from peer.store import Store
 from peer.workers import Workers
 from shoal.descriptor import BlobKey
@@ -20,6 +21,8 @@ log = structlog.get_logger()
 _LOOK_SECONDS = 5.0
 """How often the limits are looked at, besides each time that a blob has been stored: others fill the disk too."""
 _NOTE_SECONDS = 60.0
+_MEASURE_SECONDS = 10.0
+"""How old the figures are at most that operators are told."""
 _SCRUB_RATE = float(1 << 20)
 """Bytes/s at which files are hashed again at least: a disk hardly notices."""
 _MAX_NAP_SECONDS = 3600.0
@@ -36,12 +39,14 @@ class Told(Protocol):
 class Upkeep:
     """The owner of a store's background work; `run` ends when it is cancelled."""
 
-    def __init__(self, store: Store, workers: Workers, period: float, told: Told) -> None:
+    def __init__(self, store: Store, workers: Workers, period: float, told: Told, metrics: PeerMetrics) -> None:
         """`period`: the seconds in which all stored blobs are hashed again; 0: never."""
         self._store = store
         self._workers = workers
         self._period = period
         self._told = told
+        self._metrics = metrics
+        metrics.scrub_period.set(period)
 
     async def run(self) -> None:
         """Do all of it, side by side."""
@@ -49,6 +54,7 @@ class Upkeep:
             group.create_task(self._recheck())
             group.create_task(self._hold_limits())
             group.create_task(self._note_uses())
+            group.create_task(self._measure())
             if self._period:
                 group.create_task(self._scrub())
 
@@ -72,6 +78,7 @@ class Upkeep:
         while True:
             try:
                 await self._workers.run_long(self._store.hold_limits)
+                self._metrics.swept_at.set_to_current_time()
             except StoreError as error:
                 log.warning("store.over_limits", error=str(error))
             await asyncio.sleep(_LOOK_SECONDS)
@@ -80,6 +87,14 @@ class Upkeep:
         while True:
             await asyncio.sleep(_NOTE_SECONDS)
             await self._workers.run_long(self._store.note_uses)
+
+    async def _measure(self) -> None:
+        while True:
+            try:
+                self._metrics.figures = await self._workers.run_long(self._store.figures)
+            except StoreError as error:
+                log.warning("store.not_measured", error=str(error))
+            await asyncio.sleep(_MEASURE_SECONDS)
 
     async def _scrub(self) -> None:
         """Hash each blob again when its time has come, those that wait longest first."""
@@ -110,10 +125,13 @@ class Upkeep:
         try:
             right = self._store.check(digest, pace)
         except StoreError as error:
+            self._metrics.scrubbed_one("unreadable")
             log.error("blob.not_checked", digest=digest, error=str(error))
         except _Stopped:
             log.debug("blob.not_checked", digest=digest, error="the daemon is shutting down")
         else:
+            if right is not None:
+                self._metrics.scrubbed_one("right" if right else "damaged")
             log.debug("blob.checked", digest=digest, right=right)
         return 0.0
 

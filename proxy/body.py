@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import aiohttp
 
@@ -61,8 +61,16 @@ def answered_range(status: int, headers: Mapping[str, str], blob: Descriptor, wa
 class UpstreamBody:
     """An open response (`peer.origin.OriginBody`) of which the first bytes have come."""
 
-    def __init__(self, host: str, content: aiohttp.StreamReader, answered: ByteRange, size: int) -> None:
-        """`host` is named in errors."""
+    def __init__(
+        self,
+        host: str,
+        content: aiohttp.StreamReader,
+        answered: ByteRange,
+        size: int,
+        received: Callable[[int], None],
+    ) -> None:
+        """`host` is named in errors. `received` is told how many bytes have come."""
+        self._received = received
         self._host = host
         self._content = content
         self._answered = answered
@@ -114,6 +122,7 @@ class UpstreamBody:
             while True:
                 chunk, ended = await self._content.readchunk()  # `readany` would copy what it joins
                 if chunk or not ended:
+                    self._received(len(chunk))
                     return chunk
         except TimeoutError:
             raise Transient(f"no byte came from {self._host} in time") from None

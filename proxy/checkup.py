@@ -125,7 +125,7 @@ class Checkups:
                 Asker(name, now - program.asked_at, program.requests)
                 for name, program in self._clientele.programs.items()
             ],
-            engine.received(),
+            dict(engine.received),
             sum(1 for _ in _DESCRIPTORS.iterdir()),
             resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         )

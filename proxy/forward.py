@@ -80,6 +80,11 @@ class ForwardProxy:
             settings, self._destinations, authority, handle, metrics, audit, shutdown_timeout=shutdown_timeout
         )
 
+    @property
+    def authority_ends(self) -> float:
+        """When the authority that clients trust ends, in seconds since the epoch."""
+        return self._authority.expires.timestamp()
+
     @classmethod
     def of(
         cls,

@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from peer.origin import OriginDenied, OriginNotFound
 from proxy.metrics import ProxyMetrics
+from proxy.retry import Limited
 from shoal.reference import Registry
 
 DEFAULT_QUIET_SECONDS = 30.0
@@ -15,7 +17,7 @@ DEFAULT_QUIET_SECONDS = 30.0
 
 MAX_QUIET_SECONDS = 3600.0
 _MAX_REGISTRIES = 256
-"""Registries of which metrics tell: those that `any_upstream` adds are named by clients."""
+"""Registries of which is kept what they said: those that `any_upstream` adds are named by clients."""
 
 _NUMBER = re.compile(r"\s*([0-9]{1,12})")
 
@@ -29,13 +31,12 @@ class RateLimit:
 
 
 class LimitBoard:
-    """What upstreams last said of their limits, for metrics and people; a 429 is told to the cluster."""
+    """What upstreams last said, of their limits above all, for metrics and people; a 429 is told to the cluster."""
 
     def __init__(self, metrics: ProxyMetrics, tell: Callable[[Registry, float], None] | None) -> None:
         """`tell` the cluster that an upstream is to be left alone for so many seconds."""
         self._metrics = metrics
         self._tell = tell
-        self._limited: set[Registry] = set()
         self.limits: dict[Registry, RateLimit] = {}
         self.quiet_until: dict[Registry, float] = {}
         """Upstreams that are left alone, by a monotonic clock."""
@@ -44,16 +45,25 @@ class LimitBoard:
         """What an answer said."""
         if registry in self.limits or len(self.limits) < _MAX_REGISTRIES:
             self.limits[registry] = limit
-            if limit.limit is not None:
+            if limit.limit is not None and self._metrics.names(registry):
                 self._metrics.rate_limit.labels(registry).set(limit.limit)
-            if limit.remaining is not None:
+            if limit.remaining is not None and self._metrics.names(registry):
                 self._metrics.rate_limit_remaining.labels(registry).set(limit.remaining)
+
+    def asked(self, registry: Registry, error: Exception | None) -> None:
+        """A request to an upstream has been answered well, or has failed."""
+        name = self._metrics.upstream(registry)
+        self._metrics.upstream_requests.labels(name, _outcome(error)).inc()
+        if error is None:
+            self._metrics.answered_at.labels(name).set_to_current_time()
+
+    def received(self, registry: Registry) -> Callable[[int], None]:
+        """Whom to tell how many bytes of a body have come from an upstream."""
+        return self._metrics.upstream_bytes.labels(self._metrics.upstream(registry)).inc
 
     def quiet(self, registry: Registry, seconds: float) -> None:
         """The upstream answered 429: it is left alone for so long."""
-        if registry in self._limited or len(self._limited) < _MAX_REGISTRIES:
-            self._limited.add(registry)
-            self._metrics.limited.labels(registry).inc()
+        self._metrics.limited.labels(self._metrics.upstream(registry)).inc()
         self.quieten(registry, seconds)
         if self._tell is not None:
             self._tell(registry, seconds)
@@ -75,6 +85,20 @@ def parse_rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
 def quiet_seconds(retry_after: float | None) -> float:
     """For how long an upstream is left alone after a 429 whose `Retry-After` is this."""
     return DEFAULT_QUIET_SECONDS if retry_after is None else min(max(retry_after, 1.0), MAX_QUIET_SECONDS)
+
+
+def _outcome(error: Exception | None) -> str:
+    match error:
+        case None:
+            return "answered"
+        case Limited():
+            return "limited"
+        case OriginDenied():
+            return "denied"
+        case OriginNotFound():
+            return "missing"
+        case _:
+            return "unavailable"
 
 
 def _number(text: str | None) -> int | None:

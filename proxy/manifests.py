@@ -9,6 +9,7 @@ from aiohttp import hdrs, web
 
 from peer.errors import DownloadFailed
 from peer.origin import OriginError, OriginNotFound, SizeDiffers
+from peer.sink import Source
 from proxy.freshness import Resolution
 from proxy.identity import Identity
 from proxy.naming import ManifestTarget
@@ -65,7 +66,8 @@ class ManifestFrontend:
             headers.update(selection.headers)
         headers[hdrs.CONTENT_LENGTH] = str(len(content))
         if await call.send(web.StreamResponse(status=status, headers=headers), content=content):
-            call.count(source, len(content))
+            call.count([(source, len(content))])
+            call.served()
 
     async def _resolve(self, target: ManifestTarget, identity: Identity, accept: str) -> Resolution:
         location, reference = target.location, target.reference
@@ -86,7 +88,7 @@ class ManifestFrontend:
         _check_size(reference, resolution.descriptor.size)
         return resolution
 
-    async def _read(self, resolution: Resolution, target: ManifestTarget, since: float) -> tuple[str, bytes]:
+    async def _read(self, resolution: Resolution, target: ManifestTarget, since: float) -> tuple[Source, bytes]:
         """Where a manifest came from, and its bytes; a client waits for them since then."""
         found = resolution.descriptor
         try:
@@ -98,10 +100,11 @@ class ManifestFrontend:
             self._tags.correct(target.location, target.reference, found, error.size)
             return await self._content(replace(found, size=error.size), target.location, since)
 
-    async def _content(self, found: Descriptor, location: Location, since: float | None = None) -> tuple[str, bytes]:
+    async def _content(self, found: Descriptor, location: Location, since: float | None = None) -> tuple[Source, bytes]:
         async with await self._source.open(found, location, None, since) as opened:
             await opened.ready(0)
-            return opened.source, await opened.content()
+            content = await opened.content()
+            return next(iter(opened.sources(0, 1)))[0], content
 
     async def _media_type(self, found: Descriptor, location: Location, identity: Identity) -> str:
         """The descriptor's own, else that of the stored content, else what a manifest or the origin says."""

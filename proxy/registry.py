@@ -117,6 +117,17 @@ class UpstreamRegistry:
         who may have the answer is known already. `patience`: seconds that the registry itself has for its headers;
         raises `TimeoutError` behind them.
         """
+        try:
+            response = await self._open(question, identity, is_judged, patience)
+        except (OriginError, TimeoutError) as error:
+            self._board.asked(self.name, error)
+            raise
+        self._board.asked(self.name, None)
+        return response
+
+    async def _open(
+        self, question: Question, identity: Identity, is_judged: bool, patience: float | None
+    ) -> aiohttp.ClientResponse:
         places = self._mirrors if question.signed and not identity.is_client else []
         resting = [place for place in places if place.rests_until > self._clock()]
         for place in places:

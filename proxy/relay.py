@@ -146,7 +146,7 @@ class Relay:
             async for chunk in upstream.content.iter_any():
                 with _client_may_leave():
                     await response.write(chunk)
-                call.count("relay", len(chunk))
+                call.relayed(len(chunk))
             with _client_may_leave():
                 await response.write_eof()
         finally:

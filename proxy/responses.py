@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 
 import structlog
 from aiohttp import hdrs, web
 
 from peer.errors import DownloadFailed
 from peer.origin import OriginError
+from peer.sink import Source
 from proxy.client import ClientLeft, ClientSink
 from proxy.destinations import Opened
 from proxy.memory import LONG, AnswerMemory
@@ -51,6 +51,9 @@ class Call:
     route: str = "other"
     started_at: float = field(default_factory=time.monotonic)
     sent: int = 0
+    came_from: dict[Source, int] = field(default_factory=dict)
+    """Bytes of `sent` by where they came from."""
+
     response: web.StreamResponse | None = None
     """The response that has begun. There is never another one: from then on, what goes wrong cuts the connection."""
 
@@ -104,10 +107,24 @@ class Call:
         if self.transport is not None:
             self.transport.abort()
 
-    def count(self, source: str, size: int) -> None:
-        """`size` bytes have gone to the client."""
+    def count(self, sources: Iterable[tuple[Source, int]]) -> None:
+        """Bytes have gone to the client, so many from each of these places."""
+        for source, size in sources:
+            self.sent += size
+            self.came_from[source] = self.came_from.get(source, 0) + size
+            self.metrics.sent_bytes.labels(source).inc(size)
+
+    def relayed(self, size: int) -> None:
+        """Bytes of a registry's own answer have gone to the client."""
         self.sent += size
-        self.metrics.sent_bytes.labels(source).inc(size)
+        self.metrics.sent_bytes.labels("relay").inc(size)
+
+    def served(self) -> None:
+        """All of a blob, of a part of it or of a manifest has gone to the client."""
+        if self.came_from:
+            most = max(self.came_from, key=self.came_from.__getitem__)
+            self.metrics.served.labels(self.route, most).inc()
+            self.metrics.served_at.set_to_current_time()
 
     async def _send(
         self, response: web.StreamResponse, blob: Blob | None, selection: Selection | None, content: bytes
@@ -123,15 +140,20 @@ class Call:
         if request.method == hdrs.METH_GET and response.status in {200, 206}:
             self.metrics.first_byte_seconds.labels(self.route).observe(time.monotonic() - self.started_at)
         if blob is not None and selection is not None:
-            sink = ClientSink(transport, writer, selection.length, partial(self.count, blob.source))
+            place = _Place(self, blob)
+            sink = ClientSink(transport, writer, selection.length, place.moved)
             for part in selection.parts:
+                place.at = part.span.start
                 if part.head:
                     await sink.write(part.head)
+                    place.at = part.span.start
                 await blob.send(sink, part.span.start, part.span.end)
             if selection.tail:
+                place.at = selection.parts[-1].span.start
                 await sink.write(selection.tail)
             if sink.missing:
                 raise DownloadFailed(f"{sink.missing} bytes are missing")
+            self.served()
         elif content and request.method == hdrs.METH_GET:
             sink = ClientSink(transport, writer, len(content), lambda _: None)
             for start in range(0, len(content), LONG):
@@ -140,6 +162,20 @@ class Call:
             await response.write_eof()
         except ConnectionError as error:
             raise ClientLeft(str(error)) from None
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where a response stands in its blob, so that each byte is counted for where it came from."""
+
+    call: Call
+    blob: Blob
+    at: int = 0
+
+    def moved(self, size: int) -> None:
+        """So many bytes more have gone."""
+        self.call.count(self.blob.sources(self.at, self.at + size))
+        self.at += size
 
 
 def content_headers(digest: Digest, media_type: str, size: int) -> dict[str, str]:

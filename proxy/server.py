@@ -113,6 +113,11 @@ class ProxyServer:
         """The port that is listened on, also where the settings leave the choice to the system."""
         return self._port
 
+    @property
+    def authority_ends(self) -> float | None:
+        """When the authority of forward-proxy mode ends, in seconds since the epoch; None without that mode."""
+        return None if self._forward is None else self._forward.authority_ends
+
     async def __aenter__(self) -> Self:
         """Begin to listen; raises `OSError` where the address is not to be had."""
         self.tags.restore()
@@ -265,6 +270,7 @@ class ProxyServer:
     def _failed(self, call: Call, error: Exception) -> web.Response:
         request = call.request
         answer = answer_to(error, _MISSING.get(call.route, "NAME_UNKNOWN"), {"path": request.path[:500]})
+        self._metrics.errors.labels(answer.code).inc()
         if answer.status == 500:
             log.exception("proxy.error", method=request.method, path=request.path)
         elif answer.status > 500:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
 from peer.asked import Asked
-from peer.sink import Sink
+from peer.sink import Sink, Source
 from shoal.descriptor import Descriptor
 from shoal.digest import Digest
 from shoal.reference import Location
@@ -20,9 +20,8 @@ class Blob(Protocol):
     def descriptor(self) -> Descriptor:
         """Digest and size; the size of a stored blob is that of its verified bytes."""
 
-    @property
-    def source(self) -> str:
-        """Where the bytes come from, for metrics: `store` or `download`."""
+    def sources(self, start: int, end: int) -> Iterable[tuple[Source, int]]:
+        """Where bytes `start` to `end` that were given came from, and how many from there."""
 
     async def __aenter__(self) -> Self: ...
 

@@ -152,7 +152,8 @@ class UpstreamClient:
         response = await self._open_as_any(registry, location, question)
         try:
             answered = answered_range(response.status, response.headers, blob, wanted)
-            body = UpstreamBody(response.url.host or location.registry, response.content, answered, blob.size)
+            host, received = response.url.host or location.registry, self._board.received(location.registry)
+            body = UpstreamBody(host, response.content, answered, blob.size, received)
             if blob.kind is BlobKind.MANIFEST and response.status == 200 and content_length(response.headers) is None:
                 size = await body.gather(MAX_MANIFEST_SIZE)
                 if size != blob.size:

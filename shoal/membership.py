@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -33,6 +33,7 @@ class _Means:
 
     keys: Sequence[SecretKey] = ()
     tls: _Contexts | None = None
+    ends: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,12 @@ class Membership:
         """For connections that are made now; None where there are no certificates."""
         return self._means.tls
 
+    @property
+    def ends(self) -> Mapping[str, float]:
+        """When this node's certificate (`cluster`) and the cluster's authority (`cluster_authority`) end, in seconds
+        since the epoch; empty where there are no certificates."""
+        return self._means.ends
+
     async def refresh(self) -> None:
         """Read the files again where one of them has changed."""
         state = self._state()
@@ -116,7 +123,7 @@ def _read(settings: ClusterSettings) -> _Means:
     if settings.secret_file:
         return _Means(keys=[key_of(secret) for secret in _secrets(settings.secret_file)])
     if settings.uses_tls:
-        return _Means(tls=_contexts(settings))
+        return _Means(tls=_contexts(settings), ends=_ends(settings))
     return _Means()
 
 
@@ -155,6 +162,20 @@ def _contexts(settings: ClusterSettings) -> _Contexts:
     for context in (of_supernode, of_peer):
         context.num_tickets = 0  # nobody resumes, and a certificate that was replaced is to count at once
     return _Contexts(to_supernode, to_peer, of_supernode, of_peer)
+
+
+def _ends(settings: ClusterSettings) -> Mapping[str, float]:
+    from cryptography import x509  # 8 MiB, which nodes without certificates need not have
+
+    def end(name: str) -> float:
+        found = x509.load_pem_x509_certificates(Path(name).read_bytes())
+        return min(certificate.not_valid_after_utc.timestamp() for certificate in found)
+
+    try:
+        return {"cluster": end(settings.cert_file), "cluster_authority": end(settings.ca_file)}
+    except (OSError, ValueError) as error:
+        names = f"`cluster.cert_file` {settings.cert_file!r} and `cluster.ca_file` {settings.ca_file!r}"
+        raise MembershipUnusable(f"{names} cannot be read: {error}") from None
 
 
 def _load(context: ssl.SSLContext, settings: ClusterSettings) -> None:

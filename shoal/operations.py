@@ -8,12 +8,20 @@ from typing import Self
 
 import structlog
 from aiohttp import web
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    GCCollector,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.exposition import choose_encoder
 
 from shoal.daemonsettings import OperationsSettings
 from shoal.guests import Guests, Limits
 from shoal.listener import Listener
+from shoal.version import VERSION
 
 log = structlog.get_logger()
 
@@ -31,10 +39,13 @@ Readiness = Mapping[str, Callable[[], bool]]
 
 def process_metrics() -> CollectorRegistry:
     """A registry for a daemon's metrics that holds those of its process already."""
+    # when each counter began doubles what is scraped, and nobody asks for it
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
+    Info("shoal_build", "The version of Shoal that runs.", registry=registry).info({"version": VERSION})
     return registry
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -83,6 +84,8 @@ class ControlClient:
         self.connected = False
         self.trouble = NO_TROUBLE
         """Why there is no connection, as was seen last."""
+        self.heard_at = 0.0
+        """When the supernode said something last, in seconds since the epoch; 0 before the first time."""
         self.quietened: Callable[[Registry, float], None] = lambda _, __: None
         """Called when the cluster says that an upstream is to be left alone for so many seconds."""
         self.confirming: Callable[[protocol.Confirm], None] = self._cannot_confirm
@@ -264,6 +267,7 @@ class ControlClient:
             except InvalidMessage as error:
                 log.warning("supernode.invalid_message", error=str(error))
                 break
+            self.heard_at = time.time()
             match message:
                 case protocol.Welcome():
                     self.connected, self._answers_probes = True, message.probes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Callable
 from typing import Self
 
 import structlog
@@ -44,8 +45,18 @@ def strangers_for(descriptors: int) -> Strangers[Place]:
 class Door:
     """Accepts connections for an HTTP server, as an async context manager; `port` is known inside."""
 
-    def __init__(self, server: web.Server, host: str, port: int, membership: Membership, descriptors: int) -> None:
+    def __init__(
+        self,
+        server: web.Server,
+        host: str,
+        port: int,
+        membership: Membership,
+        descriptors: int,
+        refused: Callable[[], None],
+    ) -> None:
+        """`refused` is told of each who cannot speak TLS as members do."""
         self._server = server
+        self._refused = refused
         self._host = host
         self.port = port
         self._membership = membership
@@ -138,6 +149,7 @@ class Door:
                 self._server, sock, ssl=tls, ssl_handshake_timeout=None if tls is None else _TLS_SECONDS
             )
         except OSError as error:
+            self._refused()
             if self._complaints.is_due(place[0], asyncio.get_running_loop().time()):
                 log.warning("stranger.not_a_member", address=place[0], reason=f"no TLS: {str(error) or repr(error)}")
             sock.close()

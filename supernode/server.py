@@ -16,7 +16,17 @@ import structlog
 from aiohttp import WSMsgType, web
 from prometheus_client import CollectorRegistry
 
-from shoal.handshake import NONCE_SIZE, SEAL_SIZE, SUPERNODE, UNSEALED, Responder, Session, Unsealed, is_opening
+from shoal.handshake import (
+    NONCE_SIZE,
+    SEAL_SIZE,
+    SUPERNODE,
+    UNSEALED,
+    NotAMember,
+    Responder,
+    Session,
+    Unsealed,
+    is_opening,
+)
 from shoal.membership import Membership
 from shoal.messages import InvalidMessage
 from shoal.strangers import Complaints, group_of
@@ -52,6 +62,10 @@ MAX_PEERS_OF_ADDRESS = 1024
 
 _ENDS = frozenset((WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED))
 """Frames after which nothing more comes."""
+
+
+class NoPlace(InvalidMessage):
+    """A peer that is one too many."""
 
 
 class _Connection:
@@ -122,7 +136,6 @@ class SupernodeServer:
         """Without a membership everybody is a member."""
         self._settings = settings
         self._membership = Membership() if membership is None else membership
-        self._metrics = SupernodeMetrics(registry)
         self._connections: dict[PeerId, _Connection] = {}
         self.roster = Roster()
         self._complaints = Complaints()
@@ -135,9 +148,7 @@ class SupernodeServer:
             tag_freshness=settings.tag_freshness,
             silence=3 * settings.announce_interval,
         )
-        self._metrics.peers.set_function(lambda: self._tracker.peers)
-        self._metrics.swarms.set_function(lambda: len(self._tracker.swarms))
-        self._metrics.leases.set_function(lambda: self._tracker.leases)
+        self._metrics = SupernodeMetrics(registry, self._tracker, lambda: self._membership.ends)
         app = web.Application()
         app.add_routes([web.get(protocol.PATH, self._serve)])
         self._runner = web.AppRunner(
@@ -158,7 +169,10 @@ class SupernodeServer:
         self._stack.push_async_callback(self._hang_up)
         assert self._runner.server is not None
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._door = Door(self._runner.server, self._settings.host, self._settings.port, self._membership, descriptors)
+        refused = self._metrics.dropped.labels("not_a_member").inc
+        self._door = Door(
+            self._runner.server, self._settings.host, self._settings.port, self._membership, descriptors, refused
+        )
         # closed before the peers are hung up on: they call again at once
         await self._stack.enter_async_context(self._door)
         self.port = self._door.port
@@ -192,6 +206,7 @@ class SupernodeServer:
             reason = "a certificate of the cluster is needed here"
             if self._complaints.is_due(request.remote or "", time.monotonic()):
                 log.warning("peer.refused", address=request.remote, reason=reason)
+            self._metrics.dropped.labels("not_a_member").inc()
             raise web.HTTPForbidden(text=reason)
         socket = web.WebSocketResponse(
             timeout=_CLOSE_SECONDS,
@@ -215,12 +230,12 @@ class SupernodeServer:
                 raise InvalidMessage("not the peer that has proved its membership")
             await self._registered(request, socket, session, peer, hello)
         except (InvalidMessage, ConnectionError) as error:
-            await self._refuse(socket, session, address, peer, str(error))
+            await self._refuse(socket, session, address, peer, str(error), _kind_of(error))
         except TimeoutError:
-            await self._refuse(socket, session, address, peer, "no hello in time")
+            await self._refuse(socket, session, address, peer, "no hello in time", "silent")
         except Exception:  # a fault of ours ends the connection that it came with, and no other one
             log.exception("peer.failed", peer=peer)
-            await self._refuse(socket, session, address, peer, "a fault of the supernode")
+            await self._refuse(socket, session, address, peer, "a fault of the supernode", "fault")
         return socket
 
     async def _proved(self, socket: web.WebSocketResponse) -> Session | Unsealed:
@@ -269,15 +284,15 @@ class SupernodeServer:
                     log.info("peer.left", peer=peer)
 
     def _check_place(self, peer: PeerId, group: str, older: _Connection | None) -> None:
-        """Raises `InvalidMessage` where a peer is one too many, or takes the place of another one."""
+        """Raises `NoPlace` where a peer is one too many, or takes the place of another one."""
         if older is None and len(self._connections) >= self._max_peers:
-            raise InvalidMessage("this supernode has as many peers as it may have")
+            raise NoPlace("this supernode has as many peers as it may have")
         if not self._membership.is_open:
             return
         if older is not None and older.group != group and not older.is_over:
-            raise InvalidMessage(f"the peer {peer} is connected from another address")
+            raise NoPlace(f"the peer {peer} is connected from another address")
         if older is None and self._addresses[group] >= MAX_PEERS_OF_ADDRESS:
-            raise InvalidMessage("too many peers from one address")
+            raise NoPlace("too many peers from one address")
 
     def _join(self, request: web.Request, peer: PeerId, hello: protocol.Hello) -> None:
         host = hello.host or request.remote or ""
@@ -342,7 +357,7 @@ class SupernodeServer:
             connection = self._connections.get(peer)
             if connection is not None and not connection.send(data):
                 log.warning("peer.not_reading", peer=peer)
-                self._metrics.dropped.labels("not reading").inc()
+                self._metrics.dropped.labels("not_reading").inc()
                 connection.abort()
 
     async def _refuse(
@@ -352,10 +367,12 @@ class SupernodeServer:
         address: str,
         peer: PeerId | None,
         reason: str,
+        kind: str,
     ) -> None:
+        """`kind`: one of `supernode.metrics.DROPPED`."""
         if self._complaints.is_due(address, time.monotonic()):
             log.warning("peer.refused", peer=peer, address=address, reason=reason)
-        self._metrics.dropped.labels("refused").inc()
+        self._metrics.dropped.labels(kind).inc()
         with contextlib.suppress(ConnectionError):
             await socket.send_bytes(session.seal(protocol.from_supernode.encode(protocol.Refused(reason[:500]))))
             await socket.close()
@@ -370,6 +387,12 @@ async def _binary(socket: web.WebSocketResponse) -> bytes:
         raise InvalidMessage(f"a first message of {len(frame.data)} bytes")
     data: bytes = frame.data
     return data
+
+
+def _kind_of(error: Exception) -> str:
+    """Why a connection is ended, as metrics have it."""
+    kinds = ((NotAMember, "not_a_member"), (NoPlace, "no_place"), (InvalidMessage, "protocol"))
+    return next((kind for each, kind in kinds if isinstance(error, each)), "lost")
 
 
 def _place(request: web.Request) -> Place:

@@ -24,6 +24,7 @@ from supernode.protocol import LeaseId, PeerId, ReleaseReason
 from supernode.quiet import QuietBoard
 from supernode.swarm import Swarm
 from supernode.tags import TagTable
+from supernode.tally import Tally
 from supernode.testimony import Testimony
 
 _SEEK_SECONDS = 1.0
@@ -95,6 +96,7 @@ class Tracker:
         self._expecting: dict[BlobKey, Swarm] = {}
         self._outbox = Outbox()
         self.swarms: dict[BlobKey, Swarm] = {}
+        self.tally = Tally()
         self._testimony = Testimony(self, self.swarms, self._ledger, self._outbox, rng)
 
     # --- what happens ---------------------------------------------------------------------------------------------
@@ -239,6 +241,11 @@ class Tracker:
     @property
     def peers(self) -> int:
         return len(self._peers)
+
+    @property
+    def seedless(self) -> int:
+        """How many blobs are wanted of which nobody has a piece that nobody fetches from an origin either."""
+        return sum(1 for swarm in self.swarms.values() if swarm.leechers and swarm.free and not swarm.leased)
 
     @property
     def leases(self) -> int:
@@ -444,6 +451,8 @@ class Tracker:
             if count <= 0 or origin.progress(lease.id, peer, message.first, count, now) is None:
                 return
             fetched = run_of(message.first, count)
+            self.tally.again_bytes += swarm.layout.bytes_of(fetched & swarm.held)
+            self.tally.first_bytes += swarm.layout.bytes_of(fetched & ~swarm.held)
             if peer in swarm.members:
                 swarm.members[peer].brought(lease.location)
             firm = self._peers[peer].confirms and not message.second_hand
@@ -516,17 +525,21 @@ class Tracker:
             if isinstance(decision, Granted):
                 place = lease.location
                 count = lease.end - lease.next
+                self.tally.granted += 1
                 message = protocol.Grant(
                     lease.id, *lease.swarm.key, place.registry, place.repository, lease.next, count
                 )
             elif isinstance(decision, Trimming):
                 message = protocol.Trim(lease.id, decision.end)
             else:
+                self.tally.revoked += 1
                 message = protocol.Revoke(lease.id)
             self._outbox.send([lease.holder], message)
 
     def _reply(self, replies: Iterable[tuple[PeerId, protocol.FromSupernode]]) -> None:
         for peer, message in replies:
+            if isinstance(message, protocol.Resolved):
+                self.tally.answers[message.state] += 1
             self._outbox.send([peer], message)
         withdrawn, self._tags.withdrawn = self._tags.withdrawn, []
         for place in withdrawn:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import resource
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -22,7 +23,7 @@ from proxy.catalogue import CATALOGUE, Catalogue
 from proxy.checkup import CHECKUP_PATH, Checkups, Identity
 from proxy.keeping import Keeping
 from proxy.limits import LimitBoard
-from proxy.metrics import ProxyMetrics
+from proxy.metrics import ProxyMetrics, certificate_metric
 from proxy.repair import Repair
 from proxy.server import ProxyServer
 from proxy.settings import ProxySettings
@@ -55,9 +56,10 @@ class Node:
             ContentStore(peer.containerd / FOLDER, peer.store / INDEX) if peer.containerd is not None else None
         )
         self._token = OperatorToken(peer.token_file)
+        certificate_metric(self._ends, metrics)
         self._audit = Audit(Path(proxy.audit)) if proxy.audit else None
         budget = Budget.of(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-        proxy_metrics = ProxyMetrics(metrics)
+        proxy_metrics = ProxyMetrics(metrics, proxy.upstreams)
         self._catalogue = Catalogue(peer.store / CATALOGUE)
         control = (
             ControlClient(peer.supernode, wait=peer.origin_wait, membership=self._membership)
@@ -153,6 +155,11 @@ class Node:
             authority(peer.host, self.engine.port),
             peer.supernode,
         )
+
+    def _ends(self) -> Mapping[str, float]:
+        """When certificates end that this node uses, in seconds since the epoch."""
+        authority = self.proxy.authority_ends
+        return self._membership.ends if authority is None else {**self._membership.ends, "tunnel_authority": authority}
 
     def _unready(self) -> None:
         self._serving = False

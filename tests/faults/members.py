@@ -119,9 +119,7 @@ def killed_seed_gives_again(run: Run) -> None:
     run.world.members[0].start()
     began = time.monotonic()
     gave = run.wait_for(
-        lambda: (
-            seed.counted('shoal_bytes_total{direction="out",source="peer"}') > 0 or any(pull.ended_at for pull in pulls)
-        ),
+        lambda: seed.counted("shoal_upload_bytes_total") > 0 or any(pull.ended_at for pull in pulls),
         _GIVES_SECONDS,
     )
     run.note(f"gave after {time.monotonic() - began:.2f} s")

@@ -32,7 +32,8 @@ async def blob(store: Store, workers: Workers) -> AsyncIterator[BlobInProgress]:
 
 def begun(store: Store, workers: Workers, blob: Descriptor) -> BlobInProgress:
     partial = store.partial(blob.key)
-    return BlobInProgress(blob, partial, Readers(partial, lambda *_: None, lambda _: None, lambda _: None), workers)
+    readers = Readers(partial, lambda *_: None, lambda _: None, lambda _: None, lambda _: None)
+    return BlobInProgress(blob, partial, readers, workers)
 
 
 def content_of(blob: BlobInProgress, index: int) -> bytearray:
@@ -45,7 +46,7 @@ async def take(blob: BlobInProgress, index: int, content: bytearray | None = Non
     content = content_of(blob, index) if content is None else content
     digest = await blob.write(index, content, None)
     assert digest == piece_digest(content)
-    blob.land(index, content, digest)
+    blob.land(index, content, digest, from_origin=True)
 
 
 async def is_right(blob: BlobInProgress) -> bool:

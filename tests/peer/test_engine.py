@@ -261,8 +261,8 @@ async def test_a_clean_end_means_the_right_bytes_however_the_origin_fails(
     landed: dict[Digest, dict[int, bytes]] = {}
     land = BlobInProgress.land
 
-    def recorded(blob: BlobInProgress, index: int, content: bytearray, digest: bytes) -> None:
-        land(blob, index, content, digest)
+    def recorded(blob: BlobInProgress, index: int, content: bytearray, digest: bytes, *, from_origin: bool) -> None:
+        land(blob, index, content, digest, from_origin=from_origin)
         landed.setdefault(blob.descriptor.digest, {})[index] = bytes(content)
 
     monkeypatch.setattr(BlobInProgress, "land", recorded)

@@ -95,7 +95,7 @@ class World:
         self.workers = Turns(self.rng)
         partial = store.partial(BLOB.key)
         self.told: dict[int, tuple[int, float | None]] = {}
-        readers = Readers(partial, self._told, lambda number: self.told.pop(number, None) and None, self._unreadable)
+        readers = Readers(partial, self._told, self._left, self._unreadable, lambda _: None)
         self.blob = BlobInProgress(BLOB, partial, readers, self.workers)
         self.landed: dict[int, bytes] = {}
         """What each piece was when it landed last."""
@@ -104,6 +104,9 @@ class World:
         self._hashing: asyncio.Task[None] | None = None
         self._harm = 25
         """Harmful things that may still happen, so that it comes to an end."""
+
+    def _left(self, number: int) -> None:
+        self.told.pop(number, None)
 
     def _told(self, number: int, piece: int, waits_since: float | None) -> None:
         self.told[number] = piece, waits_since
@@ -172,7 +175,7 @@ class World:
         self._taken &= ~bit
         if digest is not None and counts and not self.blob.over:
             self.landed[index] = bytes(content)
-            self.blob.land(index, content, digest)
+            self.blob.land(index, content, digest, from_origin=True)
             if self._hashing is None or self._hashing.done():
                 self._hashing = asyncio.create_task(self._hash())
 
@@ -373,7 +376,7 @@ async def land(world: World, *indices: int, content: bytes | None = None) -> Non
         piece = bytearray(right(index) if content is None else content)
         digest = await world.blob.write(index, piece, None)
         assert digest is not None
-        world.blob.land(index, piece, digest)
+        world.blob.land(index, piece, digest, from_origin=True)
 
 
 def grow(world: World, index: int, content: bytes) -> GrowingPiece:

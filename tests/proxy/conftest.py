@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from peer.asked import Asked
 from peer.origin import OriginError, OriginNotFound, SizeDiffers
 from peer.plans import ImagePlans
-from peer.sink import Sink
+from peer.sink import Sink, Source
 from proxy.identity import ANONYMOUS, Identity
 from proxy.limits import LimitBoard
 from proxy.metrics import ProxyMetrics
@@ -43,7 +43,9 @@ class MemoryBlob:
         self._stored = engine.store.find(descriptor.digest)
         size = engine.resized.get(descriptor.digest, descriptor.size)
         self.descriptor = Descriptor(descriptor.digest, size, descriptor.media_type, descriptor.kind)
-        self.source = "download" if self._stored is None else "store"
+
+    def sources(self, start: int, end: int) -> list[tuple[Source, int]]:
+        return [("origin" if self._stored is None else "store", end - start)]
 
     async def __aenter__(self) -> MemoryBlob:
         return self

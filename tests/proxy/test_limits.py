@@ -62,7 +62,7 @@ class Board:
         self.samples = CollectorRegistry()
         self.told: list[tuple[Registry, float]] = []
         self.board = LimitBoard(
-            ProxyMetrics(self.samples), lambda registry, seconds: self.told.append((registry, seconds))
+            ProxyMetrics(self.samples, [HUB]), lambda registry, seconds: self.told.append((registry, seconds))
         )
 
     def sample(self, name: str, registry: str = HUB) -> float | None:
@@ -73,8 +73,8 @@ def test_limits_are_metrics() -> None:
     board = Board()
     board.board.limit(HUB, RateLimit(100, 76))
     board.board.limit(HUB, RateLimit(None, 75))
-    assert board.sample("shoal_upstream_rate_limit") == 100
-    assert board.sample("shoal_upstream_rate_limit_remaining") == 75
+    assert board.sample("shoal_upstream_rate_limit_requests") == 100
+    assert board.sample("shoal_upstream_rate_limit_remaining_requests") == 75
     assert board.board.limits == {HUB: RateLimit(None, 75)}
 
 
@@ -96,14 +96,17 @@ def test_how_long_an_upstream_is_left_alone_is_known_and_bounded(monkeypatch: py
     assert board.board.quiet_until == {HUB: 1000.0 + MAX_QUIET_SECONDS}
 
 
-def test_registries_that_clients_name_do_not_fill_the_metrics() -> None:
+def test_registries_that_clients_name_are_one_in_the_metrics() -> None:
     board = Board()
     names = [Registry(f"r{number}.example") for number in range(_MAX_REGISTRIES + 10)]
     for name in names:
         board.board.limit(name, RateLimit(1, 1))
         board.board.quiet(name, 1.0)
+        board.board.asked(name, None)
     assert len(board.board.limits) == _MAX_REGISTRIES
-    assert board.sample("shoal_upstream_limited_total", names[0]) == 1
-    assert board.sample("shoal_upstream_limited_total", names[-1]) is None
+    assert board.sample("shoal_upstream_limited_total", Registry("other")) == len(names)
+    assert board.sample("shoal_upstream_last_success_timestamp_seconds", Registry("other"))
+    assert board.sample("shoal_upstream_rate_limit_requests", Registry("other")) is None
+    assert all(board.sample("shoal_upstream_limited_total", name) is None for name in names)
     assert len(board.told) == len(names)
     assert len(board.board.quiet_until) == _MAX_REGISTRIES

@@ -254,7 +254,8 @@ class World:
 
     async def client(self, url: str, **options: Any) -> UpstreamClient:
         settings = ProxySettings(upstreams={AT.registry: UpstreamSettings(url=url, **options)})
-        board = LimitBoard(ProxyMetrics(self.samples), lambda registry, seconds: self.told.append((registry, seconds)))
+        metrics = ProxyMetrics(self.samples, [AT.registry])
+        board = LimitBoard(metrics, lambda registry, seconds: self.told.append((registry, seconds)))
         client = UpstreamClient(settings, board, sleep=_no_pause, clock=lambda: self.now)
         return await self._stack.enter_async_context(client)
 
@@ -503,11 +504,11 @@ async def test_limits_and_a_429_are_metrics_and_the_clusters_business(places: Pl
     own.headers = {"RateLimit-Limit": "100;w=21600", "RateLimit-Remaining": "1;w=21600"}
     client = await world.client(own.url)
     await who_lists(client)
-    assert world.sample("shoal_upstream_rate_limit") == 100
+    assert world.sample("shoal_upstream_rate_limit_requests") == 100
     own.status, own.headers = 429, {"Retry-After": "7", "RateLimit-Remaining": "0;w=21600"}
     with pytest.raises(Limited, match="429"):
         await who_lists(client)
-    assert world.sample("shoal_upstream_rate_limit_remaining") == 0
+    assert world.sample("shoal_upstream_rate_limit_remaining_requests") == 0
     assert world.sample("shoal_upstream_limited_total") == 1
     assert world.told == [(AT.registry, 7.0)]
     own.status = 200

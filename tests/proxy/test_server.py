@@ -86,7 +86,7 @@ async def test_a_request_is_one_event_and_one_sample(front: Front, engine: Memor
     assert (event["log_level"], event["status"], event["sent"]) == ("debug", 200, len(CONTENT))
     assert front.sample("shoal_proxy_request_seconds_count", route="blob", status="200") == 1
     assert front.sample("shoal_proxy_first_byte_seconds_count", route="blob") == 1
-    assert front.sample("shoal_proxy_sent_bytes_total", source="download") == len(CONTENT)
+    assert front.sample("shoal_proxy_sent_bytes_total", source="origin") == len(CONTENT)
 
 
 def server(engine: MemoryEngine, origin: MemoryOrigin, timeout: float) -> ProxyServer:

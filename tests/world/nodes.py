@@ -89,7 +89,7 @@ class Node:
 
     def received(self, source: str) -> float:
         """Bytes that came from `source`: origin or peer."""
-        return self.counted(f'shoal_bytes_total{{direction="in",source="{source}"}}')
+        return self.counted(f'shoal_download_bytes_total{{source="{source}"}}')
 
     @property
     def is_ready(self) -> bool:
