@@ -96,6 +96,10 @@ class References:
             reached |= members
             yield Image(root, frozenset(each for each in members if each in self._names), frozenset(members))
 
+    def kept_without(self, members: Collection[Digest]) -> set[Digest]:
+        """All blobs that stored manifests besides these need, and those manifests themselves."""
+        return self.kept_by(self._names.keys() - set(members))
+
     def needed(self) -> set[Digest]:
         """All blobs that stored manifests need, and the manifests themselves."""
         return self.kept_by(self._names)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 import structlog
@@ -138,6 +138,24 @@ class Store:
         if known is not None:
             self._quarantine.take(digest, known, reason)
 
+    def peek(self, digest: Digest, limit: int) -> bytes | None:
+        """The content of a finished blob of at most `limit` bytes, None where it is not here: no use that counts.
+
+        Raises `StoreError` where the file cannot be read.
+        """
+        known = self._inventory.verified(digest)
+        if known is None or known.stamp.size > limit:
+            return None
+        path = self.path(digest)
+        with failing_to(f"read {digest}"):
+            try:
+                with open(path, "rb", opener=lambda _, __: open_for_reading(path)) as file:
+                    return file.read(limit) if known.stamp.fits(os.fstat(file.fileno())) else None
+            except OSError as error:
+                if error.errno not in NO_FILE:
+                    raise
+                return None
+
     def remove(self, digest: Digest) -> int:
         """Have a finished blob no longer; returns its size in bytes, 0 where it was not here. Raises `StoreError`.
 
@@ -242,6 +260,10 @@ class Store:
     def needs(self, digest: Digest) -> set[Digest]:
         """A blob and all that it needs, as far as that is known, whether it is stored or not."""
         return self._inventory.references().kept_by([digest])
+
+    def needed_besides(self, members: Collection[Digest]) -> set[Digest]:
+        """What stored manifests besides `members` need; looks through all of them."""
+        return self._inventory.references().kept_without(members)
 
     def is_needed(self, digest: Digest) -> bool:
         """Whether a stored manifest or a pin needs a blob; looks through all of them."""

@@ -135,19 +135,11 @@ class Supply:
         """All blobs of the store with their sizes in bytes."""
         return list(self._store.digests())
 
-    async def remove(self, digest: Digest) -> int:
-        """Take a blob out of the store; returns its size in bytes, 0 where it was not there. Raises `StoreError`."""
-        return await self._workers.run_long(lambda: self._store.remove(digest))
-
     async def verify(self) -> AsyncIterator[tuple[Digest, bool]]:
         """Hash all blobs of the store; those that are wrong go to quarantine. Raises `StoreError`."""
         verifying = self._store.verify()
         while (found := await self._workers.run_long(lambda: next(verifying, None))) is not None:
             yield found
-
-    async def pinned(self) -> set[Digest]:
-        """All blobs that pins keep."""
-        return await self._workers.run_long(self._store.pinned)
 
     async def is_needed(self, digest: Digest) -> bool:
         """Whether a manifest or a pin needs a blob."""

@@ -15,12 +15,11 @@ from typing import Protocol
 import structlog
 from aiohttp import web
 
-from peer.errors import DownloadFailed
 from peer.limits import Limits
-from peer.origin import OriginError
-from proxy.keeping import Keeping
+from proxy.keeping import Keeping, Name
 from proxy.limits import LimitBoard
 from proxy.orders import (
+    IMAGES_PATH,
     PIN_PATH,
     REFRESH_PATH,
     REMOVE_PATH,
@@ -36,44 +35,18 @@ from proxy.settings import ProxySettings
 from proxy.tags import TagResolver
 from proxy.verification import Verification
 from shoal.changes import Changes, OrderRefused
-from shoal.descriptor import MAX_MANIFEST_SIZE, BlobKind, Descriptor, InvalidManifest, Manifest
-from shoal.digest import Digest
 from shoal.limits import LIMITS_PATH, LimitOrder
 from shoal.reference import Location, Reference, Registry
 
 log = structlog.get_logger()
 
-_MAX_DEPTH = 4
-"""Of indexes in indexes."""
-
 
 class Library(Protocol):
-    """The blobs of this node (`peer.supply` implements it)."""
+    """What is looked at of this node's store (`peer.supply` implements it)."""
 
     @property
     def store_fault(self) -> str:
         """Why the store takes nothing; empty as long as it works."""
-
-    def stored(self, digest: Digest) -> int | None:
-        """Bytes of a blob that is in the store."""
-
-    async def open(self, blob: Descriptor, location: Location) -> _Readable:
-        """A blob to read."""
-
-    async def pinned(self) -> set[Digest]:
-        """All blobs that pins keep."""
-
-    async def remove(self, digest: Digest) -> int:
-        """Take a blob out of the store; returns its size in bytes."""
-
-
-class _Readable(Protocol):
-    async def __aenter__(self) -> _Readable: ...
-
-    async def __aexit__(self, *_: object) -> None: ...
-
-    async def content(self) -> bytes:
-        """All of it."""
 
 
 class Administration:
@@ -107,8 +80,9 @@ class Administration:
         change, keeping, to_thread = self._changes.change, self._keeping, asyncio.to_thread
         return [
             web.get(STATUS_PATH, self._changes.look(self.status)),
+            web.get(IMAGES_PATH, self._changes.look(self.images)),
             web.post(REFRESH_PATH, change("refresh", ImageOrder, lambda order: self.refresh(order.reference))),
-            web.post(REMOVE_PATH, change("rm", ImageOrder, lambda order: self.remove(order.reference))),
+            web.post(REMOVE_PATH, change("rm", ImageOrder, lambda order: self.remove(order.image))),
             web.post(PIN_PATH, change("pin", ImageOrder, lambda order: to_thread(keeping.pin, order.image))),
             web.post(UNPIN_PATH, change("unpin", ImageOrder, lambda order: to_thread(keeping.unpin, order.image))),
             web.post(SWEEP_PATH, change("gc", SweepOrder, lambda order: to_thread(keeping.sweep, order.dry_run))),
@@ -154,41 +128,14 @@ class Administration:
         log.info("tag.refreshed", location=str(location))
         return {"refreshed": f"{location.registry}/{location.repository}"}
 
-    async def remove(self, image: Reference) -> dict[str, object]:
-        """Forget an image, and remove its blobs from the store; those that others share come again when asked for.
+    async def remove(self, image: str) -> dict[str, object]:
+        """Forget an image, and remove it from the store (`Keeping.remove`)."""
+        name = Name.parse(image)
+        outcome = await asyncio.to_thread(self._keeping.remove, image)
+        if name.location is not None:
+            self._tags.forget(name.location, {name.target, *outcome["removed"]})
+        return outcome
 
-        What pins of other images keep stays. Raises `OrderRefused` for one that is pinned itself.
-        """
-        location = Location(image.registry, image.repository)
-        digest = self._tags.last_known(location, image.target)
-        pinned = await self._library.pinned()
-        if digest in pinned:
-            raise OrderRefused(f"{image} is pinned: unpin it first")
-        self._tags.forget(location, image.target)
-        removed = {} if digest is None else await self._remove(digest, location, pinned, _MAX_DEPTH)
-        log.info("image.removed", image=str(image), blobs=len(removed), size=sum(removed.values()))
-        return {"removed": sorted(removed), "bytes": sum(removed.values())}
-
-    async def _remove(self, digest: Digest, location: Location, pinned: set[Digest], depth: int) -> dict[str, int]:
-        """Remove a manifest and what it names, but what is pinned; the sizes in bytes of what was there."""
-        size = self._library.stored(digest)
-        if size is None or digest in pinned:
-            return {}
-        removed: dict[str, int] = {}
-        if depth and size <= MAX_MANIFEST_SIZE:
-            try:
-                async with await self._library.open(
-                    Descriptor(digest, size, kind=BlobKind.MANIFEST), location
-                ) as opened:
-                    manifest = Manifest.parse(await opened.content())
-            except (InvalidManifest, OriginError, DownloadFailed) as error:
-                log.info("image.not_read", digest=digest, error=str(error))
-            else:
-                for child, _ in manifest.children:
-                    self._tags.forget(location, child.digest)
-                    removed |= await self._remove(child.digest, location, pinned, depth - 1)
-                for blob in manifest.blobs:
-                    if blob.digest in pinned:
-                        continue
-                    removed |= {blob.digest: freed} if (freed := await self._library.remove(blob.digest)) else {}
-        return removed | {digest: await self._library.remove(digest)}
+    async def images(self) -> dict[str, object]:
+        """All images in the store."""
+        return await asyncio.to_thread(self._keeping.images, self._tags.known())

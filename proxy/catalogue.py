@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import structlog
 
@@ -56,6 +56,8 @@ _PRUNE = "DELETE FROM {0} WHERE at < (SELECT at FROM {0} ORDER BY at DESC LIMIT 
 _FLUSH_SECONDS = 0.5
 _MAX_PLACES = 16
 """Repositories that are told of one blob: a base image's layers are named in many."""
+_MAX_ASKED = 500
+"""Blobs in one question."""
 _MAX_WAITING = 100_000
 """Changes that wait to be written; beyond, they are dropped."""
 
@@ -143,6 +145,19 @@ class Catalogue:
 
     # --- in a thread ----------------------------------------------------------------------------------------------
 
+    def repositories(self, digests: Sequence[Digest]) -> dict[Digest, list[Location]]:
+        """The repositories of which these blobs are known. Looks through the whole table, some times where many are
+        asked for."""
+        found: dict[Digest, list[Location]] = {}
+        for start in range(0, len(digests), _MAX_ASKED):
+            some = digests[start : start + _MAX_ASKED]
+            marks = ", ".join("?" * len(some))
+            query = f"SELECT registry, repository, size, digest FROM names WHERE digest IN ({marks})"
+            for *row, digest in self._rows(query, some):
+                if (place := _known_place(tuple(row))) is not None:
+                    found.setdefault(Digest(digest), []).append(place[0])
+        return found
+
     def _open(self, path: Path) -> None:
         try:
             try:
@@ -184,31 +199,25 @@ class Catalogue:
 
     def _named(self, location: Location, digest: Digest) -> int | None:
         where = "registry = ? AND repository = ? AND digest = ?"
-        with self._turn:
-            if self._database is None:
-                return None
-            try:
-                found = self._database.execute(
-                    f"SELECT size FROM names WHERE {where}",
-                    (location.registry, location.repository, digest),
-                ).fetchone()
-            except sqlite3.Error as error:
-                log.warning("catalogue.failed", error=str(error))
-                return None
-        return found[0] if found is not None and isinstance(found[0], int) else None
+        rows = self._rows(f"SELECT size FROM names WHERE {where}", (location.registry, location.repository, digest))
+        return rows[0][0] if rows and isinstance(rows[0][0], int) else None
 
     def _places(self, digest: Digest) -> list[tuple[Location, int]]:
         """Looks through the whole table: who asks does so seldom."""
         query = "SELECT registry, repository, size FROM names WHERE digest = ? ORDER BY at DESC LIMIT ?"
+        rows = self._rows(query, (digest, _MAX_PLACES))
+        return [found for row in rows if (found := _known_place(row)) is not None]
+
+    def _rows(self, query: str, values: Sequence[str | int]) -> list[tuple[Any, ...]]:
+        """All that is found; nothing where the file fails."""
         with self._turn:
             if self._database is None:
                 return []
             try:
-                rows = self._database.execute(query, (digest, _MAX_PLACES)).fetchall()
+                return self._database.execute(query, values).fetchall()
             except sqlite3.Error as error:
                 log.warning("catalogue.failed", error=str(error))
                 return []
-        return [found for row in rows if (found := _known_place(row)) is not None]
 
     def _flush(self, changes: list[_Change]) -> None:
         """Write changes; at the end another thread may still be writing those before them."""

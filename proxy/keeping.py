@@ -1,16 +1,23 @@
-"""What an operator decides about a store, a running daemon's or one at rest: what stays in it, and what goes now."""
+"""What an operator decides about a store, a running daemon's or one at rest: what stays in it, and what goes now.
+
+And what he sees of it, to decide by.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
+import msgspec
 import structlog
 
-from peer.eviction import Victim
+from peer.eviction import Stock, Victim
 from peer.store import Store
 from proxy.catalogue import KnownTag
+from proxy.images import stored_images
 from shoal.changes import OrderRefused
+from shoal.descriptor import MAX_MANIFEST_SIZE
 from shoal.digest import Digest, InvalidDigest
 from shoal.reference import Location, Reference, Tag
 
@@ -20,12 +27,51 @@ LastKnown = Callable[[Location, Tag | Digest], Digest | None]
 """The digest of what was last known of a reference."""
 
 
-class Keeping:
-    """Pins and sweeps of one open store. All calls belong in a thread, and raise `StoreError`."""
+class Name(NamedTuple):
+    """What a person calls an image: a reference, or a digest alone, which has no location."""
 
-    def __init__(self, store: Store, last_known: LastKnown) -> None:
+    text: str
+    location: Location | None
+    target: Tag | Digest
+
+    @classmethod
+    def parse(cls, image: str) -> Self:
+        """Raises `InvalidReference`."""
+        try:
+            digest = Digest(image)
+        except InvalidDigest:
+            reference = Reference.parse(image)
+            return cls(str(reference), Location(reference.registry, reference.repository), reference.target)
+        return cls(str(digest), None, digest)
+
+
+Repositories = Callable[[Sequence[Digest]], Mapping[Digest, Sequence[Location]]]
+"""Where manifests are known to be from."""
+
+
+class Keeping:
+    """What one open store keeps. All calls belong in a thread, and raise `StoreError`."""
+
+    def __init__(self, store: Store, last_known: LastKnown, repositories: Repositories) -> None:
         self._store = store
         self._last_known = last_known
+        self._repositories = repositories
+
+    def images(self, tags: Iterable[tuple[Location, Tag, Digest]]) -> dict[str, Any]:
+        """All images in the store (`proxy.images`). `tags`: what is known of any; raises `OrderRefused`."""
+        names = defaultdict(list)
+        for location, tag, digest in tags:
+            names[digest].append(str(Reference(location.registry, location.repository, tag, None)))
+
+        def named(manifests: Sequence[Digest]) -> Mapping[Digest, Sequence[str]]:
+            untagged = [digest for digest in manifests if digest not in names]
+            for digest, places in self._repositories(untagged).items():
+                names[digest] = [str(Reference(at.registry, at.repository, None, digest)) for at in places]
+            return {digest: sorted(set(names[digest])) for digest in manifests if digest in names}
+
+        store = self._store
+        found = stored_images(self._stock(), store.pins(), named, lambda digest: store.peek(digest, MAX_MANIFEST_SIZE))
+        return {"images": msgspec.to_builtins(found, enc_hook=str)}
 
     def pin(self, image: str) -> dict[str, object]:
         """Keep an image, by its reference or digest, whatever happens; raises `OrderRefused`, `InvalidReference`."""
@@ -47,24 +93,49 @@ class Keeping:
         log.info("image.unpinned", image=name, digests=len(found))
         return {"unpinned": name, "digests": sorted(found)}
 
+    def remove(self, image: str) -> dict[str, Any]:
+        """Remove an image, by its reference or digest, but what others need.
+
+        Raises `OrderRefused` for one that is pinned, or not known at all, and `InvalidReference`.
+        """
+        name, digest = self._resolve(image)
+        self._stock()
+        if digest is None:
+            raise OrderRefused(f"{name} is not in the store")
+        pinned = self._store.pinned()
+        if digest in pinned:
+            raise OrderRefused(f"{name} is pinned: unpin it first")
+        members = self._store.needs(digest)
+        needed = self._store.needed_besides(members)
+        stored = [each for each in sorted(members) if self._store.size(each) is not None]
+        going = [each for each in stored if each not in needed | pinned]
+        sizes = [self._store.remove(each) for each in going]
+        log.info("image.removed", image=name, blobs=len(going), size=sum(sizes))
+        return {
+            "removed": going,
+            "bytes": sum(sizes),
+            "kept_by_pins": [each for each in stored if each in pinned],
+            "kept_by_images": [each for each in stored if each in needed - pinned],
+        }
+
     def sweep(self, dry_run: bool) -> dict[str, object]:
         """Remove what no manifest needs, and what is above the low watermark; raises `OrderRefused`."""
-        waiting = len(self._store.unverified())
-        if waiting and self._store.stock() is None:
-            raise OrderRefused(f"{waiting} files of the store are not hashed yet, of which some may be manifests")
+        self._stock()
         gone = self._store.sweep(dry_run=dry_run)
         return {"dry_run": dry_run, "removed": list(map(_described, gone)), "bytes": sum(each.size for each in gone)}
 
+    def _stock(self) -> Stock:
+        stock = self._store.stock()
+        if stock is None:
+            waiting = len(self._store.unverified())
+            raise OrderRefused(f"{waiting} files of the store are not hashed yet, of which some may be manifests")
+        return stock
+
     def _resolve(self, image: str) -> tuple[str, Digest | None]:
         """An image's full name, and its digest where it is known; raises `InvalidReference`."""
-        try:
-            digest = Digest(image)
-        except InvalidDigest:
-            reference = Reference.parse(image)
-            return str(reference), self._last_known(
-                Location(reference.registry, reference.repository), reference.target
-            )
-        return str(digest), digest
+        name = Name.parse(image)
+        digest = name.target if name.location is None else self._last_known(name.location, name.target)
+        return name.text, Digest(digest) if digest is not None else None
 
 
 def last_known_of(tags: Iterable[KnownTag]) -> LastKnown:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 import structlog
@@ -155,18 +155,28 @@ class TagResolver:
         last = self._table.last(Key(location, reference, BlobKind.MANIFEST))
         return last.descriptor.digest if last is not None else None
 
+    def known(self) -> list[tuple[Location, Tag, Digest]]:
+        """What was last known of all tags, of some by several digests: for clients that take different kinds."""
+        found = []
+        for key in self._table:
+            last = self._table.last(key)
+            if last is not None and key.kind is BlobKind.MANIFEST and not isinstance(key.reference, Digest):
+                found.append((key.location, key.reference, last.descriptor.digest))
+        return found
+
     def refresh(self, location: Location) -> None:
         """Whatever is asked of this repository next is asked of the origin, on all nodes of the cluster."""
         self.refreshed(location)
         if self._resolver is not None:
             self._resolver.refresh(location)
 
-    def forget(self, location: Location, reference: Tag | Digest) -> None:
-        """This node does not know any more what a reference stands for."""
-        for key in [key for key in self._table if key[:2] == (location, reference)]:
+    def forget(self, location: Location, references: Collection[Tag | Digest]) -> None:
+        """This node does not know any more what these references stand for."""
+        for key in [key for key in self._table if key.location == location and key.reference in references]:
             self._table.forget(key)
-        if not isinstance(reference, Digest):
-            self._catalogue.forget(location, reference)
+        for reference in references:
+            if not isinstance(reference, Digest):
+                self._catalogue.forget(location, reference)
 
     def refreshed(self, location: Location) -> None:
         """What is known of this repository is not fresh any more; it serves while the origin cannot be asked."""

@@ -106,6 +106,10 @@ class Platform:
     architecture: str
     variant: str = ""
 
+    def __str__(self) -> str:
+        """`linux/arm64/v8`."""
+        return "/".join(filter(None, (self.os, self.architecture, self.variant)))
+
 
 @dataclass(frozen=True, slots=True)
 class Manifest:

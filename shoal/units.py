@@ -79,6 +79,14 @@ def format_rate(rate: float) -> str:
     return f"{format_size(rate)}/s" if rate else NO_LIMIT
 
 
+def format_age(seconds: float) -> str:
+    """A time that has passed, in its largest unit: `3 min`, `2 h`, `5 d`."""
+    for unit, length in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def _split(text: str) -> tuple[float, str]:
     match = _NUMBER.fullmatch(text)
     if match is None:

@@ -18,6 +18,7 @@ _SECTIONS = {
     },
     "Images": {
         "pull": "shoal.cli.pull:pull",
+        "images": "shoal.cli.images:images",
         "pin": "shoal.cli.pin:pin",
         "unpin": "shoal.cli.pin:unpin",
         "refresh": "shoal.cli.refresh:refresh",

@@ -28,9 +28,11 @@ from shoal.cli.options import (
 @click.pass_obj
 def supernode(invocation: Invocation) -> None:
     """Run the supernode, which leads the swarm."""
+    configuration = invocation.configuration()
+
     from shoal.cli import composition
 
-    composition.keep(composition.supernode, invocation.configuration())
+    composition.keep(composition.supernode, configuration)
 
 
 @click.command(
@@ -50,9 +52,11 @@ def peer(invocation: Invocation) -> None:
     The mirror listens on 127.0.0.1:5080, where clients of this machine reach it, and stands for docker.io. Other peers
     reach the node on port 5081, at all addresses where the supernode is on another machine.
     """
+    configuration = invocation.configuration()
+
     from shoal.cli import composition
 
-    composition.keep(composition.node, invocation.configuration())
+    composition.keep(composition.node, configuration)
 
 
 @click.command(
@@ -72,6 +76,8 @@ def up(invocation: Invocation) -> None:
     The node mirrors docker.io on 127.0.0.1:5080. Nodes of other machines may join where both the supernode and the
     node's peer listen at an address that is reached from there.
     """
+    configuration = invocation.configuration()
+
     from shoal.cli import composition
 
-    composition.keep(composition.everything, invocation.configuration())
+    composition.keep(composition.everything, configuration)

@@ -24,7 +24,7 @@ def gc(invocation: Invocation, dry_run: bool, as_json: bool) -> None:
     from shoal.cli.keeping import carry_out
     from shoal.units import format_size
 
-    answer = carry_out(invocation, SWEEP_PATH, {"dry_run": dry_run}, lambda keeping: keeping.sweep(dry_run))
+    answer = carry_out(invocation, "POST", SWEEP_PATH, {"dry_run": dry_run}, lambda keeping, _: keeping.sweep(dry_run))
     if as_json:
         click.echo(json.dumps(answer))
         return

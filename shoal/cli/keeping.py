@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import click
@@ -14,7 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from peer.disk import StoreBusy, StoreError
 from peer.store import Store
-from proxy.catalogue import CATALOGUE, Catalogue, KnownTag
+from proxy.catalogue import CATALOGUE, Catalogue
 from proxy.keeping import Keeping, last_known_of
 from shoal.changes import OrderRefused
 from shoal.cli.options import Invocation
@@ -24,19 +23,36 @@ from shoal.reference import InvalidReference
 
 
 def carry_out(
-    invocation: Invocation, path: str, order: dict[str, object], at_rest: Callable[[Keeping], dict[str, object]]
+    invocation: Invocation,
+    method: str,
+    path: str,
+    order: Mapping[str, object] | None,
+    at_rest: Callable[[Keeping, Catalogue], dict[str, object]],
 ) -> dict[str, Any]:
+    """The daemon's answer to an order, or what `at_rest` gives where no daemon has the store open.
+
+    Raises `click.ClickException`.
+    """
     try:
         with store_at_rest(invocation) as store:
-            for _ in with_progress("hashing", store.unverified(), store.recheck()):
-                pass
-            return at_rest(Keeping(store, last_known_of(_known_tags(store.root / CATALOGUE))))
+            if waiting := store.unverified():
+                for _ in with_progress("hashing", waiting, store.recheck()):
+                    pass
+            return asyncio.run(_with_catalogue(store, at_rest))
     except StoreBusy:
-        return ask(invocation, "POST", path, order)
+        return ask(invocation, method, path, order)
     except InvalidReference as error:
         raise click.BadParameter(str(error), param_hint="IMAGE") from None
     except OrderRefused as error:
         raise click.ClickException(str(error)) from None
+
+
+async def _with_catalogue(
+    store: Store, at_rest: Callable[[Keeping, Catalogue], dict[str, object]]
+) -> dict[str, object]:
+    path = store.root / CATALOGUE
+    async with Catalogue(path if path.exists() else None) as catalogue:
+        return at_rest(Keeping(store, last_known_of(catalogue.tags), catalogue.repositories), catalogue)
 
 
 @contextlib.contextmanager
@@ -56,14 +72,6 @@ def store_at_rest(invocation: Invocation) -> Iterator[Store]:
         raise
     except StoreError as error:
         raise click.ClickException(str(error)) from None
-
-
-def _known_tags(path: Path) -> Sequence[KnownTag]:
-    async def read() -> Sequence[KnownTag]:
-        async with Catalogue(path) as catalogue:
-            return catalogue.tags
-
-    return asyncio.run(read()) if path.exists() else ()
 
 
 def with_progress(

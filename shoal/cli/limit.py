@@ -57,12 +57,11 @@ def limit(invocation: Invocation, kind: str | None, rate: str | None, as_json: b
 
 
 def _show(limits: dict[str, dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
+    from shoal.cli.tables import show
     from shoal.units import format_rate
 
-    table = Table("limit", "at most", "set by")
-    for kind, found in limits.items():
-        table.add_row(kind, format_rate(found["bytes_per_second"]), _BY.get(found["set_by"], found["set_by"]))
-    Console().print(table)
+    rows = [
+        (kind, format_rate(found["bytes_per_second"]), _BY.get(found["set_by"], found["set_by"]))
+        for kind, found in limits.items()
+    ]
+    show(("limit", "at most", "set by"), rows)

@@ -94,7 +94,7 @@ class Node:
         self._repair = Repair(self.engine.supply, self._catalogue)
         self.engine.presence.damaged = self._repair.begin
         self._verification = Verification(self.engine.supply, self._repair)
-        keeping = Keeping(self._store, self.proxy.tags.last_known)
+        keeping = Keeping(self._store, self.proxy.tags.last_known, self._catalogue.repositories)
         administration = Administration(
             proxy,
             self.proxy.tags,

@@ -23,7 +23,7 @@ def pin(invocation: Invocation, image: str, as_json: bool) -> None:
     from shoal.cli.keeping import carry_out
     from shoal.units import format_size
 
-    answer = carry_out(invocation, PIN_PATH, {"image": image}, lambda keeping: keeping.pin(image))
+    answer = carry_out(invocation, "POST", PIN_PATH, {"image": image}, lambda keeping, _: keeping.pin(image))
     if as_json:
         click.echo(json.dumps(answer))
         return
@@ -44,5 +44,5 @@ def unpin(invocation: Invocation, image: str, as_json: bool) -> None:
     from proxy.orders import UNPIN_PATH
     from shoal.cli.keeping import carry_out
 
-    answer = carry_out(invocation, UNPIN_PATH, {"image": image}, lambda keeping: keeping.unpin(image))
+    answer = carry_out(invocation, "POST", UNPIN_PATH, {"image": image}, lambda keeping, _: keeping.unpin(image))
     click.echo(json.dumps(answer) if as_json else f"{answer['unpinned']}: not pinned any more")

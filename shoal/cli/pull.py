@@ -92,7 +92,7 @@ def _outcome(reference: Reference, platform: Platform, pulled: PulledImage, seco
             "reference": str(reference),
             "digest": pulled.digest,
             "manifest": pulled.manifest,
-            "platform": "/".join(filter(None, (platform.os, platform.architecture, platform.variant))),
+            "platform": str(platform),
             "blobs": len(pulled.blobs),
             "bytes": pulled.size,
             "seconds": round(seconds, 3),

@@ -18,11 +18,9 @@ def status(invocation: Invocation, as_json: bool) -> None:
 
     Whether its supernode is connected and its store works, and its upstreams with the rate limits that they tell.
     """
-    from rich.console import Console
-    from rich.table import Table
-
     from proxy.orders import STATUS_PATH
     from shoal.cli.orders import ask
+    from shoal.cli.tables import show
 
     answer = ask(invocation, "GET", STATUS_PATH)
     if as_json:
@@ -31,9 +29,10 @@ def status(invocation: Invocation, as_json: bool) -> None:
     click.echo(f"supernode: {'connected' if answer['supernode_connected'] else 'none'}")
     if answer["store_fault"]:
         click.echo(f"store: nothing is kept ({answer['store_fault']})")
-    table = Table("upstream", "requests left", "of", "left alone for")
+    rows = []
     for upstream in answer["upstreams"]:
-        cells = [upstream["remaining"], upstream["limit"]]
-        quiet = f"{upstream['quiet_seconds']:.0f} s" if upstream["quiet_seconds"] else ""
-        table.add_row(upstream["registry"], *("" if cell is None else str(cell) for cell in cells), quiet)
-    Console().print(table)
+        cells = ["" if cell is None else str(cell) for cell in (upstream["remaining"], upstream["limit"])]
+        rows.append(
+            [upstream["registry"], *cells, f"{upstream['quiet_seconds']:.0f} s" if upstream["quiet_seconds"] else ""]
+        )
+    show(("upstream", "requests left", "of", "left alone for"), rows)

@@ -46,7 +46,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 @pytest.fixture
 def keeping(store: Store) -> Keeping:
     narrow = TAG._replace(accept="one kind", descriptor=Descriptor(ABSENT, 3))
-    return Keeping(store, last_known_of([TAG, narrow]))
+    return Keeping(store, last_known_of([TAG, narrow]), lambda _: {})
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_sweep_says_what_goes_and_waits_for_manifests_that_are_not_known(store
     later = Store(tmp_path, CacheSettings(high="1MiB", low="1MiB", free="0"), lambda: 1e11 + GRACE_SECONDS)
     later.path(DIGEST).touch()
     later.open()
-    keeping = Keeping(later, last_known_of([]))
+    keeping = Keeping(later, last_known_of([]), lambda _: {})
     with pytest.raises(OrderRefused, match="1 files of the store are not hashed yet"):
         keeping.sweep(dry_run=False)
     assert all(right for _, right in later.recheck())
@@ -105,3 +105,43 @@ def test_a_sweep_says_what_goes_and_waits_for_manifests_that_are_not_known(store
     assert keeping.sweep(dry_run=False) == {"dry_run": False, **expected}
     assert keeping.sweep(dry_run=False) == {"dry_run": False, "removed": [], "bytes": 0}
     later.close()
+
+
+def test_what_only_a_removed_image_needs_goes(keeping: Keeping, store: Store) -> None:
+    extra = b"another layer"
+    other = json.dumps(
+        {
+            "schemaVersion": 2,
+            "config": {"digest": ABSENT, "size": 3},
+            "layers": [{"digest": Digest.of(each), "size": len(each)} for each in (LAYER, extra)],
+        }
+    ).encode()
+    for content in (extra, other):
+        store.put(Digest.of(content), content)
+    removed = keeping.remove(str(Digest.of(other)))
+    assert set(removed["removed"]) == {Digest.of(other), Digest.of(extra)}
+    assert (removed["bytes"], removed["kept_by_images"], removed["kept_by_pins"]) == (
+        len(other) + len(extra),
+        [Digest.of(LAYER)],
+        [],
+    )
+    assert {digest for digest, _ in store.digests()} == {DIGEST, Digest.of(LAYER)}
+
+
+def test_what_a_pin_keeps_stays_when_an_image_is_removed(keeping: Keeping, store: Store) -> None:
+    with pytest.raises(OrderRefused, match=r"quay\.io/a/b:2 is not in the store"):
+        keeping.remove("quay.io/a/b:2")
+    store.pin(Digest.of(LAYER), "a layer alone")
+    assert keeping.remove(NAME)["kept_by_pins"] == [Digest.of(LAYER)]
+    store.put(DIGEST, MANIFEST)
+    keeping.pin(NAME)
+    with pytest.raises(OrderRefused, match="unpin it first"):
+        keeping.remove(NAME)
+
+
+def test_images_have_all_names_that_are_known(store: Store) -> None:
+    keeping = Keeping(store, last_known_of([]), lambda digests: {each: [AT] for each in digests})
+    (image,) = keeping.images([(AT, parse_tag("2"), DIGEST), (AT, parse_tag("1"), DIGEST)])["images"]
+    assert image["references"] == (NAME, "quay.io/a/b:2")
+    (image,) = keeping.images([])["images"]
+    assert image["references"] == (f"quay.io/a/b@{DIGEST}",)

@@ -82,3 +82,36 @@ def test_an_image_is_pinned_verified_and_mended(origin: ScriptedOrigin, tmp_path
         ("rm", 409, IMAGE),
         ("verify", 200, None),
     ]
+
+
+def test_images_are_shown_and_removed_in_one_way_by_a_daemon_and_at_rest(
+    origin: ScriptedOrigin, tmp_path: Path, stack: ExitStack
+) -> None:
+    base = random_bytes(200_000, "base")
+    manifests = [
+        Digest(origin.push(base, random_bytes(size, "own"), repository=f"library/made-{size}")) for size in (1000, 2000)
+    ]
+    node = Node(tmp_path / "node", {UPSTREAM: origin.start(stack)})
+    running = stack.enter_context(ExitStack())
+    node.start(running)
+    for size in (1000, 2000):
+        content = json.loads(get(node, f"/v2/library/made-{size}/manifests/latest").body)
+        for digest in (each["digest"] for each in (content["config"], *content["layers"])):
+            assert get(node, f"/v2/library/made-{size}/blobs/{digest}").status == 200
+    code, shown = shoal(node, "images")
+    assert code == 0
+    first, second = sorted(shown["images"], key=lambda image: manifests.index(image["digest"]))
+    assert (first["references"], first["digest"]) == ([f"{UPSTREAM}/library/made-1000:latest"], manifests[0])
+    assert [(each["platform"], each["missing"]) for each in second["platforms"]] == [("linux/amd64", 0)]
+    assert (first["complete"], second["complete"], second["bytes"] - first["bytes"]) == (True, True, 1000)
+
+    removed = shoal(node, "rm", f"{UPSTREAM}/library/made-2000:latest")[1]
+    assert (removed["bytes"], len(removed["kept_by_images"])) == (second["bytes"] - second["shared_bytes"], 2)
+    running.close()
+    code, shown = shoal(node, "images")
+    assert (code, [each["digest"] for each in shown["images"]]) == (0, [manifests[0]])
+    assert shown["images"][0] == {**first, "shared_bytes": 0, "used": shown["images"][0]["used"]}
+    code, removed = shoal(node, "rm", f"{UPSTREAM}/library/made-1000:latest")
+    assert (code, removed["bytes"], node.stored()) == (0, first["bytes"], set())
+    code, refused = shoal(node, "rm", f"{UPSTREAM}/library/made-1000:latest")
+    assert (code, "is not in the store" in refused["error"]) == (1, True)
