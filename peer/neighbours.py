@@ -183,17 +183,19 @@ class Neighbours:
     async def visit(self, peer: PeerId, host: str, port: int) -> str:
         """Connect to a peer, prove membership to each other where the cluster knows its members, and hang up. Returns
         a value of `Outcome`."""
+        outcome = Outcome.REACHED
         sock: socket.socket | None = None
         try:
             async with asyncio.timeout(_DIAL_SECONDS):
                 sock = await _connect(host, port)
                 sock, _ = await self._entrance.go_in(sock, peer)
         except (InvalidMessage, OSError, UnicodeError) as error:
-            return outcome_of(error)
+            outcome = outcome_of(error)
         finally:
             if sock is not None:
                 sock.close()
-        return Outcome.REACHED
+        self.reachability.called(host, port, outcome, time.monotonic())
+        return outcome
 
     def send(self, peers: Sequence[PeerId], message: wire.Kinds) -> None:
         """Send a message to those of `peers` that are connected."""

@@ -21,7 +21,7 @@ class Caller(Protocol):
     """Who connects (`peer.neighbours.Neighbours` implements it)."""
 
     async def visit(self, peer: PeerId, host: str, port: int) -> str:
-        """Connect to a peer and hang up; returns a value of `Outcome`."""
+        """Connect to a peer and hang up; returns a value of `Outcome`, and remembers it."""
 
 
 class Visiting:
@@ -43,12 +43,16 @@ class Visiting:
             self._tasks.own(self._visit(message))
 
     async def probe(self) -> protocol.Probed | None:
-        """What others have seen who tried to reach this peer; None where the supernode does not say."""
+        """What others have seen who tried to reach this peer, which then tries to reach them; None where the supernode
+        does not say."""
         async with self._asking:
             if self._last is not None and time.monotonic() - self._last[1] < _AGAIN_SECONDS:
                 return self._last[0]
             answer = await self._control.probe()
             self._last = None if answer is None else (answer, time.monotonic())
+            if answer is not None:
+                visits = [self._caller.visit(PeerId(call.peer), call.host, call.port) for call in answer.calls]
+                await asyncio.gather(*visits[:_MAX_VISITS])
             return answer
 
     async def _visit(self, message: protocol.Visit) -> None:

@@ -21,7 +21,7 @@ _DESCRIPTORS = Path("/proc/self/fd")
 _LATELY_SECONDS = 600.0
 
 
-class Identity(msgspec.Struct, frozen=True):
+class Particulars(msgspec.Struct, frozen=True):
     """Which daemon this is, by what it was started with."""
 
     pid: int
@@ -59,7 +59,7 @@ class Asker(msgspec.Struct, frozen=True):
 class Checkup(msgspec.Struct, frozen=True):
     """One node at one moment."""
 
-    identity: Identity
+    particulars: Particulars
     uptime: float
     """Seconds."""
     supernode_connected: bool
@@ -90,10 +90,10 @@ class Checkups:
     """Makes a node's checkups."""
 
     def __init__(
-        self, identify: Callable[[], Identity], engine: Engine, control: ControlClient | None, clientele: Clientele
+        self, introduce: Callable[[], Particulars], engine: Engine, control: ControlClient | None, clientele: Clientele
     ) -> None:
         """`control` is None where there is no supernode."""
-        self._identify = identify
+        self._introduce = introduce
         self._engine = engine
         self._control = control
         self._clientele = clientele
@@ -107,7 +107,7 @@ class Checkups:
         ways = engine.neighbours.reachability
         trouble = NO_TROUBLE if control is None or control.connected else control.trouble
         checkup = Checkup(
-            self._identify(),
+            self._introduce(),
             now - self._began,
             control is not None and control.connected,
             trouble.kind,

@@ -94,6 +94,10 @@ class NodeCredentials:
             self._wait = _LATER_WAIT_SECONDS
         return self._identity
 
+    async def read(self) -> Identity | None:
+        """What the configuration, the file or the helper says now; raises `CredentialsUnreadable`."""
+        return self._identity if self._file is None else await self._read(self._file)
+
     def refused(self) -> None:
         """The upstream did not take them: they are read again, but not with each request of somebody who is refused."""
         self._until = min(self._until, self._again_at)

@@ -111,6 +111,11 @@ class UpstreamClient:
         """As whom clients that say nothing are served; raises `OriginDenied` for a registry that is not stood for."""
         return await self._registry(registry).public()
 
+    async def node(self, registry: Registry) -> Identity:
+        """As whom this node itself asks: nobody where it has no credentials. Raises `OriginDenied`."""
+        node = await self._registry(registry).node()
+        return ANONYMOUS if node is None else node
+
     def lend(self, location: Location, identity: Identity) -> None:
         """A client whom the origin lets read there: for some minutes, the engine may fetch for him as him."""
         if identity.is_client:

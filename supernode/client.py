@@ -38,6 +38,10 @@ _PAUSE_SECONDS, _FAULT_SECONDS = 0.1, 1.0
 """Before the next connection is tried, and so long where this one ended by a fault or was refused."""
 
 
+class NotASupernode(Exception):
+    """Something else than a supernode answers at its address."""
+
+
 @dataclass(frozen=True, slots=True)
 class Trouble:
     """Why there is no connection to the supernode. `kind`: `unreachable`, `broken`, `refused` by it, or a `stranger`,
@@ -198,42 +202,15 @@ class ControlClient:
 
     async def _connect(self, session: aiohttp.ClientSession, listener: Listener) -> aiohttp.ClientWebSocketResponse:
         hello = listener.hello()
-        tls = self._membership.tls
         async with asyncio.timeout(_CONNECT_SECONDS):
-            socket = await session.ws_connect(
-                self._url,
-                ssl=True if tls is None else tls.to_supernode,
-                max_msg_size=protocol.MAX_MESSAGE_SIZE + SEAL_SIZE,
-                compress=0,
-                heartbeat=_HEARTBEAT_SECONDS,
-                timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_SECONDS),
-            )
+            socket = await _opened(session, self._url, self._membership)
             try:
-                self._session = await self._proved(socket, hello.peer)
+                self._session = await _proved(socket, self._membership, hello.peer)
                 await socket.send_bytes(self._session.seal(protocol.from_peer.encode(hello)))
             except BaseException:
                 await socket.close()
                 raise
             return socket
-
-    async def _proved(self, socket: aiohttp.ClientWebSocketResponse, peer: str) -> Session | Unsealed:
-        """The session with a supernode that knows the cluster's secret, as this node does; raises `NotAMember`."""
-        keys = self._membership.keys
-        if not keys:
-            return UNSEALED
-        handshake = Initiator(keys[0], "control", peer, SUPERNODE, secrets.token_bytes(NONCE_SIZE))
-        message: bytes | None = handshake.opening()
-        while message is not None:
-            await socket.send_bytes(message)
-            frame = await socket.receive()
-            if frame.type is not aiohttp.WSMsgType.BINARY:
-                raise NotAMember("the supernode ended the handshake")
-            try:
-                message = handshake.received(frame.data)
-            except NotAMember as error:
-                raise NotAMember(_refusal(frame.data) or str(error)) from None
-        assert handshake.session is not None
-        return handshake.session
 
     def _log_failure(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None
@@ -312,6 +289,54 @@ class ControlClient:
                 listener.lost()
             except Exception:  # raised from here it could take the place of a cancellation
                 log.exception("supernode.listener_failed")
+
+
+async def prove(url: str, membership: Membership) -> None:
+    """Connect to the supernode at `url`, have each side prove its membership to the other, and hang up.
+
+    Raises `NotASupernode`, `NotAMember`, `aiohttp.ClientError`, `OSError`.
+    """
+    async with aiohttp.ClientSession() as session:
+        try:
+            socket = await _opened(session, url.rstrip("/") + protocol.PATH, membership)
+        except aiohttp.WSServerHandshakeError as error:
+            raise NotASupernode(f"it answers {error.status} to {protocol.PATH}") from None
+        try:
+            await _proved(socket, membership, secrets.token_hex(16))
+        finally:
+            await socket.close()
+
+
+async def _opened(session: aiohttp.ClientSession, url: str, membership: Membership) -> aiohttp.ClientWebSocketResponse:
+    tls = membership.tls
+    return await session.ws_connect(
+        url,
+        ssl=True if tls is None else tls.to_supernode,
+        max_msg_size=protocol.MAX_MESSAGE_SIZE + SEAL_SIZE,
+        compress=0,
+        heartbeat=_HEARTBEAT_SECONDS,
+        timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_SECONDS),
+    )
+
+
+async def _proved(socket: aiohttp.ClientWebSocketResponse, membership: Membership, peer: str) -> Session | Unsealed:
+    """The session with a supernode that knows the cluster's secret, as this node does; raises `NotAMember`."""
+    keys = membership.keys
+    if not keys:
+        return UNSEALED
+    handshake = Initiator(keys[0], "control", peer, SUPERNODE, secrets.token_bytes(NONCE_SIZE))
+    message: bytes | None = handshake.opening()
+    while message is not None:
+        await socket.send_bytes(message)
+        frame = await socket.receive()
+        if frame.type is not aiohttp.WSMsgType.BINARY:
+            raise NotAMember("the supernode ended the handshake")
+        try:
+            message = handshake.received(frame.data)
+        except NotAMember as error:
+            raise NotAMember(_refusal(frame.data) or str(error)) from None
+    assert handshake.session is not None
+    return handshake.session
 
 
 def _refusal(data: bytes) -> str:

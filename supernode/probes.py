@@ -32,8 +32,8 @@ class _Probe:
     contact: Contact
     elsewhere: int
     deadline: float
-    visits: dict[int, tuple[PeerId, str]] = field(default_factory=dict)
-    """Visitors that have not answered, and their hosts, by the number of the visit."""
+    visits: dict[int, tuple[PeerId, Contact]] = field(default_factory=dict)
+    """Visitors that have not answered, by the number of the visit."""
     calls: list[Call] = field(default_factory=list)
 
 
@@ -70,18 +70,18 @@ class Probes:
             probe.elsewhere = sum(contact.host != own.host for contact in contacts.values())
             for visitor in self._visitors(peer, contacts):
                 self._visits += 1
-                probe.visits[self._visits] = visitor, contacts[visitor].host
+                probe.visits[self._visits] = visitor, contacts[visitor]
                 replies.append((visitor, Visit(self._visits, peer, own.host, own.port)))
         return replies + self._answered()
 
     def visited(self, peer: PeerId, message: Visited) -> list[Reply]:
         """A visitor tells what came of it. What it was not asked for says nothing."""
         for probe in self._running:
-            visitor, host = probe.visits.get(message.visit, (None, ""))
-            if visitor == peer:
+            visitor, contact = probe.visits.get(message.visit, (None, None))
+            if visitor == peer and contact is not None:
                 del probe.visits[message.visit]
                 if message.outcome in OUTCOMES:
-                    probe.calls.append(Call(host, message.outcome))
+                    probe.calls.append(Call(visitor, contact.host, contact.port, message.outcome))
         return self._answered()
 
     def expire(self, now: float) -> list[Reply]:

@@ -407,9 +407,11 @@ class Visit(Message, frozen=True):
 
 
 class Call(msgspec.Struct, frozen=True, gc=False):
-    """What came of one member's visit. `host` is where others are told to find that member."""
+    """What came of one member's visit, and where others are told to find that member."""
 
+    peer: _Text
     host: _Text
+    port: _Port
     outcome: _Text
 
 

@@ -26,6 +26,7 @@ _SECTIONS = {
     },
     "A node and its store": {
         "status": "shoal.cli.status:status",
+        "doctor": "shoal.cli.doctor.command:doctor",
         "limit": "shoal.cli.limit:limit",
         "gc": "shoal.cli.gc:gc",
         "verify": "shoal.cli.verify:verify",

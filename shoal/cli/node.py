@@ -20,7 +20,7 @@ from peer.settings import PeerSettings
 from peer.store import Store
 from proxy.administration import Administration
 from proxy.catalogue import CATALOGUE, Catalogue
-from proxy.checkup import CHECKUP_PATH, Checkups, Identity
+from proxy.checkup import CHECKUP_PATH, Checkups, Particulars
 from proxy.keeping import Keeping
 from proxy.limits import LimitBoard
 from proxy.metrics import ProxyMetrics, certificate_metric
@@ -106,7 +106,7 @@ class Node:
             self._verification,
             self.engine.limits,
         )
-        checkups = Checkups(lambda: self._identity(peer, proxy), self.engine, control, self.proxy.clientele)
+        checkups = Checkups(lambda: self._particulars(peer, proxy), self.engine, control, self.proxy.clientele)
         self.operations = OperationsServer(
             peer.operations,
             metrics,
@@ -146,8 +146,8 @@ class Node:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    def _identity(self, peer: PeerSettings, proxy: ProxySettings) -> Identity:
-        return Identity(
+    def _particulars(self, peer: PeerSettings, proxy: ProxySettings) -> Particulars:
+        return Particulars(
             os.getpid(),
             VERSION,
             str(peer.store.absolute()),

@@ -19,7 +19,7 @@ from shoal.cli import main
 from shoal.cli.exits import ExitCode
 from shoal.cli.frame import Group, summary
 from shoal.cli.options import Invocation
-from tests.cli.tree import ALL, DAEMONS, JSON, RUN, Words, call, run
+from tests.cli.tree import ALL, DAEMONS, DIAGNOSES, JSON, RUN, Words, call, run
 
 HEAVY = {"aiohttp", "cryptography", "msgspec", "peer", "prometheus_client", "proxy", "rich", "structlog", "uvloop"}
 ORDERS = [("status",), ("refresh",)]
@@ -134,7 +134,7 @@ def test_an_unknown_option_is_an_unusable_command_line(words: Words, capsys: pyt
     assert "--no-such-option" in asked.told["error"]
 
 
-@pytest.mark.parametrize("words", RUN, ids=named)
+@pytest.mark.parametrize("words", [words for words in RUN if words not in DIAGNOSES], ids=named)
 @pytest.mark.usefixtures("nothing")
 def test_an_unusable_configuration_stops_each_command(words: Words, capsys: pytest.CaptureFixture[str]) -> None:
     ended = run(capsys, [*call(words), "--config", "/nowhere/shoal.toml"])

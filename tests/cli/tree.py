@@ -46,6 +46,8 @@ RUN = {words: command for words, command in ALL.items() if isinstance(command, C
 """Those that do something: no groups."""
 JSON = {words: command for words, command in RUN.items() if any("--json" in option.opts for option in command.params)}
 DAEMONS = {("peer",), ("supernode",), ("up",)}
+DIAGNOSES = {("doctor",)}
+"""Those that tell of an unusable configuration as of all else that they find."""
 
 
 def call(words: Words) -> list[str]:

@@ -35,7 +35,7 @@ def test_the_answer_comes_when_both_have_told() -> None:
     sent = made.ask(A, Probe(7), CONTACTS, 0.0)
     visits = {peer: message.visit for peer, message in sent if isinstance(message, Visit)}
     assert made.visited(C, Visited(visits[C], Outcome.REACHED)) == []
-    calls = [Call("10.0.0.3", Outcome.REACHED), Call("10.0.0.4", Outcome.SILENT)]
+    calls = [Call(C, "10.0.0.3", 5081, Outcome.REACHED), Call(D, "10.0.0.4", 5081, Outcome.SILENT)]
     assert made.visited(D, Visited(visits[D], Outcome.SILENT)) == [(A, Probed(7, "10.0.0.1", 5081, 2, calls))]
 
 

@@ -56,8 +56,9 @@ class Node:
     def log(self) -> str:
         return (self.folder / "log").read_text(errors="replace")
 
-    def daemon(self) -> Daemon:
-        """The process, to be entered; the same store each time."""
+    @property
+    def environment(self) -> dict[str, str]:
+        """Its configuration, as variables; commands about it take the same."""
         settings = {
             "SHOAL_PEER__PORT": str(self.peer_port),
             "SHOAL_PEER__STORE": str(self.folder / "store"),
@@ -72,8 +73,12 @@ class Node:
             settings["SHOAL_PEER__SUPERNODE"] = f"http://{self.supernode_address}:{self.supernode}"
         if self.host is not None:
             settings["SHOAL_PEER__HOST"] = self.host.address
+        return settings | self.settings
+
+    def daemon(self) -> Daemon:
+        """The process, to be entered; the same store each time."""
         prefix = ["prlimit", f"--nofile={self.descriptors}:{self.descriptors}"] if self.descriptors else []
-        return shoal("peer", self.folder / "log", settings | self.settings, prefix, self.host)
+        return shoal("peer", self.folder / "log", self.environment, prefix, self.host)
 
     def start(self, stack: ExitStack) -> Daemon:
         """Start it, and wait until it serves and has reached its supernode."""

@@ -1,0 +1,84 @@
+"""All parts of the way at the same time, each for as long as there is time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from shoal.cli.configuration import Configuration
+from shoal.cli.doctor import (
+    clocks,
+    daemon,
+    descriptors,
+    disk,
+    installation,
+    neighbours,
+    origins,
+    runtimes,
+    supernode,
+    swarm,
+)
+from shoal.cli.doctor.executor import Unwaited
+from shoal.cli.doctor.node import ask_node
+from shoal.cli.doctor.subject import Subject
+from shoal.cli.finding import Finding
+from shoal.cli.runtimes.host import Host
+
+_SECONDS = 9.0
+"""For all of it: what is silent is waited for no longer."""
+
+Examine = Callable[[Subject], Awaitable[list[Finding]]]
+
+PARTS: Mapping[str, Examine] = {
+    "Configuration": installation.examine,
+    "Daemon": daemon.examine,
+    "Container runtimes": runtimes.examine,
+    "Supernode": supernode.examine,
+    "Other nodes": neighbours.examine,
+    "Origins and credentials": origins.examine,
+    "Clock": clocks.examine,
+    "Disk": disk.examine,
+    "File descriptors": descriptors.examine,
+    "Use": swarm.examine,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What was found of one part of the way."""
+
+    name: str
+    findings: tuple[Finding, ...]
+
+
+def examine(configuration: Configuration, host: Host, image: str) -> list[Part]:
+    """Look at everything; takes 9 s at most. `image` is to be resolved through the mirror; empty for none."""
+    with asyncio.Runner() as runner:
+        return runner.run(_examine(configuration, host, image))
+
+
+def unusable(error: str) -> list[Part]:
+    """What there is to say where the configuration cannot be used."""
+    remedy = "Put right what is named; `shoal peer --print-config` shows the configuration as it would be used."
+    found = Finding("configuration-unusable", "error", f"The configuration cannot be used: {error}.", remedy)
+    return [Part("Configuration", (found,))]
+
+
+async def _examine(configuration: Configuration, host: Host, image: str) -> list[Part]:
+    asyncio.get_running_loop().set_default_executor(Unwaited())
+    subject = Subject(configuration, host, image, asyncio.create_task(ask_node(configuration.peer)))
+    tasks = {name: asyncio.ensure_future(look(subject)) for name, look in PARTS.items()}
+    done, _ = await asyncio.wait(tasks.values(), timeout=_SECONDS)
+    parts = [Part(name, tuple(task.result()) if task in done else (_unfinished(name),)) for name, task in tasks.items()]
+    rest = [subject.asking, *tasks.values()]
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
+    return parts
+
+
+def _unfinished(name: str) -> Finding:
+    text = f"{name} could not be looked at within {_SECONDS:g} s: something there does not answer."
+    remedy = "Look at what else is wrong, and at disks and name servers that do not answer; then run it again."
+    return Finding("part-unfinished", "warning", text, remedy)

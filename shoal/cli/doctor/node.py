@@ -1,0 +1,75 @@
+"""What the daemon of this node tells of itself, or why it tells nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import aiohttp
+import msgspec
+
+from peer.settings import PeerSettings
+from proxy.checkup import CHECKUP_PATH, Checkup
+from proxy.orders import STATUS_PATH
+from shoal.cli.orders import operations_address
+from shoal.operator import OperatorToken, TokenUnusable
+
+_TIMEOUT = aiohttp.ClientTimeout(total=7.0, sock_connect=2.0)
+"""A checkup takes up to 5 s: others are asked to call this node."""
+
+
+class UpstreamState(msgspec.Struct, frozen=True):
+    """An upstream's rate limit as the daemon knows it."""
+
+    registry: str
+    limit: int | None
+    remaining: int | None
+    quiet_seconds: float
+
+
+class Status(msgspec.Struct, frozen=True):
+    """What the daemon answers to `shoal status`, as far as it matters here."""
+
+    store_fault: str
+    upstreams: list[UpstreamState]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeAnswer:
+    """The daemon's answers. Without a checkup, `fault` says why: `refused` where nobody listens, `silent`, `forbidden`,
+    or `foreign` where what answers is no daemon of this version."""
+
+    address: str
+    """Where it was asked, `host:port`."""
+    checkup: Checkup | None = None
+    status: Status | None = None
+    fault: str = ""
+    detail: str = ""
+
+
+async def ask_node(settings: PeerSettings) -> NodeAnswer:
+    """Ask this machine's daemon, as whoever runs this may."""
+    address = operations_address(settings)
+    try:
+        headers = {"Authorization": f"Bearer {OperatorToken(settings.token_file).read()}"}
+    except TokenUnusable:
+        headers = {}
+    try:
+        async with aiohttp.ClientSession(f"http://{address}", timeout=_TIMEOUT, headers=headers) as session:
+            checkup, status = await asyncio.gather(_get(session, CHECKUP_PATH), _get(session, STATUS_PATH))
+        return NodeAnswer(address, msgspec.json.decode(checkup, type=Checkup), msgspec.json.decode(status, type=Status))
+    except aiohttp.ClientResponseError as error:
+        fault = "forbidden" if error.status in {401, 403} else "foreign"
+        return NodeAnswer(address, fault=fault, detail=f"status {error.status}")
+    except aiohttp.ClientConnectorError as error:
+        fault = "refused" if isinstance(error.os_error, ConnectionRefusedError) else "silent"
+        return NodeAnswer(address, fault=fault, detail=error.os_error.strerror or str(error.os_error))
+    except TimeoutError:
+        return NodeAnswer(address, fault="silent", detail="no answer in time")
+    except (aiohttp.ClientError, OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        return NodeAnswer(address, fault="foreign", detail=str(error)[:200])
+
+
+async def _get(session: aiohttp.ClientSession, path: str) -> bytes:
+    async with session.get(path, raise_for_status=True) as response:
+        return await response.read()

@@ -1,0 +1,232 @@
+"""Upstream registries: whether this node reaches them, is let in, and may ask as much as it needs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from dataclasses import dataclass
+
+import aiohttp
+import msgspec
+from prometheus_client import CollectorRegistry
+from yarl import URL
+
+from peer.origin import OriginDenied, OriginError, OriginNotFound
+from proxy.credentials import NodeCredentials
+from proxy.identity import ANONYMOUS
+from proxy.limits import LimitBoard
+from proxy.metrics import ProxyMetrics
+from proxy.retry import Limited
+from proxy.settings import CredentialsUnreadable, EndpointSettings, ProxySettings, UpstreamSettings
+from proxy.upstream import UpstreamClient
+from shoal.cli.doctor.node import UpstreamState
+from shoal.cli.doctor.subject import Subject
+from shoal.cli.finding import Finding
+from shoal.reference import DOCKER_HUB, Registry, parse_registry
+from shoal.toml import dotted
+from shoal.units import format_age
+
+_SECONDS = 7.0
+"""For one place, credentials included; a registry's answer has 4.5 s."""
+_MAX_PLACES = 64
+_FEW = 0.1
+"""The share of an upstream's requests from which on they are few."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An upstream, or a mirror of one."""
+
+    registry: str
+    """The upstream's name."""
+    key: str
+    """Where the configuration names it, `proxy.upstreams."docker.io"`."""
+    settings: EndpointSettings
+
+    @property
+    def url(self) -> str:
+        return self.settings.url
+
+
+@dataclass(frozen=True, slots=True)
+class OriginAnswer:
+    """What came of asking one place. `kind`: `reached`, `denied`, `limited`, `missing`, `tls`, `name`, `proxy`,
+    `unreachable`, `unreadable` or `hidden`, where this user may not read the credentials."""
+
+    place: Place
+    kind: str
+    text: str = ""
+    signed_in: bool = False
+    """Whether this node has credentials for it."""
+    seconds: float = 0.0
+    """For how long it is to be left alone."""
+
+
+def judge_origin(answer: OriginAnswer) -> list[Finding]:
+    """What one place's answer means."""
+    place, said = answer.place, answer.text
+    name = f"{place.registry} ({place.url})"
+    match answer.kind:
+        case "reached":
+            who = "takes this node's credentials" if answer.signed_in else "answers"
+            return [*_judge_login(answer), Finding("origin-reached", "ok", f"{name} {who}.")]
+        case "denied" if not answer.signed_in:
+            text = f"{name} answers, and lets in nobody who does not sign in: clients need credentials of their own."
+            return [*_judge_login(answer), Finding("origin-reached", "ok", text)]
+        case "denied":
+            text = f"{name} does not take this node's credentials; they are wrong or have expired: {said}."
+            return [Finding("credentials-refused", "error", text, _renewal(place))]
+        case "limited":
+            return [_limited(place.registry, place.key, answer.seconds)]
+        case "missing":
+            text = f"{name} answers and is no registry: {said}."
+            remedy = f"Correct `{place.key}.url`: it is the address under which `/v2/` answers."
+            return [Finding("origin-foreign", "error", text, remedy)]
+        case "unreadable":
+            text = f"The credentials or certificates for {name} cannot be used: {said}."
+            remedy = f"Put right what `{place.key}` names, readable for the daemon's user."
+            return [Finding("credentials-unreadable", "error", text, remedy)]
+        case "hidden":
+            text = f"Whether {name} takes this node's credentials could not be seen: {said}."
+            remedy = "Run `shoal doctor` as root or as the daemon's user."
+            return [Finding("credentials-unseen", "warning", text, remedy)]
+        case "tls":
+            remedy = (
+                f"Set `{place.key}.ca_file` to the certificate of the authority that signed the registry's; where the "
+                "certificate has expired, it is the registry's to renew."
+            )
+            return [Finding("origin-tls", "error", f"{name} cannot be asked: {said}.", remedy)]
+        case "name":
+            remedy = f"Put this machine's name server right (/etc/resolv.conf), or correct `{place.key}.url`."
+            return [Finding("origin-name", "error", f"{name} cannot be asked: {said}.", remedy)]
+        case "proxy":
+            remedy = (
+                f"Set `{place.key}.http_proxy` (or `proxy.https_proxy`) to an HTTP proxy that lets this node through, "
+                "or to `none`."
+            )
+            return [Finding("origin-proxy", "error", f"{name} cannot be asked: {said}.", remedy)]
+    remedy = (
+        f"Let this machine through to {URL(place.url).host_port_subcomponent}, set `{place.key}.http_proxy` where an "
+        f"HTTP proxy leads there, or correct `{place.key}.url`."
+    )
+    return [Finding("origin-unreachable", "error", f"{name} cannot be asked: {said}.", remedy)]
+
+
+def judge_limit(state: UpstreamState) -> list[Finding]:
+    """What the daemon knows of an upstream's rate limit."""
+    key = _key(state.registry)
+    if state.quiet_seconds > 0:
+        return [_limited(state.registry, key, state.quiet_seconds)]
+    if state.limit and state.remaining is not None and state.remaining < _FEW * state.limit:
+        text = f"{state.registry} lets this node ask {state.remaining} times more in its window, of {state.limit}."
+        remedy = f"Sign in to it (`{key}.username` and `password_file`), or raise `proxy.tag_freshness`."
+        return [Finding("origin-few-requests", "warning", text, remedy)]
+    return []
+
+
+def _limited(registry: str, key: str, seconds: float) -> Finding:
+    text = f"{registry} is at its rate limit (429) and is left alone for {format_age(seconds)}."
+    remedy = (
+        f"Sign in to it, which allows more (`{key}.username` and `password_file`), or raise `proxy.tag_freshness`; "
+        "else wait: what the swarm holds is served meanwhile."
+    )
+    return Finding("origin-limited", "error", text, remedy)
+
+
+def _judge_login(answer: OriginAnswer) -> list[Finding]:
+    settings = answer.place.settings
+    if answer.signed_in or not settings.docker_config:
+        return []
+    text = f"{settings.docker_config} (`{answer.place.key}.docker_config`) holds no login for this registry."
+    return [Finding("credentials-none", "warning", text, _renewal(answer.place))]
+
+
+def _renewal(place: Place) -> str:
+    """How this node's credentials are put right."""
+    settings = place.settings
+    if settings.docker_config:
+        host = "" if place.registry == DOCKER_HUB else f" {place.registry}"
+        return f"Run `docker login{host}` so that {settings.docker_config} holds what the registry takes now."
+    if settings.password_file:
+        return f"Put the password that the registry takes now into {settings.password_file}, and restart the daemon."
+    return f"Set `{place.key}.username` and `{place.key}.password_file` to what it takes now; restart the daemon."
+
+
+async def examine(subject: Subject) -> list[Finding]:
+    """The part of the report."""
+    settings = subject.configuration.proxy
+    places = _places(settings)[:_MAX_PLACES]
+    node, answers = await asyncio.gather(subject.node(), asyncio.gather(*(_ask(settings, place) for place in places)))
+    found = [finding for answer in answers for finding in judge_origin(answer)]
+    limited = [finding for state in (node.status.upstreams if node.status else []) for finding in judge_limit(state)]
+    told = {finding.text.partition(" ")[0] for finding in found if finding.code == "origin-limited"}
+    return found + [finding for finding in limited if finding.text.partition(" ")[0] not in told]
+
+
+def _places(settings: ProxySettings) -> list[Place]:
+    places = []
+    for name, upstream in settings.upstreams.items():
+        places.append(Place(name, _key(name), upstream))
+        places += [
+            Place(name, f"{_key(name)}.mirrors.{number}", mirror) for number, mirror in enumerate(upstream.mirrors)
+        ]
+    return places
+
+
+def _key(registry: str) -> str:
+    return dotted(("proxy", "upstreams", registry))
+
+
+async def _ask(settings: ProxySettings, place: Place) -> OriginAnswer:
+    """Ask a place for `/v2/`, as this node and by itself."""
+    endpoint = place.settings
+    is_mirror = not isinstance(endpoint, UpstreamSettings)
+    name = parse_registry(URL(place.url).host_port_subcomponent or "") if is_mirror else Registry(place.registry)
+    values = {field: getattr(endpoint, field) for field in EndpointSettings.__struct_fields__}
+    alone = msgspec.structs.replace(
+        settings, upstreams={name: UpstreamSettings(**values, sign_in=False)}, default_upstream=name
+    )
+    try:
+        async with asyncio.timeout(_SECONDS):
+            credentials = await NodeCredentials(name, endpoint, time.monotonic).read()
+            signed_in = credentials is not None
+            board = LimitBoard(ProxyMetrics(CollectorRegistry()), None)
+            async with UpstreamClient(alone, board) as client:
+                try:
+                    await client.check(name, ANONYMOUS if credentials is None else credentials)
+                except OriginError as error:
+                    return OriginAnswer(place, _kind(error), str(error), signed_in, _quiet(board, name))
+    except CredentialsUnreadable as error:
+        return OriginAnswer(place, "hidden" if _is_hidden(endpoint) else "unreadable", str(error))
+    except TimeoutError:
+        return OriginAnswer(place, "unreachable", f"no answer within {_SECONDS:g} s")
+    return OriginAnswer(place, "reached", signed_in=signed_in)
+
+
+def _kind(error: OriginError) -> str:
+    """What an error of an upstream comes from, as `OriginAnswer` has it."""
+    if isinstance(error, Limited):
+        return "limited"
+    if isinstance(error, OriginDenied):
+        return "denied"
+    if isinstance(error, OriginNotFound):
+        return "missing"
+    match error.__context__:
+        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
+            return "tls"
+        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
+            return "proxy"
+        case aiohttp.ClientConnectorDNSError():
+            return "name"
+    return "unreachable"
+
+
+def _quiet(board: LimitBoard, name: Registry) -> float:
+    return max(0.0, board.quiet_until.get(name, 0.0) - time.monotonic())
+
+
+def _is_hidden(endpoint: EndpointSettings) -> bool:
+    """Whether this user may not read what the daemon's user may."""
+    files = (endpoint.password_file, endpoint.docker_config, endpoint.ca_file, endpoint.cert_file, endpoint.key_file)
+    return os.geteuid() != 0 and any(file and not os.access(file, os.R_OK) for file in files)

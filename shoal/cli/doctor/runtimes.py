@@ -1,0 +1,127 @@
+"""Container runtimes: whether their files, and what runs, send pulls through the mirror."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from yarl import URL
+
+from proxy.egress import Egress
+from shoal.cli.doctor.subject import Subject
+from shoal.cli.finding import Finding
+from shoal.cli.runtimes.catalog import RUNTIMES
+from shoal.cli.runtimes.host import FileUnusable, Host
+from shoal.cli.runtimes.mirror import Mirror, mirror_of
+from shoal.cli.runtimes.processes import processes
+from shoal.cli.runtimes.runtime import Runtime
+
+_PROGRAMS = ("dockerd", "containerd", "crio", "buildkitd", "k3s", "rke2")
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeState:
+    """One runtime of the host, and what its own check has found."""
+
+    name: str
+    is_touched: bool
+    """Whether anything of Shoal's is in its files."""
+    findings: tuple[Finding, ...]
+
+    @property
+    def is_configured(self) -> bool:
+        return not any(finding.level == "error" for finding in self.findings)
+
+
+@dataclass(frozen=True, slots=True)
+class Swallower:
+    """A runtime's program whose HTTP proxy gets what the mirror was to get."""
+
+    program: str
+    pid: int
+    variable: str
+
+
+def judge_runtimes(states: list[RuntimeState], swallowers: list[Swallower], mirror: Mirror) -> list[Finding]:
+    """What is wrong with the runtimes. Beside one that asks the mirror, another one may be meant to be left alone."""
+    if not states:
+        text = "No container runtime that Shoal knows is on this host."
+        remedy = "Where one is, run `shoal config docker --write`, or containerd, podman, crio, k3s or buildkit."
+        return [Finding("runtime-none", "warning", text, remedy)]
+    is_used = any(state.is_configured for state in states)
+    found: list[Finding] = []
+    for state in states:
+        if state.is_touched or not is_used:
+            found += state.findings
+        else:
+            found += [replace(each, level="warning") if each.level == "error" else each for each in state.findings]
+    for each in swallowers:
+        text = (
+            f"{each.program} (process {each.pid}) asks the mirror {mirror.url} by way of an HTTP proxy, since "
+            f"{each.variable} is in its environment."
+        )
+        host = URL(mirror.url).host
+        remedy = f"Add {host} to NO_PROXY of {each.program} (`systemctl edit {each.program}`), and restart it."
+        found.append(Finding("runtime-http-proxy", "error", text, remedy))
+    return found
+
+
+async def examine(subject: Subject) -> list[Finding]:
+    """The part of the report."""
+    mirror = mirror_of(subject.configuration.proxy)
+    states, swallowers = await asyncio.gather(
+        asyncio.to_thread(states_of, subject.host, mirror), asyncio.to_thread(_swallowers, subject.host, mirror)
+    )
+    return judge_runtimes(states, swallowers, mirror)
+
+
+def states_of(host: Host, mirror: Mirror) -> list[RuntimeState]:
+    """All runtimes that the host has."""
+    return [_state(runtime, host, mirror) for runtime in RUNTIMES.values() if runtime.is_present(host)]
+
+
+def _state(runtime: Runtime, host: Host, mirror: Mirror) -> RuntimeState:
+    try:
+        found = runtime.check(host, mirror)
+        return RuntimeState(runtime.name, bool(runtime.undo(host, mirror).changes), tuple(found))
+    except FileUnusable as error:
+        text = f"How {runtime.name} is configured could not be seen: {error}."
+        remedy = "Run `shoal doctor` as root; where it is the file that is wrong, put that right."
+        return RuntimeState(runtime.name, True, (Finding("runtime-unseen", "warning", text, remedy),))
+
+
+def _swallowers(host: Host, mirror: Mirror) -> list[Swallower]:
+    """Runtimes whose environment names an HTTP proxy for the mirror. Go's programs ask loopback directly always."""
+    if mirror.is_local:
+        return []
+    found = []
+    for process in processes(host, *_PROGRAMS):
+        variable = _proxy_of(_environment(process.pid), mirror.url)
+        if variable:
+            found.append(Swallower(Path(process.arguments[0]).name, process.pid, variable))
+    return found
+
+
+def _environment(pid: int) -> dict[str, str]:
+    try:
+        words = (_PROC / str(pid) / "environ").read_bytes().decode(errors="replace").split("\0")
+    except OSError:  # it has ended, or is somebody else's
+        return {}
+    return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+def _proxy_of(environment: Mapping[str, str], url: str) -> str:
+    """The variable that sends what is meant for `url` elsewhere; empty where none does."""
+    excluded = environment.get("NO_PROXY") or environment.get("no_proxy", "")
+    entries = [part.strip() for part in excluded.split(",") if part.strip()]
+    for variable in ("HTTP_PROXY", "http_proxy"):
+        address = environment.get(variable, "")
+        try:
+            if address and Egress(address, "", entries, []).proxy_for(URL(url)) is not None:
+                return variable
+        except ValueError:  # an address that is none leads nowhere
+            continue
+    return ""

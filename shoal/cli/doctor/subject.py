@@ -1,0 +1,34 @@
+"""What is examined: one node by its configuration, and what its daemon says."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from shoal.cli.configuration import Configuration
+from shoal.cli.doctor.node import NodeAnswer
+from shoal.cli.runtimes.host import Host
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A node. Its daemon is asked once, and all parts that need its answer wait for it."""
+
+    configuration: Configuration
+    host: Host
+    """Whose files tell of runtimes."""
+    image: str
+    """What is to be resolved through the mirror; empty for none."""
+    asking: asyncio.Task[NodeAnswer]
+
+    async def node(self) -> NodeAnswer:
+        """What the daemon says."""
+        return await asyncio.shield(self.asking)
+
+    async def supernode(self) -> str:
+        """The supernode's address: the configuration's, else the one that the daemon was started with; may be empty."""
+        configured = self.configuration.peer.supernode
+        if configured:
+            return configured
+        checkup = (await self.node()).checkup
+        return "" if checkup is None else checkup.particulars.supernode

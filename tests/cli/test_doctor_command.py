@@ -1,0 +1,60 @@
+"""`shoal doctor` itself, with and without a daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import structlog
+
+from tests.cli.tree import run
+from tests.world.examined import Examiner
+from tests.world.nodes import Node
+from tests.world.origin import ScriptedOrigin
+
+
+@pytest.fixture
+def logs() -> Iterator[None]:
+    """A command in this process sets its own level, which is not to be that of the tests behind it."""
+    yield
+    structlog.reset_defaults()
+
+
+def test_it_asks_the_daemon_and_all_that_is_around_it(tmp_path: Path, stack: ExitStack) -> None:
+    node = Node(tmp_path / "node", {"docker.io": ScriptedOrigin().start(stack)})
+    node.start(stack)
+    (tmp_path / "root").mkdir()
+    examined = Examiner(tmp_path / "root", node.environment).run()
+    well = {each.code for each in examined.findings if each.level == "ok"}
+    assert {"daemon-up", "mirror-serves", "clock-right", "store-good", "swarm-idle"} <= well
+    assert examined.faults == {"runtime-none": "warning", "supernode-none": "warning", "origin-foreign": "error"}
+    assert examined.code == 1
+
+
+@pytest.mark.usefixtures("logs")
+def test_people_read_levels_texts_codes_and_remedies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = Node(tmp_path, {"docker.io": "http://127.0.0.1:1"}).environment | {"COLUMNS": "100"}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    ended = run(capsys, ["doctor", "--root", str(tmp_path)])
+    assert ended.code == 1
+    assert "Daemon\n  error    The daemon is not running" in ended.out
+    assert "[daemon-down]\n           > Start it: `systemctl start shoal`" in ended.out
+    assert "[origin-unreachable]" in ended.out
+    assert max(map(len, ended.out.splitlines())) <= 100
+
+
+@pytest.mark.usefixtures("logs")
+def test_a_configuration_that_cannot_be_used_is_a_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = str(tmp_path / "shoal.toml")
+    ended = run(capsys, ["doctor", "--json", "--config", missing])
+    assert ended.code == 2
+    (part,) = ended.told["parts"]
+    (finding,) = part["findings"]
+    assert finding["code"] == "configuration-unusable"
+    assert missing in finding["text"]
+    assert "--print-config" in finding["remedy"]
