@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import os
 import signal
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -13,6 +14,7 @@ import structlog
 import uvloop
 
 from peer.budget import raise_descriptor_limit
+from shoal.cli.servicemanager import ServiceManager
 
 log = structlog.get_logger()
 
@@ -60,5 +62,6 @@ async def _run(open_daemon: Callable[[], AbstractAsyncContextManager[object]]) -
     async with open_daemon():
         gc.freeze()  # what is here now stays: full collections need not look at it again and again
         log.info("daemon.ready")
-        await told.wait()
+        async with ServiceManager(os.environ):
+            await told.wait()
     log.info("daemon.stopped")
