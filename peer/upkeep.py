@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -141,5 +142,6 @@ class _Stopped(Exception):
 
 
 def _be_patient() -> None:
-    """This thread has the processor when nobody else wants it."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LEAST_PRIORITY)
+    """This thread has the processor when nobody else wants it, unless a sandbox refuses that."""
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LEAST_PRIORITY)

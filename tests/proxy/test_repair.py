@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -115,17 +116,38 @@ async def test_what_nobody_needs_or_gives_stays_gone(world: World) -> None:
     assert sorted(progress["wrong"]) == sorted([lonely.digest, world.layer.digest])  # type: ignore[call-overload]
 
 
+async def scrubbed(world: World) -> None:
+    """Damage the layer so that its status does not show it, and wait until it is right again."""
+    known = world.engine.store._inventory.verified(world.layer.digest)
+    assert known is not None
+    world.damage(world.layer.digest)
+    known.stamp = type(known.stamp).of(world.engine.store.path(world.layer.digest).stat())
+    assert await read(world.engine, world.layer) != LAYER, "by its status the file is the right one"
+    await until(lambda: world.is_right(world.layer.digest))
+
+
 @pytest.mark.parametrize("world", [0.5], indirect=True)
 async def test_the_scrub_finds_what_nothing_else_shows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peer.upkeep, "_SCRUB_RATE", 1e8)
-    store = world.engine.store
-    known = store._inventory.verified(world.layer.digest)
-    assert known is not None
-    world.damage(world.layer.digest)
-    known.stamp = type(known.stamp).of(store.path(world.layer.digest).stat())
-    assert await read(world.engine, world.layer) != LAYER, "by its status the file is the right one"
-    await until(lambda: world.is_right(world.layer.digest))
+    await scrubbed(world)
     assert await read(world.engine, world.layer) == LAYER
+
+
+@pytest.fixture
+def sandboxed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sandbox in which threads may not have priorities."""
+
+    def refuse(*_: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "setpriority", refuse)
+
+
+@pytest.mark.usefixtures("sandboxed")
+@pytest.mark.parametrize("world", [0.5], indirect=True)
+async def test_the_scrub_needs_no_priority(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer.upkeep, "_SCRUB_RATE", 1e8)
+    await scrubbed(world)
 
 
 async def test_who_reads_a_damaged_blob_gets_the_right_one(world: World) -> None:
