@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BENCH ?= all
 
-.PHONY: demo test acceptance faults fuzz compatibility lint format lock bench bench-report clean
+.PHONY: demo test acceptance dist image faults fuzz compatibility lint format lock bench bench-report clean
 
 # JSON=1 prints the outcome as one JSON object
 demo: $(VENV)/.installed
@@ -16,6 +16,18 @@ test: $(VENV)/.installed
 # What people meet: the documents' commands, the dashboard in a browser, packages, units, the chart. As root
 acceptance: $(VENV)/.installed
 	$(BIN)/python -m pytest tests/acceptance $(ARGS)
+
+# What is given out, in dist/: wheel, sources, one-file programs, SBOM and their sums; the same bytes for the same commit
+dist: $(VENV)/.installed
+	$(BIN)/python -m deploy.packages dist
+
+# The container image, called IMAGE; for what BASE says if set, and by docker or what BUILDER says
+IMAGE ?= shoal
+BUILDER ?= docker
+image:
+	$(BUILDER) build --file deploy/container/Dockerfile --tag $(IMAGE) $(if $(BASE),--build-arg BASE=$(BASE)) \
+		--build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" \
+		--build-arg REVISION="$$(git rev-parse HEAD)" .
 
 # Faults in the middle of pulls; needs root for links that are cut and disks that are full. SEED=number and FAULT=name
 # replay, RUNS=number is of each fault, JSON=1 ends with one JSON object
@@ -49,11 +61,15 @@ bench: $(VENV)/.installed
 bench-report: $(VENV)/.installed
 	$(BIN)/python -m bench report
 
-# What pyproject.toml allows, as exact versions with hashes
+# What pyproject.toml allows, as exact versions with hashes: for the developers' environment, and of the same versions
+# what the packages and the image hold, and what builds them
+COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --no-annotate \
+	--python-version 3.11
 lock: $(VENV)/.installed
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --no-annotate \
-		--group dev --extra traces --python-version 3.11 pyproject.toml --output-file requirements.lock
+	$(COMPILE) --group dev --extra traces pyproject.toml --output-file requirements.lock
+	$(COMPILE) --constraint requirements.lock --extra traces pyproject.toml --output-file deploy/runtime.lock
+	$(COMPILE) --constraint requirements.lock --group build --output-file deploy/build.lock
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Shoal needs Python 3.11 or newer")'
@@ -63,4 +79,4 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf $(VENV) dist .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
