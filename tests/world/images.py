@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bench.images import CONFIG_TYPE
 from shoal.descriptor import OCI_INDEX, OCI_MANIFEST
+from tests.world.debian import bootstrap
 from tests.world.programs import require, run
 
 GZIP_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -112,10 +113,8 @@ def debian_layers() -> list[Layer]:
 def _bootstrap(targets: list[Path]) -> None:
     CACHE.mkdir(exist_ok=True)
     root = CACHE / f"root-{os.getpid()}"
-    mirror = _package_mirror()
     try:
-        command = ["debootstrap", "--variant=minbase", _release(), str(root), *([mirror] if mirror else [])]
-        subprocess.run(command, check=True, capture_output=True)
+        bootstrap(root)
         for parts, target in zip(_PARTS, targets, strict=True):
             made = target.with_suffix(f".{os.getpid()}")
             with tarfile.open(made, "w:gz", compresslevel=1) as archive:
@@ -124,19 +123,6 @@ def _bootstrap(targets: list[Path]) -> None:
             made.replace(target)
     finally:
         shutil.rmtree(root, ignore_errors=True)
-
-
-def _release() -> str:
-    lines = Path("/etc/os-release").read_text().splitlines()
-    return next(line.partition("=")[2] for line in lines if line.startswith("VERSION_CODENAME="))
-
-
-def _package_mirror() -> str:
-    """Where this machine's own packages come from, as apt says; empty: debootstrap's own choice."""
-    said = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages"], capture_output=True, text=True
-    )
-    return next(iter(said.stdout.splitlines()), "")
 
 
 def _gzipped(content: bytes) -> Layer:
