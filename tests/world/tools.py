@@ -60,6 +60,7 @@ _ALL = (
     Tool("ctr", "github.com/containerd/containerd/v2", "v2.4.2", "./cmd/ctr"),
     Tool("buildkitd", "github.com/moby/buildkit", "v0.34.2", "./cmd/buildkitd"),
     Tool("buildctl", "github.com/moby/buildkit", "v0.34.2", "./cmd/buildctl"),
+    Tool("crictl", "sigs.k8s.io/cri-tools", "v1.37.0", "./cmd/crictl"),
 )
 TOOLS = {tool.name: tool for tool in _ALL}
 

@@ -45,7 +45,7 @@ class Buildkit(Runtime):
     def state(self, host: Host, mirror: Mirror) -> list[Finding]:
         """See `Runtime`."""
         found: list[Finding] = []
-        for process in processes(host, "buildkitd"):
+        for process in processes(host, "buildkitd", _FILE):
             other = option(process.arguments, "--config", "-config")
             if other not in {None, str(_FILE)}:
                 text = f"A buildkitd (process {process.pid}) reads {other} instead of {_FILE}."

@@ -83,7 +83,7 @@ def folders(host: Host, config: ContainerdConfig, mirror: Mirror, own: set[PureP
 def running(host: Host, now: ContainerdConfig, before: ContainerdConfig) -> list[Finding]:
     """Of the containerd that runs, and of what its program makes of the files."""
     found: list[Finding] = []
-    for process in processes(host, "containerd"):
+    for process in processes(host, "containerd", CONFIG):
         other = option(process.arguments, "--config", "-c")
         if other is not None and other.startswith(_OF_OTHERS):
             continue

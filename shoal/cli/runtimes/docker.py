@@ -8,6 +8,7 @@ import re
 import socket
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ from shoal.cli.finding import Finding
 from shoal.cli.runtimes.edits import NotEditable
 from shoal.cli.runtimes.host import Host
 from shoal.cli.runtimes.mirror import Mirror
+from shoal.cli.runtimes.plan import Plan
 from shoal.cli.runtimes.processes import option, processes
 from shoal.cli.runtimes.runtime import Document, Runtime
 from shoal.reference import DOCKER_HUB
@@ -26,6 +28,10 @@ _MIRRORS, _INSECURE = "registry-mirrors", "insecure-registries"
 _INDENT = re.compile(r"\n([ \t]+)\S")
 _ANSWER_SECONDS = 3.0
 
+_RESTART = (
+    "Run `systemctl restart docker`: a reload does not make it drop its last mirror. Its containers are restarted, "
+    "unless `live-restore` is set."
+)
 _TUNNEL = (
     "Docker asks mirrors for docker.io alone; for other registries use forward-proxy mode: set `proxy.tunnel.enabled`, "
     "and give dockerd the proxy as HTTPS_PROXY and the certificate of `shoal config ca`."
@@ -58,6 +64,12 @@ class Docker(Runtime):
             )
         ]
 
+    def undo(self, host: Host, mirror: Mirror) -> Plan:
+        """See `Runtime`; a dockerd that reads its file again keeps mirrors that no longer stand there."""
+        plan = super().undo(host, mirror)
+        keeps_none = any(not _list(_parsed(each.new or ""), _MIRRORS) for each in plan.changes)
+        return replace(plan, then=(_RESTART,)) if keeps_none else plan
+
     def limits(self, host: Host, mirror: Mirror) -> list[Finding]:
         """See `Runtime`."""
         found: list[Finding] = []
@@ -81,7 +93,7 @@ class Docker(Runtime):
             if "--registry-mirror" in (host.text(_UNITS / name) or ""):
                 text = f"{_UNITS / name} names mirrors as a flag; dockerd does not start when {_FILE} names some too."
                 found.append(Finding("docker-mirror-flag", "error", text, f"Move its mirrors to {_FILE}."))
-        for process in processes(host, "dockerd"):
+        for process in processes(host, "dockerd", _FILE):
             other = option(process.arguments, "--config-file")
             if other not in {None, str(_FILE)}:
                 text = f"A dockerd (process {process.pid}) reads {other} instead of {_FILE}."

@@ -35,12 +35,17 @@ class Process:
             return False
 
 
-def processes(host: Host, *programs: str) -> list[Process]:
-    """The running programs of these names; none where the host's files belong to another machine."""
+def processes(host: Host, program: str, configuration: PurePosixPath) -> list[Process]:
+    """The running programs of this name for which `configuration` is the same file; none where the host's files belong
+    to another machine."""
     if not host.is_running:
         return []
     found = (_process(folder) for folder in _PROC.iterdir() if folder.name.isdecimal())
-    return [each for each in found if each and Path(each.arguments[0]).name in programs]
+    return [
+        each
+        for each in found
+        if each and Path(each.arguments[0]).name == program and _shares(host, each, configuration.parent)
+    ]
 
 
 def option(arguments: Sequence[str], *names: str) -> str | None:
@@ -59,6 +64,17 @@ def output(*command: str) -> str | None:
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return None
     return done.stdout
+
+
+def _shares(host: Host, process: Process, folder: PurePosixPath) -> bool:
+    """Whether a folder is the same for a process, which may have other file systems mounted."""
+    theirs = _PROC / str(process.pid) / "root" / folder.relative_to("/")
+    try:
+        return theirs.samefile(host.place(folder))
+    except FileNotFoundError:
+        return theirs.exists() == host.exists(folder)
+    except OSError:
+        return False
 
 
 def _process(folder: Path) -> Process | None:

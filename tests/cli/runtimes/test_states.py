@@ -293,6 +293,16 @@ def test_docker_is_told_of_docker_hub_alone(tmp_path: Path) -> None:
     assert found("docker", host, mirror_of(other, ["docker.io"]))["docker-default-upstream"] == "error"
 
 
+def test_docker_drops_its_last_mirror_by_a_restart_alone(tmp_path: Path) -> None:
+    docker, host = RUNTIMES["docker"], host_with(tmp_path, {"/etc/docker/daemon.json": "{}"})
+    assert [then for then in docker.plan(host, HUB).then if "reload" in then]
+    write(host, docker.plan(host, HUB))
+    assert [then for then in docker.undo(host, HUB).then if "restart docker" in then]
+    file = tmp_path / "etc/docker/daemon.json"
+    file.write_text('{"registry-mirrors": ["http://127.0.0.1:5080", "https://office"]}')
+    assert docker.undo(host, HUB).then == docker.plan(host, HUB).then
+
+
 def test_a_mirror_beyond_loopback_is_one_that_docker_takes_plain_http_from(tmp_path: Path) -> None:
     host = host_with(tmp_path, {})
     (change,) = RUNTIMES["docker"].plan(host, mirror_of(ProxySettings(host="10.0.0.7"))).files
