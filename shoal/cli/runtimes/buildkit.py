@@ -10,7 +10,7 @@ from shoal.cli.finding import Finding
 from shoal.cli.runtimes.edits import NotEditable, without_blocks
 from shoal.cli.runtimes.host import Host
 from shoal.cli.runtimes.mirror import Mirror
-from shoal.cli.runtimes.processes import option, processes
+from shoal.cli.runtimes.processes import option, readers
 from shoal.cli.runtimes.runtime import Document, Runtime
 from shoal.cli.runtimes.tomltext import at, parsed, with_value
 
@@ -45,7 +45,7 @@ class Buildkit(Runtime):
     def state(self, host: Host, mirror: Mirror) -> list[Finding]:
         """See `Runtime`."""
         found: list[Finding] = []
-        for process in processes(host, "buildkitd", _FILE):
+        for process in readers(host, "buildkitd", _FILE):
             other = option(process.arguments, "--config", "-config")
             if other not in {None, str(_FILE)}:
                 text = f"A buildkitd (process {process.pid}) reads {other} instead of {_FILE}."

@@ -9,7 +9,7 @@ from shoal.cli.runtimes.containerdconfig import CONFIG, ContainerdConfig, dumped
 from shoal.cli.runtimes.edits import NotEditable
 from shoal.cli.runtimes.host import Host
 from shoal.cli.runtimes.mirror import Mirror
-from shoal.cli.runtimes.processes import option, output, processes
+from shoal.cli.runtimes.processes import option, output, readers
 
 _CRI = {"cri", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images"}
 _OF_OTHERS = ("/run/docker", "/var/run/docker", "/var/lib/rancher", "/var/snap")
@@ -83,7 +83,7 @@ def folders(host: Host, config: ContainerdConfig, mirror: Mirror, own: set[PureP
 def running(host: Host, now: ContainerdConfig, before: ContainerdConfig) -> list[Finding]:
     """Of the containerd that runs, and of what its program makes of the files."""
     found: list[Finding] = []
-    for process in processes(host, "containerd", CONFIG):
+    for process in readers(host, "containerd", CONFIG):
         other = option(process.arguments, "--config", "-c")
         if other is not None and other.startswith(_OF_OTHERS):
             continue

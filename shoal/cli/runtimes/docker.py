@@ -17,7 +17,7 @@ from shoal.cli.runtimes.edits import NotEditable
 from shoal.cli.runtimes.host import Host
 from shoal.cli.runtimes.mirror import Mirror
 from shoal.cli.runtimes.plan import Plan
-from shoal.cli.runtimes.processes import option, processes
+from shoal.cli.runtimes.processes import option, readers
 from shoal.cli.runtimes.runtime import Document, Runtime
 from shoal.reference import DOCKER_HUB
 
@@ -93,7 +93,7 @@ class Docker(Runtime):
             if "--registry-mirror" in (host.text(_UNITS / name) or ""):
                 text = f"{_UNITS / name} names mirrors as a flag; dockerd does not start when {_FILE} names some too."
                 found.append(Finding("docker-mirror-flag", "error", text, f"Move its mirrors to {_FILE}."))
-        for process in processes(host, "dockerd", _FILE):
+        for process in readers(host, "dockerd", _FILE):
             other = option(process.arguments, "--config-file")
             if other not in {None, str(_FILE)}:
                 text = f"A dockerd (process {process.pid}) reads {other} instead of {_FILE}."

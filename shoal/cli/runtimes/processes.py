@@ -35,17 +35,17 @@ class Process:
             return False
 
 
-def processes(host: Host, program: str, configuration: PurePosixPath) -> list[Process]:
-    """The running programs of this name for which `configuration` is the same file; none where the host's files belong
-    to another machine."""
+def processes(host: Host, *programs: str) -> list[Process]:
+    """The running programs of these names; none where the host's files belong to another machine."""
     if not host.is_running:
         return []
     found = (_process(folder) for folder in _PROC.iterdir() if folder.name.isdecimal())
-    return [
-        each
-        for each in found
-        if each and Path(each.arguments[0]).name == program and _shares(host, each, configuration.parent)
-    ]
+    return [each for each in found if each and Path(each.arguments[0]).name in programs]
+
+
+def readers(host: Host, program: str, configuration: PurePosixPath) -> list[Process]:
+    """The running programs of one name to which a file's place is the same: others have another one mounted there."""
+    return [each for each in processes(host, program) if _shares(host, each, configuration.parent)]
 
 
 def option(arguments: Sequence[str], *names: str) -> str | None:
