@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BENCH ?= all
 
-.PHONY: demo test acceptance dist image faults fuzz compatibility lint format lock bench bench-report clean
+.PHONY: demo test acceptance dist image faults fuzz compatibility manual lint format lock bench bench-report clean
 
 # JSON=1 prints the outcome as one JSON object
 demo: $(VENV)/.installed
@@ -43,6 +43,10 @@ compatibility: $(VENV)/.installed
 # A million inputs; SEED=1 repeats a run, KEEP=1 adds to the corpus what reaches new code, TARGET="wire control" runs some
 fuzz: $(VENV)/.installed
 	$(BIN)/python -m tests.fuzz $(if $(JSON),--json) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep) $(TARGET)
+
+# docs/commands.md from the commands themselves; `python -m manual FOLDER` writes man pages and completions
+manual: $(VENV)/.installed
+	$(BIN)/python -m manual
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check

@@ -12,7 +12,7 @@ import tarfile
 import tomllib
 from pathlib import Path
 
-from deploy.packages.manual import write_manual
+from manual.share import write_manual
 
 _FILES = ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md")
 

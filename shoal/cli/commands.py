@@ -15,6 +15,7 @@ _SECTIONS = {
     },
     "Setting up": {
         "config": "shoal.cli.config:config",
+        "completion": "shoal.cli.completion:completion",
     },
     "Images": {
         "pull": "shoal.cli.pull:pull",

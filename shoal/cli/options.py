@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_PATHS = {"FILE": click.Path(dir_okay=False), "FOLDER": click.Path(file_okay=False)}
+"""What a shell completes."""
+
 ADDRESS_HINT = "HOST or :PORT alone leaves the other as it is."
 
 
@@ -119,7 +122,7 @@ def _setting(flag: str, path: KeyPath, metavar: str, text: str, general: bool = 
         if value is not None:
             _invocation(context).overrides.append((flag, path, value))
 
-    return _option(flag, metavar=metavar, callback=take, help=text, general=general)
+    return _option(flag, metavar=metavar, type=_PATHS.get(metavar), callback=take, help=text, general=general)
 
 
 def _switch(flag: str, path: KeyPath, text: str) -> Callable[[F], F]:
@@ -191,7 +194,7 @@ general_options = _all(
     _option(
         "--config",
         metavar="FILE",
-        type=click.Path(path_type=Path),
+        type=click.Path(dir_okay=False, path_type=Path),
         callback=_take_file,
         help="The configuration, a TOML file.",
         general=True,
