@@ -67,6 +67,7 @@ class Contact:
             labels=settings.labels,
             software=VERSION,
             visits=True,
+            is_limited=True,
         )
 
     def welcomed(self, announce_interval: float) -> None:

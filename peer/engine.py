@@ -40,7 +40,6 @@ from peer.downloads import Downloads
 from peer.errors import Stopping
 from peer.fetcher import Fetcher
 from peer.holdings import Holdings
-from peer.limits import Limits
 from peer.machine import Machine, MachineSettings
 from peer.metrics import ContactMetrics, LimitMetrics, PeerMetrics
 from peer.neighbours import Neighbours
@@ -58,6 +57,7 @@ from peer.upkeep import Upkeep
 from peer.visiting import Visiting
 from peer.workers import Workers
 from shoal.descriptor import BlobKey
+from shoal.limitbook import LimitBook
 from shoal.limits import Traffic
 from shoal.membership import Membership
 from supernode.client import ControlClient
@@ -148,7 +148,7 @@ class Engine:
             self._tasks,
             throttle.upload,
         )
-        self.limits = Limits(settings.limits, self._limit)
+        self.limits = LimitBook(settings.limits, self._limit)
         self._offering = Offering(content, workers, presence.offer, presence.withdraw) if content is not None else None
         self._upkeep = Upkeep(store, workers, settings.cache.scrub, presence, metrics)
         metrics.downloads.set_function(lambda: len(shelf.blobs))

@@ -46,6 +46,7 @@ _NOT_OURS = (
     | protocol.Refused
     | protocol.Resolved
     | protocol.Confirm
+    | protocol.Limits
     | protocol.Quiet
     | protocol.Refresh
     | protocol.Visit

@@ -15,7 +15,6 @@ from typing import Protocol
 import structlog
 from aiohttp import web
 
-from peer.limits import Limits
 from proxy.keeping import Keeping, Name
 from proxy.limits import LimitBoard
 from proxy.orders import (
@@ -35,6 +34,7 @@ from proxy.settings import ProxySettings
 from proxy.tags import TagResolver
 from proxy.verification import Verification
 from shoal.changes import Changes, OrderRefused
+from shoal.limitbook import LimitBook
 from shoal.limits import LIMITS_PATH, LimitOrder
 from shoal.reference import Location, Reference, Registry
 
@@ -62,7 +62,7 @@ class Administration:
         changes: Changes,
         keeping: Keeping,
         verification: Verification,
-        limits: Limits,
+        limits: LimitBook,
     ) -> None:
         """`connected`: whether the supernode is there."""
         self._settings = settings
@@ -89,7 +89,7 @@ class Administration:
             web.post(VERIFY_PATH, change("verify", VerifyOrder, lambda _: self._verification.begin())),
             web.get(VERIFY_PATH, self._changes.look(self._verification.progress)),
             web.get(LIMITS_PATH, self._changes.look(self._limits.shown)),
-            web.post(LIMITS_PATH, change("limit", LimitOrder, self.limit)),
+            web.post(LIMITS_PATH, change("limit", LimitOrder, self._limits.obey)),
         ]
 
     def status(self) -> dict[str, object]:
@@ -111,15 +111,6 @@ class Administration:
             "store_fault": self._library.store_fault,
             "upstreams": upstreams,
         }
-
-    async def limit(self, order: LimitOrder) -> dict[str, object]:
-        """Limit one kind of traffic from now on; returns all limits. Raises `OrderRefused` for what is no rate."""
-        try:
-            rate = order.bytes_per_second
-        except ValueError as error:
-            raise OrderRefused(str(error)) from None
-        self._limits.order(order.traffic, rate)
-        return self._limits.shown()
 
     async def refresh(self, image: Reference) -> dict[str, object]:
         """The next request for any tag of this repository asks the origin, on each node of the cluster."""

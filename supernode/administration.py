@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from aiohttp import web
 
 from shoal.changes import Changes
+from shoal.limitbook import LimitBook
+from shoal.limits import LIMITS_PATH, LimitOrder
 from supernode.roster import Node, Roster
 
 NODES_PATH = "/v1/nodes"
@@ -18,13 +20,19 @@ NODES_PATH = "/v1/nodes"
 class Administration:
     """One supernode's administration; `routes` belong to its operations server."""
 
-    def __init__(self, roster: Roster, changes: Changes) -> None:
+    def __init__(self, roster: Roster, changes: Changes, limits: LimitBook) -> None:
+        """`limits`: what nodes are told."""
         self._roster = roster
         self._changes = changes
+        self._limits = limits
 
     def routes(self) -> list[web.RouteDef]:
-        """The state of the cluster."""
-        return [web.get(NODES_PATH, self._changes.look(self.nodes))]
+        """The state of the cluster, and its changes."""
+        return [
+            web.get(NODES_PATH, self._changes.look(self.nodes)),
+            web.get(LIMITS_PATH, self._changes.look(self._limits.shown)),
+            web.post(LIMITS_PATH, self._changes.change("limit", LimitOrder, self._limits.obey)),
+        ]
 
     def nodes(self) -> dict[str, object]:
         """All nodes that are connected, by name."""

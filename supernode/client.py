@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import aiohttp
+import msgspec
 import structlog
 import tenacity
 
 from shoal.descriptor import Descriptor
 from shoal.digest import Digest
 from shoal.handshake import NONCE_SIZE, SEAL_SIZE, SUPERNODE, UNSEALED, Initiator, NotAMember, Session, Unsealed
+from shoal.limits import LimitSettings
 from shoal.membership import Membership
 from shoal.messages import InvalidMessage
 from shoal.reference import Location, Registry, Repository, Tag
@@ -96,6 +98,8 @@ class ControlClient:
         """Called when the supernode wants to hear of this node too what the origin says; answered by `publish`."""
         self.visiting: Callable[[protocol.Visit], None] = lambda _: None
         """Called when the supernode wants to know whether another peer is reached from here; answered by `send`."""
+        self.limited: Callable[[LimitSettings], None] = lambda _: None
+        """Called when the supernode says what is to hold where this node says nothing."""
         self.refreshed: Callable[[Location], None] = lambda _: None
         """Called when somebody in the cluster wants a repository to be asked for anew."""
         self.denied: Callable[[Location, str], None] = lambda _, __: None
@@ -265,6 +269,8 @@ class ControlClient:
                         probe.set_result(message)
                 case protocol.Visit():
                     self.visiting(message)
+                case protocol.Limits():
+                    self._limited(message)
                 case protocol.Confirm():
                     self.confirming(message)
                 case protocol.Quiet():
@@ -276,6 +282,12 @@ class ControlClient:
                         self.denied(location, message.denied)
                 case _:
                     listener.receive(message)
+
+    def _limited(self, message: protocol.Limits) -> None:
+        try:
+            self.limited(LimitSettings(**msgspec.structs.asdict(message)))
+        except ValueError as error:
+            log.warning("supernode.invalid_limits", error=str(error))
 
     def _disconnected(self, listener: Listener) -> None:
         was, self.connected = self.connected, False

@@ -34,7 +34,7 @@ class Supernode:
         self._audit = Audit(Path(settings.audit)) if settings.audit else None
         self.server = SupernodeServer(settings, metrics, self._membership)
         changes = Changes(self._token, self._audit, from_elsewhere=True)
-        administration = Administration(self.server.roster, changes)
+        administration = Administration(self.server.roster, changes, self.server.limits)
         self.operations = OperationsServer(
             settings.operations, metrics, {"supernode": lambda: self._serving}, administration.routes()
         )

@@ -43,6 +43,7 @@ _Text = Annotated[str, msgspec.Meta(max_length=512)]
 _Number = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 _Label = Annotated[str, msgspec.Meta(max_length=128)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+_Rate = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
 _Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 _AtMost = msgspec.Meta(max_length=MAX_BLOBS)
 
@@ -106,6 +107,8 @@ class Hello(Message, frozen=True):
     """Whether this peer answers `Confirm`, and says of which pieces of its leases it has second-hand knowledge."""
     visits: bool = False
     """Whether this peer answers `Visit`."""
+    is_limited: bool = False
+    """Whether this peer takes `Limits`."""
 
     name: _Label = ""
     """What people call its node."""
@@ -289,6 +292,16 @@ class Refused(Message, frozen=True):
     reason: _Text
 
 
+class Limits(Message, frozen=True):
+    """What a peer lets through at most where its own node says nothing, in bytes per second; 0: no limit. It takes the
+    place of what was told before. Sent to peers that say that they take it (`Hello.is_limited`)."""
+
+    upload: _Rate | None = None
+    download: _Rate | None = None
+    origin: _Rate | None = None
+    preheat: _Rate | None = None
+
+
 class BlobRefused(Message, frozen=True):
     """The supernode has no place for this blob of this peer: its pieces have to come without it."""
 
@@ -448,6 +461,7 @@ FromPeer = (
 FromSupernode = (
     Welcome
     | Refused
+    | Limits
     | BlobRefused
     | Handout
     | TableNews

@@ -9,9 +9,10 @@ import resource
 import secrets
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Self
 
+import msgspec
 import structlog
 from aiohttp import WSMsgType, web
 from prometheus_client import CollectorRegistry
@@ -27,6 +28,8 @@ from shoal.handshake import (
     Unsealed,
     is_opening,
 )
+from shoal.limitbook import LimitBook
+from shoal.limits import Traffic
 from shoal.membership import Membership
 from shoal.messages import InvalidMessage
 from shoal.strangers import Complaints, group_of
@@ -81,10 +84,13 @@ class _Connection:
         peer: PeerId,
         session: Session | Unsealed,
         group: str,
+        *,
+        is_limited: bool,
     ) -> None:
-        """`group`: what counts as the address that it comes from."""
+        """`group`: what counts as the address that it comes from. `is_limited`: whether it takes `Limits`."""
         self.socket = socket
         self.group = group
+        self.is_limited = is_limited
         self._transport = transport
         self._peer = peer
         self._session = session
@@ -149,6 +155,8 @@ class SupernodeServer:
             silence=3 * settings.announce_interval,
         )
         self._metrics = SupernodeMetrics(registry, self._tracker, lambda: self._membership.ends)
+        self.limits = LimitBook(settings.limits, self._limit)
+        """What holds where nodes say nothing."""
         app = web.Application()
         app.add_routes([web.get(protocol.PATH, self._serve)])
         self._runner = web.AppRunner(
@@ -262,7 +270,9 @@ class SupernodeServer:
         if older is not None:
             older.abort()
         self._door.known(_place(request))
-        async with _Connection(socket, request.transport, peer, session, group) as connection:
+        async with _Connection(
+            socket, request.transport, peer, session, group, is_limited=hello.is_limited
+        ) as connection:
             self._connections[peer] = connection
             self._addresses[connection.group] += 1
             try:
@@ -271,6 +281,7 @@ class SupernodeServer:
                 connection.send(
                     protocol.from_supernode.encode(protocol.Welcome(protocol.VERSION, interval, probes=True))
                 )
+                self._tell_limits([connection])
                 await self._read(socket, session, peer)
             finally:
                 self._addresses[connection.group] -= 1
@@ -282,6 +293,18 @@ class SupernodeServer:
                     self._tracker.leave(peer, time.monotonic())
                     self._flush()
                     log.info("peer.left", peer=peer)
+
+    def _limit(self, traffic: Traffic, rate: float) -> None:
+        log.info("limit.changed", traffic=traffic, bytes_per_second=rate)
+        self._tell_limits(self._connections.values())
+
+    def _tell_limits(self, connections: Iterable[_Connection]) -> None:
+        """Tell peers what holds where their nodes say nothing."""
+        takers = [connection for connection in connections if connection.is_limited]
+        if takers:
+            message = protocol.from_supernode.encode(protocol.Limits(**msgspec.structs.asdict(self.limits.said)))
+            for connection in takers:
+                connection.send(message)
 
     def _check_place(self, peer: PeerId, group: str, older: _Connection | None) -> None:
         """Raises `NoPlace` where a peer is one too many, or takes the place of another one."""

@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from shoal.daemonsettings import OperationsSettings
 from shoal.fields import Duration, Host, Port
+from shoal.limits import NO_LIMITS, LimitSettings
 from supernode.handout import MAX_NEIGHBOURS
 from supernode.leases import ORIGIN_SLOTS
 
@@ -52,6 +53,9 @@ class SupernodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
     tag_freshness: Annotated[Duration, Meta(ge=0, le=30 * 24 * 3600)] = 60.0
     """How long the cluster takes the origin's word for what a tag stands for."""
+
+    limits: LimitSettings = NO_LIMITS
+    """What each node sends and fetches at most where its own configuration says nothing."""
 
     @property
     def token_file(self) -> Path:

@@ -86,6 +86,7 @@ class Node:
         self._witness: Witness | None = None
         if control is not None:
             self._witness = Witness(self.proxy.tags, control)
+            control.limited = self.engine.limits.told
             control.refreshed = self.proxy.tags.refreshed
             control.denied = self.proxy.tags.denied
             control.confirming = self._witness.confirm

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from peer.limits import Limits, Word
 from peer.settings import PeerSettings
+from shoal.limitbook import LimitBook, Word
 from shoal.limits import NO_LIMITS, LimitOrder, LimitSettings, Traffic
 from shoal.settings import SettingsError, load
 from shoal.toml import dump
@@ -16,10 +16,10 @@ MB = 1e6
 UPLOAD = Traffic.UPLOAD
 
 
-def limits_of(configured: LimitSettings) -> tuple[Limits, dict[Traffic, float]]:
+def limits_of(configured: LimitSettings) -> tuple[LimitBook, dict[Traffic, float]]:
     """And what was applied."""
     applied: dict[Traffic, float] = {}
-    return Limits(configured, applied.__setitem__), applied
+    return LimitBook(configured, applied.__setitem__), applied
 
 
 def test_an_order_goes_before_the_configuration_and_that_before_the_cluster() -> None:
@@ -54,11 +54,17 @@ def test_orders_end_when_the_configuration_is_read_again() -> None:
 
 def test_what_is_applied_is_told_once() -> None:
     told: list[tuple[Traffic, float]] = []
-    limits = Limits(NO_LIMITS, lambda traffic, rate: told.append((traffic, rate)))
+    limits = LimitBook(NO_LIMITS, lambda traffic, rate: told.append((traffic, rate)))
     limits.order(UPLOAD, 1 * MB)
     limits.order(UPLOAD, 1 * MB)
     limits.told(LimitSettings(upload=2 * MB))
     assert told == [(UPLOAD, 1 * MB)]
+
+
+def test_what_nobody_has_said_is_told_to_nobody() -> None:
+    limits, _ = limits_of(LimitSettings(upload=0.0))
+    limits.order(Traffic.ORIGIN, 1 * MB)
+    assert limits.said == LimitSettings(upload=0.0, origin=1 * MB)
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,8 @@ def from_supernode(draw: st.DrawFn) -> protocol.FromSupernode:
             return protocol.Resolved(1, "fresh")
         case protocol.Confirm:
             return protocol.Confirm(PLACES[0].registry, PLACES[0].repository, "latest", "manifest", "anonymous")
+        case protocol.Limits:
+            return protocol.Limits(upload=1e6)
         case protocol.Visit:
             return protocol.Visit(1, PEERS[0], "host", 1)
         case protocol.Probed:

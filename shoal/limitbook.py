@@ -1,27 +1,29 @@
-"""Which limits hold on a node, and by whose word. No I/O."""
+"""Which limits hold, and by whose word. No I/O."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
 
-from shoal.limits import NO_LIMITS, LimitSettings, Traffic
+from shoal.changes import OrderRefused
+from shoal.limits import NO_LIMITS, LimitOrder, LimitSettings, Traffic
 
 
 class Word(StrEnum):
     """By whose word a limit holds."""
 
     ORDER = "order"
-    """An operator of this node, until it restarts or reads its configuration again."""
+    """An operator, until the daemon restarts or reads its configuration again."""
     CONFIGURATION = "configuration"
-    """This node's own configuration."""
+    """The daemon's own configuration."""
     CLUSTER = "cluster"
     """The supernode, for all nodes that say nothing themselves."""
     NOBODY = "nobody"
 
 
-class Limits:
-    """An operator's order goes before the node's configuration, and that before what the supernode says.
+class LimitBook:
+    """An operator's order goes before the daemon's configuration, and that before what the supernode says. A supernode
+    has one too, of what it says.
 
     Rates are in bytes per second, 0 for no limit.
     """
@@ -62,6 +64,21 @@ class Limits:
             (self._cluster.of(traffic), Word.CLUSTER),
         )
         return next(((rate, word) for rate, word in words if rate is not None), (0.0, Word.NOBODY))
+
+    @property
+    def said(self) -> LimitSettings:
+        """The limits of which anybody has said something."""
+        holding = {traffic: self.holding(traffic) for traffic in Traffic}
+        return LimitSettings(**{each: rate for each, (rate, word) in holding.items() if word is not Word.NOBODY})
+
+    async def obey(self, order: LimitOrder) -> dict[str, object]:
+        """`order`, as people write it; returns `shown`. Raises `OrderRefused` for what is no limit."""
+        try:
+            rate = order.bytes_per_second
+        except ValueError as error:
+            raise OrderRefused(str(error)) from None
+        self.order(order.traffic, rate)
+        return self.shown()
 
     def shown(self) -> dict[str, object]:
         """All limits, and by whose word they hold, for operators."""
