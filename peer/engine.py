@@ -161,6 +161,14 @@ class Engine:
             contact.connected.set_function(lambda: float(self.machine.connected))
             contact.heard_at.set_function(lambda: control.heard_at)
 
+    def reconfigure(self, settings: PeerSettings) -> None:
+        """What of the settings is live holds from now on, but for the store's limits."""
+        self.machine.reconfigure(settings.upload_slots, settings.origin_wait)
+        self._serving.resize(settings.upload_slots)
+        self.supply.image_ahead = settings.image_ahead
+        self._upkeep.reconfigure(settings.cache.scrub)
+        self.limits.configure(settings.limits)
+
     @property
     def port(self) -> int:
         """The port on which other peers reach this one."""

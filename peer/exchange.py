@@ -53,6 +53,11 @@ class Exchange:
         self.streams = 0
         """Streams from origins that run: each takes one download slot."""
 
+    def resize(self, slots: int) -> None:
+        """So many uploads at a time from now on."""
+        self._slots = slots
+        self.uploading.resize(slots)
+
     def sharers(self, sought: Sought) -> list[PeerId]:
         """The connected neighbours that have pieces of a blob or want them."""
         return [peer for peer in sought.book.holders if peer in self.sharing.told]

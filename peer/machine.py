@@ -7,6 +7,7 @@ are in `docs/architecture.md`; the simulator in `bench/` runs this same class.
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -81,6 +82,11 @@ class Machine:
         self.announcing = Announcing(self.sought, self.sourcing, self._out)
         self.passing = Passing(self.sought, self.exchange, self.sourcing, self.announcing, self._out)
         self.waiting = Waiting(self.exchange, self.sourcing, self.announcing, self._out, rng)
+
+    def reconfigure(self, slots: int, origin_wait: float) -> None:
+        """From now on these hold, as `MachineSettings` has them."""
+        self._settings = dataclasses.replace(self._settings, slots=slots, origin_wait=origin_wait)
+        self.exchange.resize(slots)
 
     def take(self, now: float) -> list[Command]:
         """What is to be done, in order; it is given once."""

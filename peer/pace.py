@@ -63,7 +63,7 @@ class UploadPace:
     """Times are in seconds of any monotonic clock, rates in bytes/s."""
 
     def __init__(self, slots: int) -> None:
-        self._slots = slots
+        self.slots = slots
         self._ticks: deque[_Tick] = deque()
         self._rates: deque[_Rate] = deque()
         self._next = 0.0
@@ -117,7 +117,7 @@ class UploadPace:
         if elapsed <= 0:
             return
         ticks = list(self._ticks)[1:]
-        crowded = sum(tick.serving for tick in ticks) >= _CROWD * self._slots * len(ticks)
+        crowded = sum(tick.serving for tick in ticks) >= _CROWD * self.slots * len(ticks)
         is_full = elapsed >= _FULL_WINDOW * _WINDOW_SECONDS
         rate = sum(tick.acknowledged for tick in ticks) / elapsed
         received = sum(tick.received for tick in ticks) / elapsed if is_full else 0.0

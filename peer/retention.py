@@ -53,6 +53,11 @@ class Retention:
         self.evicted: dict[Reason, int] = dict.fromkeys(get_args(Reason), 0)
         """Bytes that were given up since the start."""
 
+    def reconfigure(self, settings: CacheSettings) -> None:
+        """These limits hold from now on."""
+        self._settings = settings
+        self._rest_until = 0.0
+
     def fits(self, size: int) -> bool:
         """Whether a blob of `size` bytes can be kept at all. Raises `StoreError`."""
         return self.look()[0].fit(size)
@@ -105,9 +110,8 @@ class Retention:
         with failing_to(f"look at the disk of {self._root}"):
             disk = os.statvfs(self._root)
         total, free = disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
-        high, low, least = (
-            parse_amount(text, total) for text in (self._settings.high, self._settings.low, self._settings.free)
-        )
+        settings = self._settings
+        high, low, least = (parse_amount(text, total) for text in (settings.high, settings.low, settings.free))
         return Watermarks(high, min(low, high), least, total), Usage(stored, lacking, free)
 
     def _victims(self) -> Iterable[Victim]:

@@ -76,6 +76,10 @@ class Serving:
         self._neighbours.send_piece(upload.peer, Span(message, fd, span.start, release, rate, self._book))
         return True
 
+    def resize(self, slots: int) -> None:
+        """So many uploads at a time from now on."""
+        self._slots = self._pace.slots = slots
+
     def limit(self, rate: float) -> None:
         """What may be sent at most, in bytes/s, is another rate from now on; 0: no limit."""
         self._pace.cap = rate

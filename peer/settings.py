@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from peer.uploads import UPLOAD_SLOTS
 from shoal.daemonsettings import OperationsSettings
-from shoal.fields import Duration, Port, check_url, is_loopback
+from shoal.fields import LIVE, Duration, Port, check_url, is_loopback
 from shoal.limits import NO_LIMITS, LimitSettings
 from shoal.units import parse_amount
 from supernode.protocol import MAX_LABELS
@@ -30,7 +30,7 @@ def default_store() -> Path:
 
 
 _AMOUNT = "a size such as 200GiB, or a share of the disk such as 80%, as a text"
-Amount = Annotated[str, Meta(min_length=1, description=_AMOUNT)]
+Amount = Annotated[str, Meta(min_length=1, description=_AMOUNT), LIVE]
 
 
 class CacheSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,7 +45,7 @@ class CacheSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     free: Amount = "5%"
     """So much the disk keeps free besides, whoever fills it."""
 
-    scrub: Annotated[Duration, Meta(ge=0)] = 7 * 24 * 3600.0
+    scrub: Annotated[Duration, Meta(ge=0), LIVE] = 7 * 24 * 3600.0
     """How long one round takes in which each stored blob is hashed again; 0: never."""
 
     def __post_init__(self) -> None:
@@ -92,20 +92,20 @@ class PeerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     cache: CacheSettings = DEFAULT_CACHE
 
-    upload_slots: Annotated[int, Meta(ge=1, le=64)] = UPLOAD_SLOTS
+    upload_slots: Annotated[int, Meta(ge=1, le=64), LIVE] = UPLOAD_SLOTS
     """Pieces served to other peers at a time (design, "balanced degree")."""
 
     limits: LimitSettings = NO_LIMITS
 
     operations: OperationsSettings = OperationsSettings(port=5082)
 
-    image_ahead: bool = True
+    image_ahead: Annotated[bool, LIVE] = True
     """Whether the first blob asked for of an image opens all that follow it."""
 
-    origin_wait: Annotated[Duration, Meta(gt=0, le=300)] = 2.0
+    origin_wait: Annotated[Duration, Meta(gt=0, le=300), LIVE] = 2.0
     """The longest wait for the supernode before the origin is asked without it."""
 
-    shutdown_grace: Annotated[Duration, Meta(ge=0, le=3600)] = 30.0
+    shutdown_grace: Annotated[Duration, Meta(ge=0, le=3600), LIVE] = 30.0
     """How long running transfers may go on when the peer stops."""
 
     @property

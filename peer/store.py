@@ -205,6 +205,10 @@ class Store:
         """
         return self._retention.make_room(size)
 
+    def reconfigure(self, cache: CacheSettings) -> None:
+        """The store holds so much from now on: what is too much goes soon."""
+        self._retention.reconfigure(cache)
+
     def hold_limits(self) -> None:
         """Give up what is too much, and what is good for nothing, in a thread. Raises `StoreError`."""
         self._partials.clean_up()

@@ -47,7 +47,7 @@ class Supply:
         self._shelf = shelf
         self._runner = runner
         self._workers = workers
-        self._image_ahead = image_ahead
+        self.image_ahead = image_ahead
         self._plans = ImagePlans()
 
     # --- for clients ------------------------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ class Supply:
         if key in self._shelf.blobs and key not in machine.sought:
             self._runner.carry_out()  # it has failed a moment ago
         is_pulled = asked is None or asked.behind is Behind.IMAGE
-        ahead = self._image_ahead and is_pulled
+        ahead = self.image_ahead and is_pulled
         following = self._plans.following(blob.digest, location) if ahead else []
         progress = await self._shelf.open(blob, location, following, asked)
         if progress is None:

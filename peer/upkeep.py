@@ -45,9 +45,16 @@ class Upkeep:
         self._store = store
         self._workers = workers
         self._period = period
+        self._has_new_period = asyncio.Event()
         self._told = told
         self._metrics = metrics
         metrics.scrub_period.set(period)
+
+    def reconfigure(self, period: float) -> None:
+        """All stored blobs are hashed again in so many seconds from now on; 0: never."""
+        self._period = period
+        self._metrics.scrub_period.set(period)
+        self._has_new_period.set()
 
     async def run(self) -> None:
         """Do all of it, side by side."""
@@ -56,8 +63,7 @@ class Upkeep:
             group.create_task(self._hold_limits())
             group.create_task(self._note_uses())
             group.create_task(self._measure())
-            if self._period:
-                group.create_task(self._scrub())
+            group.create_task(self._scrub())
 
     async def _recheck(self) -> None:
         """Hash stored blobs of which it is not known that they are right, one after the other."""
@@ -103,21 +109,27 @@ class Upkeep:
         pool = ThreadPoolExecutor(1, thread_name_prefix="shoal-scrub", initializer=_be_patient)
         try:
             while True:
-                delay = await loop.run_in_executor(pool, self._scrub_next, stopping)
-                await asyncio.sleep(delay)
+                period = self._period
+                if period:
+                    delay = await loop.run_in_executor(pool, self._scrub_next, period, stopping)
+                else:
+                    delay = _MAX_NAP_SECONDS
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._has_new_period.wait(), delay)
+                self._has_new_period.clear()
         finally:
             stopping.set()
             pool.shutdown(wait=True)
 
-    def _scrub_next(self, stopping: threading.Event) -> float:
+    def _scrub_next(self, period: float, stopping: threading.Event) -> float:
         """In a thread of its own; returns after how many seconds to go on."""
         found = self._store.longest_unchecked()
         if found is None:
-            return min(self._period, _MAX_NAP_SECONDS)
+            return min(period, _MAX_NAP_SECONDS)
         digest, _, age = found
-        if age < self._period:
-            return min(self._period - age, _MAX_NAP_SECONDS)
-        rate = max(_SCRUB_RATE, sum(size for _, size in self._store.digests()) / self._period)
+        if age < period:
+            return min(period - age, _MAX_NAP_SECONDS)
+        rate = max(_SCRUB_RATE, sum(size for _, size in self._store.digests()) / period)
 
         def pace(count: int) -> None:
             if stopping.wait(count / rate):

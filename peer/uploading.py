@@ -20,6 +20,10 @@ class Uploading:
         self._out = out
         self._slots = UploadSlots(rng, slots)
 
+    def resize(self, slots: int) -> None:
+        """So many uploads at a time from now on; those that run go on."""
+        self._slots.slots = slots
+
     @property
     def serving(self) -> int:
         """Uploads now."""

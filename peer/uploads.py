@@ -35,7 +35,7 @@ class UploadSlots:
 
     def __init__(self, rng: random.Random, slots: int = UPLOAD_SLOTS, queued: int = QUEUED_REQUESTS) -> None:
         self._rng = rng
-        self._slots = slots
+        self.slots = slots
         self._limit = queued
         self._serving: dict[Upload, None] = {}
         self._per_peer: Counter[PeerId] = Counter()
@@ -52,7 +52,7 @@ class UploadSlots:
         if upload in self._serving or upload in self._queue:
             return None
         self._recent.append(upload.peer)
-        if len(self._serving) < self._slots:
+        if len(self._serving) < self.slots:
             self._serve(upload)
             return True
         if sum(waiting.peer == upload.peer for waiting in self._queue) < self._share:
@@ -95,12 +95,12 @@ class UploadSlots:
 
     def _next(self) -> tuple[Upload | None, PeerId | None]:
         following: Upload | None = None
-        if self._queue and len(self._serving) < self._slots:
+        if self._queue and len(self._serving) < self.slots:
             following = min(self._queue, key=lambda upload: self._per_peer[upload.peer])
             del self._queue[following]
             self._serve(following)
         invited: PeerId | None = None
-        if self._turned_away and len(self._serving) < self._slots:
+        if self._turned_away and len(self._serving) < self.slots:
             # not the first: who hears of new pieces first would get all of them, and the others wait for it
             invited = self._rng.choice(list(self._turned_away))
             del self._turned_away[invited]

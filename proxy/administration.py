@@ -37,6 +37,7 @@ from shoal.changes import Changes, OrderRefused
 from shoal.limitbook import LimitBook
 from shoal.limits import LIMITS_PATH, LimitOrder
 from shoal.reference import Location, Reference, Registry
+from shoal.revision import RELOAD_PATH, Reload, ReloadOrder
 
 log = structlog.get_logger()
 
@@ -63,8 +64,9 @@ class Administration:
         keeping: Keeping,
         verification: Verification,
         limits: LimitBook,
+        reload: Reload,
     ) -> None:
-        """`connected`: whether the supernode is there."""
+        """`connected`: whether the supernode is there. `reload` reads the daemon's configuration again."""
         self._settings = settings
         self._tags = tags
         self._library = library
@@ -74,6 +76,11 @@ class Administration:
         self._keeping = keeping
         self._verification = verification
         self._limits = limits
+        self._reload = reload
+
+    def reconfigure(self, settings: ProxySettings) -> None:
+        """These upstreams there are from now on."""
+        self._settings = settings
 
     def routes(self) -> list[web.RouteDef]:
         """The node's state, and its changes."""
@@ -90,6 +97,7 @@ class Administration:
             web.get(VERIFY_PATH, self._changes.look(self._verification.progress)),
             web.get(LIMITS_PATH, self._changes.look(self._limits.shown)),
             web.post(LIMITS_PATH, change("limit", LimitOrder, self._limits.obey)),
+            web.post(RELOAD_PATH, change("reload", ReloadOrder, lambda _: self._reload())),
         ]
 
     def status(self) -> dict[str, object]:

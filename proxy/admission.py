@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -27,27 +29,38 @@ class RulesUnusable(Exception):
     """The file of rules cannot be read when the proxy starts."""
 
 
+@dataclass(slots=True)
+class _Sources:
+    """The rules, and the file that they were read from, if any, as it was then."""
+
+    rules: Rules
+    file: Path | None = None
+    seen: tuple[int, int, int] | None = None
+
+
+def _read(settings: AdmissionSettings) -> _Sources:
+    """Raises `RulesUnusable`."""
+    if not settings.file:
+        return _Sources(Rules(settings))
+    file = Path(settings.file)
+    seen = file_state(file)
+    try:
+        return _Sources(Rules(load(RuleBook, file, {})), file, seen)
+    except SettingsError as error:
+        raise RulesUnusable(f"the admission rules: {error}") from None
+
+
 class Admission:
     """The rules that are in force, as an async context manager that looks after their file."""
 
     def __init__(self, settings: AdmissionSettings, metrics: ProxyMetrics) -> None:
         """Raises `RulesUnusable`."""
         self._metrics = metrics
-        self._file = Path(settings.file) if settings.file else None
-        self._seen: tuple[int, int, int] | None = None
         self._watching: asyncio.Task[None] | None = None
-        if self._file is None:
-            self._rules = Rules(settings)
-            return
-        self._seen = file_state(self._file)
-        try:
-            self._rules = Rules(load(RuleBook, self._file, {}))
-        except SettingsError as error:
-            raise RulesUnusable(f"the admission rules: {error}") from None
+        self._sources = _read(settings)
 
     async def __aenter__(self) -> Self:
-        if self._file is not None:
-            self._watching = asyncio.create_task(self._watch(), name="admission rules")
+        self._watching = asyncio.create_task(self._watch(), name="admission rules")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -57,7 +70,7 @@ class Admission:
 
     def check(self, location: Location, reference: Reference) -> Verdict:
         """The verdict on a request, which is counted, and logged where a rule denies."""
-        verdict = self._rules.check(location, reference)
+        verdict = self._sources.rules.check(location, reference)
         self._metrics.admission.labels(verdict.rule, verdict.word).inc()
         if verdict.denied:
             log.info(
@@ -68,20 +81,28 @@ class Admission:
             )
         return verdict
 
+    def prepare(self, settings: AdmissionSettings) -> Callable[[], None]:
+        """Read other rules, which are in force when what is returned is called. Raises `RulesUnusable`."""
+        sources = _read(settings)
+
+        def take_over() -> None:
+            self._sources = sources
+
+        return take_over
+
     def refresh(self) -> None:
         """Read the file again where it has changed. A file that cannot be used leaves the rules as they are."""
-        assert self._file is not None
-        state = file_state(self._file)
-        if state == self._seen:
+        before = self._sources
+        if before.file is None or file_state(before.file) == before.seen:
             return
-        self._seen = state
+        before.seen = file_state(before.file)
         try:
-            book = load(RuleBook, self._file, {})
+            book = load(RuleBook, before.file, {})
         except SettingsError as error:
             log.error("admission.rules_unusable", error=str(error), kept="the rules that were read before")
             return
-        self._rules = Rules(book)
-        log.info("admission.rules_read", file=str(self._file), rules=len(book.rules), dry_run=book.dry_run)
+        before.rules = Rules(book)
+        log.info("admission.rules_read", file=str(before.file), rules=len(book.rules), dry_run=book.dry_run)
 
     async def _watch(self) -> None:
         while True:

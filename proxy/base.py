@@ -52,7 +52,7 @@ class BaseFrontend:
         """`resolver` is None where there is no supernode. `rights_freshness`: seconds that a yes to a client lasts."""
         self._origin = origin
         self._resolver = resolver
-        self._rights_freshness = rights_freshness
+        self.rights_freshness = rights_freshness
         self._clock = clock
         self._verdicts: Recent[tuple[Registry, str], tuple[OriginError | None, float]] = Recent(_MAX_ENTRIES)
         self._flights: SingleFlight[tuple[Registry, str], None] = SingleFlight()
@@ -75,14 +75,14 @@ class BaseFrontend:
         try:
             await (self._check(registry, identity) if identity.is_client else self._check_together(registry, identity))
         except OriginDenied as error:
-            self._remember(registry, identity, error, _SHORT_SECONDS if identity.is_client else self._rights_freshness)
+            self._remember(registry, identity, error, _SHORT_SECONDS if identity.is_client else self.rights_freshness)
             raise
         except OriginError:
             if identity.is_client:
                 raise
             self._remember(registry, identity, None, _SHORT_SECONDS)
             return
-        self._remember(registry, identity, None, self._rights_freshness if identity.is_client else _OPEN_SECONDS)
+        self._remember(registry, identity, None, self.rights_freshness if identity.is_client else _OPEN_SECONDS)
 
     async def _check(self, registry: Registry, identity: Identity) -> None:
         await self._origin.check(registry, identity)

@@ -39,7 +39,7 @@ class BlobFrontend:
         """`lazy`: what is fetched besides the ranges that clients ask for (`proxy.settings`)."""
         self._source = source
         self._tags = tags
-        self._behind = _BEHIND[lazy]
+        self.lazy = lazy
         self._failed: Recent[tuple[Digest, Location], float] = Recent(_MAX_FAILURES)
         """Blobs that nobody could give, and until when that is remembered."""
 
@@ -101,4 +101,4 @@ class BlobFrontend:
     def _asked(self, selection: Selection, size: int) -> Asked | None:
         """What a range request asks for. A range of all bytes is none: containerd pulls with `bytes=0-`."""
         ranges = selection.ranges
-        return None if ranges == [ByteRange(0, size)] else Asked(tuple(ranges), self._behind)
+        return None if ranges == [ByteRange(0, size)] else Asked(tuple(ranges), _BEHIND[self.lazy])

@@ -58,7 +58,7 @@ class Connects:
     ) -> None:
         """`handle` answers requests inside opened hosts; `shutdown_timeout`: seconds that they get to end."""
         self._settings = settings
-        self._destinations = destinations
+        self.destinations = destinations
         self._authority = authority
         self._handle = handle
         self._metrics = metrics
@@ -130,7 +130,7 @@ class Connects:
             asked = parse_connect(doorway.head)
             target = asked.rpartition("@")[2]  # before it a password may stand
             authority = Authority.parse(asked, _HTTPS_PORT)
-            match self._destinations.decide("https", authority):
+            match self.destinations.decide("https", authority):
                 case Opened() as opened:
                     await self._open(doorway, opened)
                     outcome = "opened"

@@ -107,6 +107,18 @@ class ForwardProxy:
             shutdown_timeout=settings.shutdown_timeout,
         )
 
+    def prepare(self, settings: ProxySettings) -> Callable[[], None]:
+        """Other upstreams, which are opened and relayed to when what is returned is called.
+
+        Raises `CredentialsUnreadable`.
+        """
+        way, destinations = ways(settings), Destinations(settings.tunnel, settings.upstreams)
+
+        def take_over() -> None:
+            self._way, self._destinations, self.connects.destinations = way, destinations, destinations
+
+        return take_over
+
     async def __aenter__(self) -> Self:
         await self._relay.__aenter__()
         log.info("tunnel.ready", hosts=self._destinations.opened_hosts, others=self._others)

@@ -25,7 +25,7 @@ class Rights:
 
     def __init__(self, seconds: float) -> None:
         """`seconds`: how long a yes to a client's own credentials is good for."""
-        self._seconds = seconds
+        self.seconds = seconds
         self._granted: Recent[_Key, float] = Recent(MAX_ENTRIES)
         self._refused: Recent[_Key, tuple[OriginDenied, float]] = Recent(MAX_ENTRIES)
 
@@ -51,7 +51,7 @@ class Rights:
         self._refused.pop(key, None)
         before = self._granted.get(key)
         is_news = before is None if identity.is_client else before != _ALWAYS
-        self._granted.put(key, now + self._seconds if identity.is_client else _ALWAYS)
+        self._granted.put(key, now + self.seconds if identity.is_client else _ALWAYS)
         return is_news
 
     def refuse(self, location: Location, identity: Identity, error: OriginDenied, now: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, Self
 
 import structlog
@@ -81,9 +82,7 @@ class ProxyServer:
         self._settings = settings
         self._metrics = metrics
         self._upstreams = upstreams
-        self._namer = Namer(
-            settings.upstreams, Registry(settings.default_upstream), settings.aliases(), settings.any_upstream
-        )
+        self._namer = _namer(settings)
         self.tags = TagResolver(settings, resolver, upstreams, catalogue, metrics)
         self._base = BaseFrontend(upstreams, resolver, settings.rights_freshness)
         self._blobs = BlobFrontend(source, self.tags, settings.lazy)
@@ -107,6 +106,26 @@ class ProxyServer:
 
             self._forward = ForwardProxy.of(settings, self._handle, metrics, self._audit, self.tags.refresh)
             self.app.router.add_route("*", "/{path:.*}", self._handle)
+
+    def prepare(self, settings: ProxySettings) -> Callable[[], None]:
+        """Read what other settings name; what is live of them holds when what is returned is called.
+
+        Raises `CredentialsUnreadable` and `RulesUnusable`.
+        """
+        prepared = [self._admission.prepare(settings.admission)]
+        if self._forward is not None:
+            prepared.append(self._forward.prepare(settings))
+
+        def take_over() -> None:
+            for each in prepared:
+                each()
+            self._settings = settings
+            self._namer = _namer(settings)
+            self.tags.reconfigure(settings)
+            self._base.rights_freshness = settings.rights_freshness
+            self._blobs.lazy = settings.lazy
+
+        return take_over
 
     @property
     def port(self) -> int:
@@ -278,3 +297,7 @@ class ProxyServer:
         headers = CIMultiDict(API_HEADERS)
         headers.extend(answer.headers)
         return web.Response(status=answer.status, body=answer.body, content_type="application/json", headers=headers)
+
+
+def _namer(settings: ProxySettings) -> Namer:
+    return Namer(settings.upstreams, Registry(settings.default_upstream), settings.aliases(), settings.any_upstream)

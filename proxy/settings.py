@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from proxy.destinations import Authority, InvalidAuthority, TunnelSettings
 from proxy.rules import AdmissionSettings
-from shoal.fields import Duration, Host, Port, check_proxy_url, check_url
+from shoal.fields import LIVE, Duration, Host, Port, check_proxy_url, check_url
 from shoal.reference import DOCKER_HUB, InvalidReference, Location, Registry, Tag, parse_registry
 
 DOCKER_HUB_URL = "https://registry-1.docker.io"
@@ -88,6 +88,10 @@ class EndpointSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             except InvalidAuthority:
                 raise ValueError(f"`redirects` {text!r} (allowed: host or host:port)") from None
 
+    def names_files(self) -> bool:
+        """Whether something of this is read from files."""
+        return bool(self.password_file or self.docker_config or self.ca_file or self.cert_file)
+
     def credentials(self) -> tuple[str, str] | None:
         """Username and password that stand here, or None where there are none; raises `CredentialsUnreadable`."""
         if not self.username:
@@ -136,6 +140,10 @@ class UpstreamSettings(EndpointSettings, frozen=True, kw_only=True, forbid_unkno
             if not _ALIAS.fullmatch(alias):
                 raise ValueError(f"`aliases` {alias!r} (allowed: lower-case letters, digits, `.`, `_` and `-`)")
 
+    def names_files(self) -> bool:
+        """Whether something of this or of its mirrors is read from files."""
+        return EndpointSettings.names_files(self) or any(mirror.names_files() for mirror in self.mirrors)
+
 
 class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where clients reach the proxy, and for which registries it stands.
@@ -151,13 +159,13 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     port: Port = 5080
     """0 takes any free port."""
 
-    default_upstream: str = DOCKER_HUB
+    default_upstream: Annotated[str, LIVE] = DOCKER_HUB
     """The registry of requests that name none, as docker's do. `docker.io` needs no entry in `upstreams`."""
 
-    upstreams: dict[str, UpstreamSettings] = {}
+    upstreams: Annotated[dict[str, UpstreamSettings], LIVE] = {}
     """The registries that the proxy stands for, by the name that images have (`docker.io`, `registry.example:5000`)."""
 
-    any_upstream: bool = False
+    any_upstream: Annotated[bool, LIVE] = False
     """Whether all registries with public names and addresses are stood for, named in `upstreams` or not.
 
     Where an HTTP proxy leads to them, it is the proxy that looks names up, and that keeps addresses inside from them.
@@ -172,16 +180,16 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     no_proxy: list[str] = []
     """Hosts, domains, addresses and networks that are reached without a proxy; `NO_PROXY` where it is not set."""
 
-    tag_freshness: _Wait = 60.0
+    tag_freshness: Annotated[_Wait, LIVE] = 60.0
     """Seconds for which a tag's digest is given without a question to the supernode or the origin."""
 
-    freshness: dict[str, _Wait] = {}
+    freshness: Annotated[dict[str, _Wait], LIVE] = {}
     """`tag_freshness` for images that a pattern names, `registry/repository:tag` with `*`; the first that matches."""
 
-    rights_freshness: _Wait = 60.0
+    rights_freshness: Annotated[_Wait, LIVE] = 60.0
     """Seconds for which the origin's yes to a client's own credentials is remembered."""
 
-    lazy: Lazy = "background"
+    lazy: Annotated[Lazy, LIVE] = "background"
     """What is fetched besides the ranges of a blob that clients ask for, which come first in any case.
 
     `range`: nothing; `background`: the rest of the blob, while nobody waits for a range of it; `whole`: the whole blob
@@ -189,7 +197,7 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """
 
     tunnel: TunnelSettings = msgspec.field(default_factory=TunnelSettings)
-    admission: AdmissionSettings = AdmissionSettings()
+    admission: Annotated[AdmissionSettings, LIVE] = AdmissionSettings()
 
     audit: str = ""
     """A file to which a line of JSON is added for each request that has ended. Empty: none."""

@@ -104,6 +104,11 @@ class TagResolver:
         self._provisional: Recent[tuple[Key, str], Identity] = Recent(_MAX_PROVISIONAL)
         """Answers of the cluster that one other node alone has given."""
 
+    def reconfigure(self, settings: ProxySettings) -> None:
+        """What is known already is judged by these settings from now on; a yes to a client keeps its time."""
+        self._settings = settings
+        self._rights.seconds = settings.rights_freshness
+
     def restore(self) -> None:
         """Take over what the catalogue knew when it was opened: last known answers, to be asked for anew."""
         for known in self._catalogue.tags:

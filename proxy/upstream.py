@@ -88,22 +88,44 @@ class UpstreamClient:
         self._board = board
         self._sessions: Sessions | None = None
         self._stack = contextlib.AsyncExitStack()
-        self._egress = Egress(settings.http_proxy, settings.https_proxy, settings.no_proxy, settings.own_http_proxies)
+        self._egress = _egress(settings)
+        self._http_proxies = set(self._egress.hosts)
         self._named = {
-            Registry(name): self._make(Registry(name), upstream) for name, upstream in settings.upstreams.items()
+            Registry(name): self._make(Registry(name), upstream, self._egress)
+            for name, upstream in settings.upstreams.items()
         }
         self._others: Recent[Registry, UpstreamRegistry] = Recent(_MAX_OTHERS)
         self._lending = Lending(clock)
         self._memory = AnswerMemory()
 
     async def __aenter__(self) -> Self:
-        self._sessions = Sessions.open(self._connections, PublicResolver(self._egress.hosts))
+        self._sessions = Sessions.open(self._connections, PublicResolver(self._http_proxies))
         self._stack.push_async_callback(self._sessions.close)
         self._stack.push_async_callback(self._close_registries)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+
+    def prepare(self, settings: ProxySettings) -> Callable[[], None]:
+        """Read what other settings name; they hold when what is returned is called. Raises `CredentialsUnreadable`.
+
+        Registries of which nothing changes go on as they are, but for files that they name, which are read again.
+        """
+        egress = _egress(settings)
+        named = {
+            Registry(name): self._renewed(Registry(name), upstream, egress)
+            for name, upstream in settings.upstreams.items()
+        }
+
+        def take_over() -> None:
+            # what runs at registries that go ends by itself
+            self._settings, self._egress, self._named = settings, egress, named
+            self._http_proxies |= egress.hosts
+            if not settings.any_upstream:
+                self._others.clear()
+
+        return take_over
 
     # --- whose credentials ----------------------------------------------------------------------------------------
 
@@ -327,11 +349,21 @@ class UpstreamClient:
 
     # --- registries -----------------------------------------------------------------------------------------------
 
-    def _make(self, name: Registry, settings: UpstreamSettings) -> UpstreamRegistry:
-        is_public = name not in self._settings.upstreams
+    def _make(
+        self, name: Registry, settings: UpstreamSettings, egress: Egress, *, public_only: bool = False
+    ) -> UpstreamRegistry:
         return UpstreamRegistry(
-            name, settings, self._egress, self._open_sessions, self._clock, self._board, public_only=is_public
+            name, settings, egress, self._open_sessions, self._clock, self._board, public_only=public_only
         )
+
+    def _renewed(self, name: Registry, settings: UpstreamSettings, egress: Egress) -> UpstreamRegistry:
+        """A registry by other settings; it keeps its silence after a 429."""
+        before = self._named.get(name)
+        if before is not None and before.settings == settings and not settings.names_files():
+            return before
+        registry = self._make(name, settings, egress)
+        registry.quiet_until = 0.0 if before is None else before.quiet_until
+        return registry
 
     def _registry(self, name: Registry) -> UpstreamRegistry:
         registry = self._named.get(name) or self._others.get(name)
@@ -339,7 +371,7 @@ class UpstreamClient:
             return registry
         if not self._settings.any_upstream or not is_public_name(name):
             raise OriginDenied(f"no upstream {name!r} is configured")
-        registry = self._make(name, UpstreamSettings(url=f"https://{name}"))
+        registry = self._make(name, UpstreamSettings(url=f"https://{name}"), self._egress, public_only=True)
         return self._others.put(name, registry)  # what runs at one that goes for it ends by itself
 
     async def _close_registries(self) -> None:
@@ -350,6 +382,10 @@ class UpstreamClient:
         if self._sessions is None:
             raise RuntimeError("an UpstreamClient is used outside of its `async with`")
         return self._sessions
+
+
+def _egress(settings: ProxySettings) -> Egress:
+    return Egress(settings.http_proxy, settings.https_proxy, settings.no_proxy, settings.own_http_proxies)
 
 
 def _path(reference: Tag | Digest, kind: BlobKind) -> str:

@@ -38,6 +38,11 @@ class OrderRefused(Exception):
     """What was ordered cannot be done; the text is for the operator."""
 
 
+async def not_reloaded() -> Outcome:
+    """For what goes on by the configuration that it began with."""
+    raise OrderRefused("the configuration is not read again here")
+
+
 class Changes:
     """Makes the handlers of what the operator alone may do, or see from other machines."""
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-from shoal.fields import Host, Port
+from shoal.fields import LIVE, Host, Port
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["console", "json"]
@@ -15,8 +15,8 @@ Format = Literal["console", "json"]
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is logged, and how."""
 
-    level: Level = "info"
-    format: Format = "console"
+    level: Annotated[Level, LIVE] = "info"
+    format: Annotated[Format, LIVE] = "console"
 
 
 class OperationsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -81,7 +81,7 @@ class ControlClient:
         self._membership = Membership() if membership is None else membership
         self._session: Session | Unsealed = UNSEALED
         self._url = url.rstrip("/") + protocol.PATH
-        self._wait = wait
+        self.wait = wait
         self._outgoing: asyncio.Queue[bytes] = asyncio.Queue()
         self._queries = itertools.count(1)
         self._answers: dict[int, asyncio.Future[protocol.Resolved]] = {}
@@ -156,7 +156,7 @@ class ControlClient:
         answer = self._answers[query] = asyncio.get_running_loop().create_future()
         self.send(protocol.Resolve(query, location.registry, location.repository, reference, kind, identity, max_age))
         try:
-            return await asyncio.wait_for(answer, self._wait)
+            return await asyncio.wait_for(answer, self.wait)
         except TimeoutError:
             return None
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -11,11 +12,12 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from shoal.audit import Audit
-from shoal.changes import Changes
+from shoal.changes import Changes, not_reloaded
 from shoal.cluster import ClusterSettings
 from shoal.membership import Membership
 from shoal.operations import OperationsServer
 from shoal.operator import OperatorToken
+from shoal.revision import Reload
 from supernode.administration import Administration
 from supernode.server import SupernodeServer
 from supernode.settings import SupernodeSettings
@@ -26,7 +28,13 @@ log = structlog.get_logger()
 class Supernode:
     """All of a supernode, as an async context manager; the ports are known inside."""
 
-    def __init__(self, settings: SupernodeSettings, cluster: ClusterSettings, metrics: CollectorRegistry) -> None:
+    def __init__(
+        self,
+        settings: SupernodeSettings,
+        cluster: ClusterSettings,
+        metrics: CollectorRegistry,
+        reload: Reload = not_reloaded,
+    ) -> None:
         """Raises `Exposed` and `MembershipUnusable`."""
         cluster.check_host("supernode.host", settings.host)
         self._membership = Membership(cluster)
@@ -34,12 +42,17 @@ class Supernode:
         self._audit = Audit(Path(settings.audit)) if settings.audit else None
         self.server = SupernodeServer(settings, metrics, self._membership)
         changes = Changes(self._token, self._audit, from_elsewhere=True)
-        administration = Administration(self.server.roster, changes, self.server.limits)
+        administration = Administration(self.server.roster, changes, self.server.limits, reload)
         self.operations = OperationsServer(
             settings.operations, metrics, {"supernode": lambda: self._serving}, administration.routes()
         )
         self._serving = False
         self._stack = contextlib.AsyncExitStack()
+
+    async def prepare(self, settings: SupernodeSettings) -> Callable[[], None]:
+        """Have changed files read again. What is live of the settings holds when what is returned is called."""
+        await self._membership.refresh()
+        return lambda: self.server.reconfigure(settings)
 
     async def __aenter__(self) -> Self:
         """Raises `OSError` where an address is not to be had."""

@@ -168,7 +168,7 @@ class OriginLeases:
     def __init__(self, rng: random.Random, ids: Iterator[int] | None = None, slots: int = ORIGIN_SLOTS) -> None:
         self._rng = rng
         self._ids = ids if ids is not None else itertools.count(1)
-        self._slots = slots
+        self.slots = slots
         self._queues: dict[Location, _Queue] = {}
         self._named: dict[PeerId, set[Location]] = {}
         """The repositories of which each peer wants blobs."""
@@ -273,12 +273,12 @@ class OriginLeases:
                 self._mute = {peer: until for peer, until in self._mute.items() if until > now}
                 self._mute[lease.holder] = now + _MUTE_SECONDS
                 decisions.append(Revoked(lease))
-            elif lease.counted and self._ends_soon(lease, now) and self._ending < self._slots // _MAX_OVERLAP:
+            elif lease.counted and self._ends_soon(lease, now) and self._ending < self.slots // _MAX_OVERLAP:
                 lease.counted = False
         if not self._is_lone:
             self._split(decisions, now)
         active = sum(lease.counted for lease in self.leases.values())
-        while granting and active < self._slots:
+        while granting and active < self.slots:
             granted = self._grant(now)
             if granted is None:
                 break

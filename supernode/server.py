@@ -171,6 +171,13 @@ class SupernodeServer:
         self._stack = contextlib.AsyncExitStack()
         self.port = settings.port
 
+    def reconfigure(self, settings: SupernodeSettings) -> None:
+        """What of the settings is live holds from now on."""
+        self._tracker.reconfigure(
+            origin_slots=settings.origin_slots, handout=settings.handout, tag_freshness=settings.tag_freshness
+        )
+        self.limits.configure(settings.limits)
+
     async def __aenter__(self) -> Self:
         await self._runner.setup()
         self._stack.push_async_callback(self._runner.cleanup)

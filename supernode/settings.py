@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from shoal.daemonsettings import OperationsSettings
-from shoal.fields import Duration, Host, Port
+from shoal.fields import LIVE, Duration, Host, Port
 from shoal.limits import NO_LIMITS, LimitSettings
 from supernode.handout import MAX_NEIGHBOURS
 from supernode.leases import ORIGIN_SLOTS
@@ -41,17 +41,17 @@ class SupernodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     audit: str = ""
     """A file to which each change by an operator adds a line of JSON; rotate it by renaming. Empty: none."""
 
-    origin_slots: Annotated[int, Meta(ge=1, le=64)] = ORIGIN_SLOTS
+    origin_slots: Annotated[int, Meta(ge=1, le=64), LIVE] = ORIGIN_SLOTS
     """Leases given out at a time for one origin, over all its blobs (the rule is in `supernode.leases`), and up to half
     as many that are in their last piece."""
 
     announce_interval: Annotated[Duration, Meta(ge=0.1, le=3600)] = 5.0
     """Peers announce themselves at least this often; one that is silent for three intervals is forgotten."""
 
-    handout: Annotated[int, Meta(ge=1, le=1000)] = MAX_NEIGHBOURS
+    handout: Annotated[int, Meta(ge=1, le=1000), LIVE] = MAX_NEIGHBOURS
     """Neighbours of a peer for each blob: all others up to so many, else about so many."""
 
-    tag_freshness: Annotated[Duration, Meta(ge=0, le=30 * 24 * 3600)] = 60.0
+    tag_freshness: Annotated[Duration, Meta(ge=0, le=30 * 24 * 3600), LIVE] = 60.0
     """How long the cluster takes the origin's word for what a tag stands for."""
 
     limits: LimitSettings = NO_LIMITS

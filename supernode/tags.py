@@ -69,7 +69,7 @@ class TagTable:
     """
 
     def __init__(self, freshness: float, rng: random.Random) -> None:
-        self._freshness = freshness
+        self.freshness = freshness
         self._rng = rng
         self._entries: Shares[Key, _Entry] = Shares(_MAX_BYTES)
         self._questions: dict[Key, _Question] = {}
@@ -118,7 +118,7 @@ class TagTable:
         if now < self._disputed.get(key, 0.0):
             return [(peer, Resolved(message.query, "failed"))]
         entry = self._entries.get(key)
-        if entry is not None and self._may_be_told(key, entry, peer, min(self._freshness, message.max_age), now):
+        if entry is not None and self._may_be_told(key, entry, peer, min(self.freshness, message.max_age), now):
             entry.is_spread = entry.is_spread or entry.by != peer
             asked = [] if entry.is_confirmed or entry.by == peer else self._inquire(key, entry, now)
             return [(peer, _told(message.query, entry, peer)), *asked]
@@ -224,7 +224,7 @@ class TagTable:
         if before is not None and self._contradicts(before, entry, now) and key not in self._inquiries:
             words = {before.by: before.answer, peer: answer}
             replies += self._dispute(key, Inquiry(now + _ASK_SECONDS, words), now)
-        elif not agreed and answer != MISSING and (self._freshness or others):
+        elif not agreed and answer != MISSING and (self.freshness or others):
             replies += self._inquire(key, entry, now)
         return replies
 
@@ -259,7 +259,7 @@ class TagTable:
         return [(waiter, self._without(query, "failed", key, waiter)) for waiter, query in question.waiting]
 
     def _is_fresh(self, entry: _Entry, now: float) -> bool:
-        return now - entry.at < self._freshness
+        return now - entry.at < self.freshness
 
     def _may_be_told(self, key: Key, entry: _Entry, peer: PeerId, seconds: float, now: float) -> bool:
         age = now - entry.at
@@ -341,7 +341,7 @@ class TagTable:
         verdict = inquiry.verdict()
         if verdict is None:
             self.alarms.append(Alarm(TAG, about, None))
-            self._disputed.put(key, now + max(self._freshness, _ASK_SECONDS))
+            self._disputed.put(key, now + max(self.freshness, _ASK_SECONDS))
             self._withdraw(key)
             return
         answer, liars = verdict

@@ -99,6 +99,12 @@ class Tracker:
         self.tally = Tally()
         self._testimony = Testimony(self, self.swarms, self._ledger, self._outbox, rng)
 
+    def reconfigure(self, *, origin_slots: int, handout: int, tag_freshness: float) -> None:
+        """From now on these hold, as at the start. Leases that are given out stay."""
+        self._origin_slots, self._handout, self._tags.freshness = origin_slots, handout, tag_freshness
+        for origin in self._origins.values():
+            origin.slots = origin_slots
+
     # --- what happens ---------------------------------------------------------------------------------------------
 
     def join(

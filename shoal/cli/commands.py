@@ -29,6 +29,7 @@ _SECTIONS = {
         "status": "shoal.cli.status:status",
         "doctor": "shoal.cli.doctor.command:doctor",
         "limit": "shoal.cli.limit:limit",
+        "reload": "shoal.cli.reload:reload",
         "gc": "shoal.cli.gc:gc",
         "verify": "shoal.cli.verify:verify",
     },

@@ -6,12 +6,14 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 import msgspec
+from prometheus_client import CollectorRegistry
 
 import shoal.cli.daemon
 from shoal.cli.configuration import Configuration
 from shoal.cli.exits import BadConfiguration
 from shoal.cli.failures import failures
 from shoal.cli.node import Node
+from shoal.cli.reloading import Reloading
 from shoal.fields import authority, is_loopback
 from shoal.operations import process_metrics
 from supernode.daemon import Supernode
@@ -22,33 +24,40 @@ _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 Daemon = contextlib.AbstractAsyncContextManager[object]
 
 
-def keep(open_daemon: Callable[[Configuration], Daemon], configuration: Configuration) -> None:
-    """Run a daemon; what people can do something about becomes a `click.ClickException`."""
+def keep(
+    open_daemon: Callable[[Configuration, Reloading], Daemon],
+    configuration: Configuration,
+    read: Callable[[], Configuration],
+) -> None:
+    """Run a daemon; what people can do something about becomes a `click.ClickException`.
+
+    `read` reads the configuration again.
+    """
+    reloading = Reloading(configuration, read)
     with failures():
-        shoal.cli.daemon.run(lambda: open_daemon(configuration))
+        shoal.cli.daemon.run(lambda: open_daemon(configuration, reloading), reloading.on_signal)
 
 
-def supernode(configuration: Configuration) -> Daemon:
+def supernode(configuration: Configuration, reloading: Reloading) -> Supernode:
     """The supernode alone."""
-    return Supernode(configuration.supernode, configuration.cluster, process_metrics())
+    return _supernode(configuration, process_metrics(), reloading)
 
 
-def node(configuration: Configuration) -> Daemon:
+def node(configuration: Configuration, reloading: Reloading) -> Node:
     """One node's peer and proxy."""
-    return Node(configuration.peer, configuration.proxy, configuration.cluster, process_metrics())
+    return _node(configuration, process_metrics(), reloading)
 
 
 @contextlib.asynccontextmanager
-async def everything(configuration: Configuration) -> AsyncIterator[None]:
+async def everything(configuration: Configuration, reloading: Reloading) -> AsyncIterator[None]:
     """A supernode and one node that is its peer."""
     metrics = process_metrics()
-    lead = Supernode(configuration.supernode, configuration.cluster, metrics)
     host = reached_at(configuration)
-    async with lead:
+    async with _supernode(configuration, metrics, reloading) as lead:
         scheme = "https" if configuration.cluster.uses_tls else "http"
         address = authority(host, lead.server.port)
         own = msgspec.structs.replace(configuration.peer, supernode=f"{scheme}://{address}")
-        async with Node(own, configuration.proxy, configuration.cluster, metrics):
+        async with _node(msgspec.structs.replace(configuration, peer=own), metrics, reloading):
             yield
 
 
@@ -73,3 +82,15 @@ def reached_at(configuration: Configuration) -> str:
             "machines reach this node (--advertise), or listen at that one alone."
         )
     return _EVERYWHERE[host]
+
+
+def _supernode(configuration: Configuration, metrics: CollectorRegistry, reloading: Reloading) -> Supernode:
+    lead = Supernode(configuration.supernode, configuration.cluster, metrics, reloading.reload)
+    reloading.tell(lambda read: lead.prepare(read.supernode))
+    return lead
+
+
+def _node(configuration: Configuration, metrics: CollectorRegistry, reloading: Reloading) -> Node:
+    found = Node(configuration.peer, configuration.proxy, configuration.cluster, metrics, reloading.reload)
+    reloading.tell(lambda read: found.prepare(read.peer, read.proxy))
+    return found

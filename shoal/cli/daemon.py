@@ -7,13 +7,14 @@ import ctypes
 import gc
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 
 import structlog
 import uvloop
 
 from peer.budget import raise_descriptor_limit
+from peer.tasks import Tasks
 from shoal.cli.servicemanager import ServiceManager
 
 log = structlog.get_logger()
@@ -25,15 +26,16 @@ _SPARE_BYTES = 64 << 20
 _LARGE_BYTES = 16 << 20
 
 
-def run(open_daemon: Callable[[], AbstractAsyncContextManager[object]]) -> None:
+def run(open_daemon: Callable[[], AbstractAsyncContextManager[object]], hung_up: Callable[[], Awaitable[None]]) -> None:
     """Keep the daemon until SIGTERM or SIGINT; a second signal ends the process as it would any other.
 
-    `open_daemon` is called inside the event loop.
+    `open_daemon` is called inside the event loop. `hung_up` is called for each SIGHUP as soon as the daemon is ready,
+    once for those that come while it is at it.
     """
     raise_descriptor_limit()
     _keep_freed_memory()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_run(open_daemon))
+        runner.run(_run(open_daemon, hung_up))
 
 
 def _keep_freed_memory() -> None:
@@ -46,7 +48,9 @@ def _keep_freed_memory() -> None:
         mallopt(_TRIM_THRESHOLD, _SPARE_BYTES)
 
 
-async def _run(open_daemon: Callable[[], AbstractAsyncContextManager[object]]) -> None:
+async def _run(
+    open_daemon: Callable[[], AbstractAsyncContextManager[object]], hung_up: Callable[[], Awaitable[None]]
+) -> None:
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
 
@@ -57,9 +61,18 @@ async def _run(open_daemon: Callable[[], AbstractAsyncContextManager[object]]) -
         log.info("daemon.stopping", signal=number.name)
         told.set()
 
+    has_hung_up = asyncio.Event()
+
+    async def answer_hang_ups() -> None:
+        while True:
+            await has_hung_up.wait()
+            has_hung_up.clear()
+            await hung_up()
+
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, stop, number)
-    async with open_daemon():
+    loop.add_signal_handler(signal.SIGHUP, has_hung_up.set)
+    async with open_daemon(), Tasks().running(answer_hang_ups()):
         gc.freeze()  # what is here now stays: full collections need not look at it again and again
         log.info("daemon.ready")
         async with ServiceManager(os.environ):

@@ -32,7 +32,7 @@ def supernode(invocation: Invocation) -> None:
 
     from shoal.cli import composition
 
-    composition.keep(composition.supernode, configuration)
+    composition.keep(composition.supernode, configuration, invocation.read)
 
 
 @click.command(
@@ -56,7 +56,7 @@ def peer(invocation: Invocation) -> None:
 
     from shoal.cli import composition
 
-    composition.keep(composition.node, configuration)
+    composition.keep(composition.node, configuration, invocation.read)
 
 
 @click.command(
@@ -80,4 +80,4 @@ def up(invocation: Invocation) -> None:
 
     from shoal.cli import composition
 
-    composition.keep(composition.everything, configuration)
+    composition.keep(composition.everything, configuration, invocation.read)

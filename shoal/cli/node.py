@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import resource
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -31,12 +31,13 @@ from proxy.upstream import UpstreamClient
 from proxy.verification import Verification
 from proxy.witness import Witness
 from shoal.audit import Audit
-from shoal.changes import Changes
+from shoal.changes import Changes, not_reloaded
 from shoal.cluster import ClusterSettings
 from shoal.fields import authority
 from shoal.membership import Membership
 from shoal.operations import OperationsServer
 from shoal.operator import OperatorToken
+from shoal.revision import Reload
 from shoal.version import VERSION
 from supernode.client import ControlClient
 
@@ -45,12 +46,17 @@ class Node:
     """A peer and its proxy as an async context manager; leaving it lets running transfers end, and saves the rest."""
 
     def __init__(
-        self, peer: PeerSettings, proxy: ProxySettings, cluster: ClusterSettings, metrics: CollectorRegistry
+        self,
+        peer: PeerSettings,
+        proxy: ProxySettings,
+        cluster: ClusterSettings,
+        metrics: CollectorRegistry,
+        reload: Reload = not_reloaded,
     ) -> None:
         """Raises `CredentialsUnreadable`, `Exposed` and `MembershipUnusable`."""
         cluster.check_host("peer.host", peer.host)
         self._membership = Membership(cluster)
-        self._settings = peer
+        self._peer, self._proxy = peer, proxy
         self._store = Store(peer.store, peer.cache)
         self._content = (
             ContentStore(peer.containerd / FOLDER, peer.store / INDEX) if peer.containerd is not None else None
@@ -61,7 +67,7 @@ class Node:
         budget = Budget.of(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         proxy_metrics = ProxyMetrics(metrics, proxy.upstreams)
         self._catalogue = Catalogue(peer.store / CATALOGUE)
-        control = (
+        self._control = control = (
             ControlClient(peer.supernode, wait=peer.origin_wait, membership=self._membership)
             if peer.supernode
             else None
@@ -96,7 +102,7 @@ class Node:
         self.engine.presence.damaged = self._repair.begin
         self._verification = Verification(self.engine.supply, self._repair)
         keeping = Keeping(self._store, self.proxy.tags.last_known, self._catalogue.repositories)
-        administration = Administration(
+        self._administration = Administration(
             proxy,
             self.proxy.tags,
             self.engine.supply,
@@ -106,16 +112,37 @@ class Node:
             keeping,
             self._verification,
             self.engine.limits,
+            reload,
         )
-        checkups = Checkups(lambda: self._particulars(peer, proxy), self.engine, control, self.proxy.clientele)
+        checkups = Checkups(
+            lambda: self._particulars(self._peer, self._proxy), self.engine, control, self.proxy.clientele
+        )
         self.operations = OperationsServer(
             peer.operations,
             metrics,
             {"proxy": lambda: self._serving},
-            [*administration.routes(), web.get(CHECKUP_PATH, changes.look(checkups.make))],
+            [*self._administration.routes(), web.get(CHECKUP_PATH, changes.look(checkups.make))],
         )
         self._serving = False
         self._stack = contextlib.AsyncExitStack()
+
+    async def prepare(self, peer: PeerSettings, proxy: ProxySettings) -> Callable[[], None]:
+        """Read what other settings name, and files that have changed; what is live of the settings holds when what is
+        returned is called. Raises `CredentialsUnreadable` and `RulesUnusable`."""
+        await self._membership.refresh()
+        prepared = [self._upstreams.prepare(proxy), self.proxy.prepare(proxy)]
+
+        def take_over() -> None:
+            for each in prepared:
+                each()
+            self._peer, self._proxy = peer, proxy
+            if self._control is not None:
+                self._control.wait = peer.origin_wait
+            self._store.reconfigure(peer.cache)
+            self.engine.reconfigure(peer)
+            self._administration.reconfigure(proxy)
+
+        return take_over
 
     async def __aenter__(self) -> Self:
         """Raises `StoreError`, and `OSError` where an address is not to be had."""
@@ -133,7 +160,7 @@ class Node:
             await stack.enter_async_context(self._catalogue)
             await stack.enter_async_context(self._upstreams)
             await stack.enter_async_context(self.engine)
-            stack.push_async_callback(self.engine.stop, self._settings.shutdown_grace)
+            stack.push_async_callback(lambda: self.engine.stop(self._peer.shutdown_grace))
             await stack.enter_async_context(self._repair)
             await stack.enter_async_context(self._verification)
             await stack.enter_async_context(self.proxy)

@@ -48,23 +48,28 @@ class Invocation:
 
         `defaults` are values that this command has where nobody says otherwise. Raises `BadConfiguration`.
         """
-        from shoal.cli.configuration import Configuration
         from shoal.logs import set_up
-        from shoal.settings import Override, SettingsError, load
         from shoal.toml import dump
 
-        try:
-            found = environment_proxies(os.environ)
-            all_defaults = {"proxy": found, **defaults} if found else defaults
-            configuration = load(Configuration, self.file, os.environ, starmap(Override, self.overrides), all_defaults)
-        except SettingsError as error:
-            raise BadConfiguration(str(error)) from None
+        configuration = self.read(defaults)
         if self.print_config:
             text = dump(configuration)
             click.echo(json.dumps(tomllib.loads(text)) if self.as_json else text.rstrip())
             click.get_current_context().exit()
         set_up(configuration.log)
         return configuration
+
+    def read(self, defaults: Mapping[str, object] = MappingProxyType({})) -> Configuration:
+        """What the file, the environment and the flags say now; raises `BadConfiguration`."""
+        from shoal.cli.configuration import Configuration
+        from shoal.settings import Override, SettingsError, load
+
+        try:
+            found = environment_proxies(os.environ)
+            all_defaults = {"proxy": found, **defaults} if found else defaults
+            return load(Configuration, self.file, os.environ, starmap(Override, self.overrides), all_defaults)
+        except SettingsError as error:
+            raise BadConfiguration(str(error)) from None
 
 
 def environment_proxies(environ: Mapping[str, str]) -> dict[str, object]:
