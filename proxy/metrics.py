@@ -22,7 +22,7 @@ class ProxyMetrics:
 
     def __init__(self, registry: CollectorRegistry, upstreams: Collection[str] = ()) -> None:
         """`upstreams`: the registries that the configuration names."""
-        self._upstreams = frozenset(upstreams)
+        self._upstreams: frozenset[str] = frozenset()
         self.request_seconds = Histogram(
             "shoal_proxy_request_seconds",
             "Time from a client's request to the end of the response. Status 499 is a client that left before.",
@@ -114,6 +114,16 @@ class ProxyMetrics:
         for direction in ("up", "down"):
             self.tunnel_bytes.labels(direction)
         self._of_upstreams(registry)
+        self.reconfigure(upstreams)
+
+    def reconfigure(self, upstreams: Collection[str]) -> None:
+        """These registries the configuration names from now on."""
+        self._upstreams = frozenset(upstreams)
+        for name in self._upstreams:
+            for metric in (self.upstream_bytes, self.answered_at, self.limited):
+                metric.labels(name)
+            for outcome in ("answered", "denied", "missing", "limited", "unavailable"):
+                self.upstream_requests.labels(name, outcome)
 
     def _of_upstreams(self, registry: CollectorRegistry) -> None:
         self.upstream_bytes = Counter(
@@ -140,11 +150,6 @@ class ProxyMetrics:
             ["registry"],
             registry=registry,
         )
-        for name in self._upstreams:
-            for metric in (self.upstream_bytes, self.answered_at, self.limited):
-                metric.labels(name)
-            for outcome in ("answered", "denied", "missing", "limited", "unavailable"):
-                self.upstream_requests.labels(name, outcome)
         self.rate_limit = Gauge(
             "shoal_upstream_rate_limit_requests",
             "Requests that an upstream allows in its window, as it said last.",

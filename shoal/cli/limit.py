@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from shoal.cli.frame import Command
-from shoal.cli.options import Invocation, order_options
+from shoal.cli.options import Invocation, cluster_order_options, order_options
 
 _KINDS = ("upload", "download", "origin", "preheat")
 _BY = {
@@ -26,29 +26,34 @@ _BY = {
         "shoal limit upload 200MB/s",
         "shoal limit origin none",
         "shoal limit upload default",
+        "shoal limit --cluster origin 500MB/s  # of each node that says nothing itself",
     ],
 )
 @order_options
+@cluster_order_options
 @click.argument("kind", required=False, type=click.Choice(_KINDS))
 @click.argument("rate", required=False)
 @click.pass_obj
-def limit(invocation: Invocation, kind: str | None, rate: str | None, as_json: bool) -> None:
+def limit(invocation: Invocation, kind: str | None, rate: str | None, of_cluster: bool, as_json: bool) -> None:
     """Show or change how much this node sends and fetches at most.
 
     KIND is upload (what goes to other nodes), download (what comes from other nodes and from origins), origin (what
     comes from origins) or preheat (what comes for preheating). RATE is a rate such as 200MB/s or 500Mbit/s, none for no
-    limit, or default for what the configuration says, else the supernode.
+    limit, or default for what the configuration says, else the supernode. What clients get from a node is not limited.
 
-    A change holds until the node restarts or reads its configuration again: what is to last belongs there, as
-    limits.upload of the table [peer].
+    With --cluster it is about the limits that hold for each node whose own configuration says nothing.
+
+    A change holds until the daemon restarts or reads its configuration again. What is to last belongs there, as
+    limits.upload of the table [peer], or of [supernode] for the cluster.
     """
-    from shoal.cli.orders import ask
+    from shoal.cli.orders import the_supernode, this_node
     from shoal.limits import LIMITS_PATH
 
+    daemon = the_supernode(invocation) if of_cluster else this_node(invocation)
     if kind is not None and rate is not None:
-        answer = ask(invocation, "POST", LIMITS_PATH, {"traffic": kind, "rate": rate})
+        answer = daemon.ask("POST", LIMITS_PATH, {"traffic": kind, "rate": rate})
     else:
-        answer = ask(invocation, "GET", LIMITS_PATH)
+        answer = daemon.ask("GET", LIMITS_PATH)
     limits = {each: answer["limits"][each] for each in ([kind] if kind else _KINDS)}
     if as_json:
         click.echo(json.dumps({"limits": limits}))

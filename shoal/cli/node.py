@@ -65,7 +65,7 @@ class Node:
         certificate_metric(self._ends, metrics)
         self._audit = Audit(Path(proxy.audit)) if proxy.audit else None
         budget = Budget.of(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-        proxy_metrics = ProxyMetrics(metrics, proxy.upstreams)
+        self._metrics = proxy_metrics = ProxyMetrics(metrics, proxy.upstreams)
         self._catalogue = Catalogue(peer.store / CATALOGUE)
         self._control = control = (
             ControlClient(peer.supernode, wait=peer.origin_wait, membership=self._membership)
@@ -136,6 +136,7 @@ class Node:
             for each in prepared:
                 each()
             self._peer, self._proxy = peer, proxy
+            self._metrics.reconfigure(proxy.upstreams)
             if self._control is not None:
                 self._control.wait = peer.origin_wait
             self._store.reconfigure(peer.cache)

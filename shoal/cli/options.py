@@ -249,6 +249,15 @@ cluster_options = _all(
 order_options = _all(general_options, operations_option, store_option, json_option)
 """Of commands that ask this machine's node, or look at its store."""
 
+state_option = _setting("--state", ("supernode", "state"), "FOLDER", "Where a supernode keeps what outlives a restart.")
+
+cluster_order_options = _all(
+    click.option("--cluster", "of_cluster", is_flag=True, help="Ask the supernode, and not this machine's node."),
+    _address("--supernode-operations", ("supernode", "operations"), "The supernode's operations port."),
+    state_option,
+)
+"""Of commands that ask the supernode too."""
+
 node_options = _all(
     general_options,
     listen_option,
@@ -287,5 +296,5 @@ def supernode_options(own: bool) -> Callable[[F], F]:
             ("supernode", "operations"),
             "The supernode's operations port.",
         ),
-        _setting("--state", ("supernode", "state"), "FOLDER", "Where a supernode keeps what outlives a restart."),
+        state_option,
     )

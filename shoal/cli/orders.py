@@ -16,7 +16,7 @@ from peer.settings import PeerSettings
 from shoal.cli.exits import NoDaemon
 from shoal.cli.options import Invocation
 from shoal.daemonsettings import OperationsSettings
-from shoal.fields import authority
+from shoal.fields import authority, check_url, is_loopback
 from shoal.operator import OperatorToken, TokenUnusable
 from shoal.reference import InvalidReference, Reference
 
@@ -76,6 +76,15 @@ def this_node(invocation: Invocation) -> Operated:
     """The node's daemon, as the configuration has it."""
     peer = invocation.configuration({"log": {"level": "warning"}}).peer
     return Operated(_reached(peer.operations), peer.operations.port, peer.token_file)
+
+
+def the_supernode(invocation: Invocation) -> Operated:
+    """The supernode, as the configuration has it: on another machine, where `peer.supernode` is on that."""
+    settings = invocation.configuration({"log": {"level": "warning"}})
+    operations, host = settings.supernode.operations, _reached(settings.supernode.operations)
+    if is_loopback(host) and settings.peer.supernode:
+        host = check_url("peer.supernode", settings.peer.supernode)
+    return Operated(host, operations.port, settings.supernode.token_file)
 
 
 def ask(invocation: Invocation, method: str, path: str, order: Mapping[str, object] | None = None) -> dict[str, Any]:

@@ -52,6 +52,10 @@ def values(kind: inspect.Type) -> st.SearchStrategy[Any]:
             return st.floats(kind.ge if kind.gt is None else kind.gt, kind.le, exclude_min=kind.gt is not None)
         case inspect.BoolType():
             return st.booleans()
+        case inspect.NoneType():
+            return st.none()
+        case inspect.UnionType():
+            return st.one_of(*map(values, kind.types))
     raise AssertionError(kind)
 
 
