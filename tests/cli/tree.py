@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import click
 import pytest
+import structlog
 
 from shoal.cli import main
 from shoal.cli.frame import Command, Group
@@ -57,8 +59,14 @@ def call(words: Words) -> list[str]:
 
 
 def run(capsys: pytest.CaptureFixture[str], arguments: Sequence[str]) -> Ended:
-    """Run the program in this process."""
-    with pytest.raises(SystemExit) as ended:
-        main(list(arguments), prog_name="shoal")
+    """Run the program in this process, whose logs are then as they were before."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments), prog_name="shoal")
+    finally:
+        root.handlers, root.level = handlers, level
+        structlog.reset_defaults()
     out, err = capsys.readouterr()
     return Ended(int(ended.value.code or 0), out, err)
