@@ -33,7 +33,7 @@ from proxy.orders import (
 from proxy.settings import ProxySettings
 from proxy.tags import TagResolver
 from proxy.verification import Verification
-from shoal.changes import Changes, OrderRefused
+from shoal.changes import Changes
 from shoal.limitbook import LimitBook
 from shoal.limits import LIMITS_PATH, LimitOrder
 from shoal.reference import Location, Reference, Registry
