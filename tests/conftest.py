@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
+import structlog
+
+
+@pytest.fixture
+def logs_as_before() -> Iterator[None]:
+    """What a test does to its process's logs ends with it."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    root.handlers, root.level = handlers, level
+    logging.getLogger("aiohttp.server").filters = []
+    structlog.reset_defaults()
 
 
 @pytest.fixture

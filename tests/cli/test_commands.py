@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from bench.daemons import Daemon, free_ports
+from tests.cli.conftest import Shoal
 from tests.world.images import random_bytes
 from tests.world.nodes import Node, wait_until
 from tests.world.origin import REPOSITORY, ScriptedOrigin
@@ -21,7 +22,8 @@ from tests.world.origin import REPOSITORY, ScriptedOrigin
 MIB = 1 << 20
 
 
-def shoal(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def process(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The program as a process of its own: it may change what belongs to a whole process."""
     command = [sys.executable, "-m", "shoal.cli", *map(str, arguments)]
     return subprocess.run(
         command, check=False, capture_output=True, text=True, timeout=60, env={**os.environ, **environment}
@@ -45,21 +47,23 @@ BAD_FILES = {
     ("name", "command"),
     [*((name, "peer") for name in BAD_FILES), ("an unknown key", "supernode"), ("an unknown key", "up")],
 )
-def test_a_bad_configuration_stops_the_start_and_says_what_is_allowed(tmp_path: Path, name: str, command: str) -> None:
+def test_a_bad_configuration_stops_the_start_and_says_what_is_allowed(
+    shoal: Shoal, tmp_path: Path, name: str, command: str
+) -> None:
     text, words = BAD_FILES[name]
     file = tmp_path / "shoal.toml"
     file.write_text(text)
     done = shoal(command, "--config", file)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
+    assert done.code == 2
+    assert "Traceback" not in done.err
     for word in [str(file), *words]:
-        assert word in done.stderr
+        assert word in done.err
 
 
 @pytest.mark.parametrize(("command", "key"), [("supernode", "supernode.host"), ("peer", "peer.host")])
 def test_a_daemon_that_strangers_could_reach_does_not_start(tmp_path: Path, command: str, key: str) -> None:
     settings = {"SHOAL_PEER__STORE": str(tmp_path), f"SHOAL_{command.upper()}__HOST": "0.0.0.0"}
-    done = shoal(command, **settings)
+    done = process(command, **settings)
     assert done.returncode == 2
     assert f"`{key}` '0.0.0.0'" in done.stderr
     assert "cluster.secret_file" in done.stderr
@@ -72,20 +76,27 @@ def test_a_password_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         f'[peer]\nstore = "{tmp_path}/store"\nport = 0\noperations.port = 0\n'
         '[proxy]\nport = 0\n[proxy.upstreams."docker.io"]\nusername = "me"\npassword_file = "/nowhere/secret"'
     )
-    done = shoal("peer", "--config", file)
+    done = process("peer", "--config", file)
     assert done.returncode == 2
     assert "/nowhere/secret" in done.stderr
 
 
-def test_the_printed_configuration_is_read_back_the_same(tmp_path: Path) -> None:
-    first = shoal("up", "--print-config", "--upstream", "quay.io=https://quay.io").stdout
+def test_rules_that_cannot_be_read_stop_the_start(tmp_path: Path) -> None:
+    settings = {"SHOAL_PROXY__ADMISSION__FILE": f"{tmp_path}/rules.toml", "SHOAL_PEER__STORE": f"{tmp_path}/store"}
+    done = process("peer", **settings)
+    assert done.returncode == 2
+    assert f"{tmp_path}/rules.toml: cannot be read" in done.stderr
+
+
+def test_the_printed_configuration_is_read_back_the_same(shoal: Shoal, tmp_path: Path) -> None:
+    first = shoal("up", "--print-config", "--upstream", "quay.io=https://quay.io").out
     file = tmp_path / "shoal.toml"
     file.write_text(first)
-    assert shoal("up", "--print-config", "--config", file).stdout == first
+    assert shoal("up", "--print-config", "--config", file).out == first
     assert tomllib.loads(first)["proxy"]["port"] == 5080
 
 
-def test_flags_go_before_the_environment_and_that_before_the_file(tmp_path: Path) -> None:
+def test_flags_go_before_the_environment_and_that_before_the_file(shoal: Shoal, tmp_path: Path) -> None:
     file = tmp_path / "shoal.toml"
     file.write_text('[proxy]\nport = 1\n[peer]\nport = 1\nzone = "file"')
     printed = shoal(
@@ -97,38 +108,38 @@ def test_flags_go_before_the_environment_and_that_before_the_file(tmp_path: Path
         "--print-config",
         SHOAL_PROXY__PORT="2",
         SHOAL_PEER__PORT="2",
-    ).stdout
+    ).out
     settings = tomllib.loads(printed)
     assert (settings["proxy"]["port"], settings["peer"]["port"], settings["peer"]["zone"]) == (3, 2, "file")
 
 
-def test_secrets_are_not_printed(tmp_path: Path) -> None:
+def test_secrets_are_not_printed(shoal: Shoal, tmp_path: Path) -> None:
     file = tmp_path / "shoal.toml"
     file.write_text('[proxy.upstreams."docker.io"]\nusername = "me"\npassword = "hunter2"')
-    printed = shoal("up", "--config", file, "--print-config").stdout
+    printed = shoal("up", "--config", file, "--print-config").out
     assert "hunter2" not in printed
 
 
-def test_up_needs_no_configuration_and_mirrors_docker_io() -> None:
-    settings = tomllib.loads(shoal("up", "--print-config").stdout)
+def test_up_needs_no_configuration_and_mirrors_docker_io(shoal: Shoal) -> None:
+    settings = tomllib.loads(shoal("up", "--print-config").out)
     assert (settings["proxy"]["host"], settings["proxy"]["port"]) == ("127.0.0.1", 5080)
     assert settings["proxy"]["default_upstream"] == "docker.io"
     assert settings["proxy"]["upstreams"]["docker.io"]["url"] == "https://registry-1.docker.io"
 
 
-def test_the_environments_proxies_are_taken_where_the_configuration_names_none(tmp_path: Path) -> None:
+def test_the_environments_proxies_are_taken_where_the_configuration_names_none(shoal: Shoal, tmp_path: Path) -> None:
     environment = {"HTTPS_PROXY": "proxy.example:3128", "no_proxy": "10.0.0.0/8, .corp.example"}
-    settings = tomllib.loads(shoal("up", "--print-config", **environment).stdout)["proxy"]
+    settings = tomllib.loads(shoal("up", "--print-config", **environment).out)["proxy"]
     assert (settings["https_proxy"], settings["no_proxy"]) == (
         "http://proxy.example:3128",
         ["10.0.0.0/8", ".corp.example"],
     )
     file = tmp_path / "shoal.toml"
     file.write_text('[proxy]\nhttps_proxy = "http://me:secret@other.example:1"')
-    printed = shoal("up", "--print-config", "--config", file, **environment).stdout
+    printed = shoal("up", "--print-config", "--config", file, **environment).out
     assert tomllib.loads(printed)["proxy"]["https_proxy"] == "http://***@other.example:1"
     done = shoal("up", "--print-config", HTTP_PROXY="socks5://x:1")
-    assert (done.returncode, "HTTP_PROXY" in done.stderr) == (2, True)
+    assert (done.code, "HTTP_PROXY" in done.err) == (2, True)
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
@@ -171,7 +182,7 @@ def test_an_address_in_use_is_one_line(tmp_path: Path) -> None:
     with Daemon([sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"], tmp_path / "log") as other:
         other.wait_for(port)
         settings = {"SHOAL_SUPERNODE__OPERATIONS__PORT": "0", "SHOAL_SUPERNODE__STATE": str(tmp_path)}
-        done = shoal("supernode", "--listen", f"127.0.0.1:{port}", **settings)
+        done = process("supernode", "--listen", f"127.0.0.1:{port}", **settings)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "in use" in done.stderr
@@ -183,7 +194,7 @@ def test_pull_puts_an_image_into_the_store(tmp_path: Path) -> None:
     with ExitStack() as stack:
         upstream = f"docker.io={origin.start(stack)}"
         image = f"docker.io/{REPOSITORY}:latest"
-        done = shoal(
+        done = process(
             "pull", image, "--upstream", upstream, "--store", tmp_path / "s", "--platform", "linux/amd64", "--json"
         )
     assert done.returncode == 0, done.stderr
@@ -198,16 +209,16 @@ def test_pull_of_what_is_not_there_fails_in_one_line(tmp_path: Path) -> None:
     origin = ScriptedOrigin()
     with ExitStack() as stack:
         upstream = f"docker.io={origin.start(stack)}"
-        done = shoal("pull", "docker.io/library/made:none", "--upstream", upstream, "--store", tmp_path / "s")
+        done = process("pull", "docker.io/library/made:none", "--upstream", upstream, "--store", tmp_path / "s")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "none" in done.stderr
 
 
-def test_pull_from_an_unknown_registry_names_those_that_are_known(tmp_path: Path) -> None:
+def test_pull_from_an_unknown_registry_names_those_that_are_known(shoal: Shoal, tmp_path: Path) -> None:
     done = shoal("pull", "unknown.example/x:latest", "--store", tmp_path / "s")
-    assert done.returncode == 1
-    assert "docker.io" in done.stderr
+    assert done.code == 1
+    assert "docker.io" in done.err
 
 
 def test_what_forward_proxy_mode_needs_is_imported_only_by_it() -> None:

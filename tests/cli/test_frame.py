@@ -42,7 +42,9 @@ def nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("SHOAL_PEER__STORE", str(tmp_path / "store"))
     monkeypatch.setenv("SHOAL_PEER__OPERATIONS__PORT", str(port))
     monkeypatch.setenv("SHOAL_PROXY__TUNNEL__CA", str(tmp_path / "ca"))
-    monkeypatch.setenv("SHOAL_PROXY__UPSTREAMS", json.dumps({"docker.io": {"url": f"http://127.0.0.1:{port}"}}))
+    monkeypatch.setenv(
+        "SHOAL_PROXY__UPSTREAMS", json.dumps({"docker.io": {"url": f"http://127.0.0.1:{port}", "retries": 0}})
+    )
     yield
 
 

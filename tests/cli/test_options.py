@@ -8,7 +8,11 @@ from typing import Any
 
 import pytest
 
-from shoal.cli.exits import ExitCode
+from peer.settings import PeerSettings
+from shoal.cli.composition import reached_at
+from shoal.cli.configuration import Configuration
+from shoal.cli.exits import BadConfiguration, ExitCode
+from supernode.settings import SupernodeSettings
 from tests.cli.tree import DAEMONS, RUN, Words, call, run
 
 FLAGS: dict[str, dict[str, object]] = {
@@ -109,15 +113,26 @@ def test_a_value_that_is_not_allowed_names_its_flag(flags: str, capsys: pytest.C
 
 
 @pytest.mark.parametrize(
-    ("flags", "named"),
+    ("host", "peer", "named"),
     [
-        ("--supernode-listen 10.0.0.1", "--peer-listen"),
-        ("--supernode-listen 0.0.0.0 --peer-listen 0.0.0.0", "--advertise"),
+        ("10.0.0.1", PeerSettings(host="127.0.0.1"), "--peer-listen"),
+        ("0.0.0.0", PeerSettings(host="0.0.0.0"), "--advertise"),
     ],
 )
-def test_up_does_not_let_others_join_a_node_that_they_cannot_reach(
-    flags: str, named: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_up_does_not_let_others_join_a_node_that_they_cannot_reach(host: str, peer: PeerSettings, named: str) -> None:
+    with pytest.raises(BadConfiguration, match=named):
+        reached_at(Configuration(supernode=SupernodeSettings(host=host), peer=peer))
+
+
+@pytest.mark.parametrize(
+    ("host", "peer", "reached"),
+    [
+        ("127.0.0.1", PeerSettings(), "127.0.0.1"),
+        ("10.0.0.1", PeerSettings(host="10.0.0.1"), "10.0.0.1"),
+        ("::", PeerSettings(host="::", advertise="node-1"), "::1"),
+    ],
+)
+def test_ups_own_node_is_seen_by_the_address_at_which_others_reach_it(
+    host: str, peer: PeerSettings, reached: str
 ) -> None:
-    monkeypatch.setenv("SHOAL_CLUSTER__SECRET", "of this test and no other")
-    ended = run(capsys, ["up", *flags.split()])
-    assert (ended.code, named in ended.err) == (ExitCode.UNUSABLE, True)
+    assert reached_at(Configuration(supernode=SupernodeSettings(host=host), peer=peer)) == reached
