@@ -68,6 +68,7 @@ class Contact:
             software=VERSION,
             visits=True,
             is_limited=True,
+            reports=True,
         )
 
     def welcomed(self, announce_interval: float) -> None:

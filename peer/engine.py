@@ -46,11 +46,13 @@ from peer.neighbours import Neighbours
 from peer.offering import Offering
 from peer.origin import Origin
 from peer.presence import Presence
+from peer.reporting import Reporting
 from peer.runner import Runner
 from peer.serving import Serving
 from peer.settings import PeerSettings
 from peer.store import Store
 from peer.supply import Supply
+from peer.tally import Tally
 from peer.tasks import Tasks
 from peer.throttle import Throttle
 from peer.upkeep import Upkeep
@@ -99,7 +101,8 @@ class Engine:
         """Bytes of blobs that came, by source: `origin` or `peer`."""
         decisions = MachineSettings(settings.upload_slots, control is not None, settings.origin_wait)
         self.machine = Machine(decisions, holdings, random.Random(), time.monotonic())
-        self._runner = runner = Runner(self.machine, metrics, self._do)
+        self.tally = tally = Tally()
+        self._runner = runner = Runner(self.machine, metrics, tally, self._do)
         self.neighbours = Neighbours(
             self.id,
             settings.host,
@@ -112,6 +115,11 @@ class Engine:
         )
         self._fetcher = Fetcher(origin, runner, throttle.origin)
         self.visiting = None if control is None else Visiting(control, self.neighbours, self._tasks)
+        self.reporting: Reporting | None = None
+        if control is not None:
+            self.reporting = Reporting(
+                control, self.machine, tally, store, metrics, lambda: len(self.neighbours.all), workers
+            )
         self._contact = Contact(control, self.id, lambda: self.port, settings, runner)
         self.presence = presence = Presence(holdings, workers, self._contact, runner)
         self._downloads = Downloads(
@@ -140,6 +148,7 @@ class Engine:
         self._serving = Serving(
             self.neighbours,
             metrics,
+            tally,
             settings.upload_slots,
             shelf.open_file,
             runner.uploaded,
@@ -192,6 +201,8 @@ class Engine:
         if self._offering is not None:
             await stack.enter_async_context(running(self._offering.run()))
         await stack.enter_async_context(running(self._upkeep.run()))
+        if self.reporting is not None:
+            await stack.enter_async_context(running(self.reporting.run()))
         await stack.enter_async_context(running(self._contact.run()))
         return self
 

@@ -32,6 +32,7 @@ from shoal.pieces import PIECE_DIGEST_SIZE, PieceLayout, PieceSet, iterate, to_b
 from shoal.reference import Location
 from supernode import protocol
 from supernode.protocol import PeerId, parse_peer_id
+from supernode.report import Watch
 
 _SHUN_SECONDS = 600.0
 _GIVE_UP_SECONDS = 20.0
@@ -52,6 +53,7 @@ _NOT_OURS = (
     | protocol.Refresh
     | protocol.Visit
     | protocol.Probed
+    | Watch
 )
 """Messages of the supernode that the control client answers itself."""
 

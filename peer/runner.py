@@ -13,7 +13,9 @@ from peer.commands import Command
 from peer.machine import Machine
 from peer.metrics import PeerMetrics
 from peer.piecemap import StreamId
+from peer.tally import Supplier, Tally
 from peer.uploads import Upload
+from shoal.messages import key_of
 from supernode.protocol import PeerId
 
 log = structlog.get_logger()
@@ -22,9 +24,10 @@ log = structlog.get_logger()
 class Runner:
     """Tells the machine of neighbours, streams and uploads, and when its time has come. Belongs to the event loop."""
 
-    def __init__(self, machine: Machine, metrics: PeerMetrics, do: Callable[[Command], None]) -> None:
+    def __init__(self, machine: Machine, metrics: PeerMetrics, tally: Tally, do: Callable[[Command], None]) -> None:
         """`do` carries out one command."""
         self.machine = machine
+        self._tally = tally
         self._metrics = metrics
         self._do = do
         self._is_due = False
@@ -63,6 +66,11 @@ class Runner:
 
     def received(self, stream: StreamId, count: int) -> None:
         """Bytes of an origin came."""
+        brings = self.machine.sourcing.streams.get(stream)
+        if brings is not None:
+            registry = brings.place.location.registry
+            self._tally.came_from_origin(registry, count)
+            _add(brings.sought.suppliers, Supplier(registry, is_origin=True), count)
         self.machine.sourcing.received(stream, time.monotonic())
         self._metrics.received["origin"] += count
 
@@ -113,7 +121,9 @@ class Runner:
         if seconds is None:
             self._metrics.pieces.labels("duplicate").inc()
         else:
-            self._metrics.received["peer"] += event.message.length
+            length = event.message.length
+            _add(self.machine.sought[key_of(event.message)].suppliers, Supplier(peer, is_origin=False), length)
+            self._metrics.received["peer"] += length
             self._metrics.piece_seconds.observe(seconds)
 
     # --- uploads ----------------------------------------------------------------------------------------------------
@@ -127,3 +137,7 @@ class Runner:
         """A piece cannot be read."""
         self.machine.unservable(upload)
         self.carry_out_soon()
+
+
+def _add(suppliers: dict[Supplier, int], supplier: Supplier, count: int) -> None:
+    suppliers[supplier] = suppliers.get(supplier, 0) + count

@@ -12,6 +12,7 @@ from peer.disk import StoreError, read_all
 from peer.metrics import PeerMetrics
 from peer.neighbours import Neighbours
 from peer.pace import UploadPace
+from peer.tally import Tally
 from peer.tasks import Tasks
 from peer.throttle import Gate, Turn
 from peer.uploads import Upload
@@ -33,6 +34,7 @@ class Serving:
         self,
         neighbours: Neighbours,
         metrics: PeerMetrics,
+        tally: Tally,
         slots: int,
         open_file: Callable[[BlobKey], int],
         ended: Callable[[Upload], None],
@@ -43,6 +45,7 @@ class Serving:
     ) -> None:
         self._neighbours = neighbours
         self._metrics = metrics
+        self._tally = tally
         self._slots = slots
         self._open_file = open_file
         self._ended = ended
@@ -64,6 +67,7 @@ class Serving:
         def release(sent: bool) -> None:
             if sent:
                 os.close(fd)
+                self._tally.peers_out += span.length
                 self._metrics.answers["served"] += 1
                 self._metrics.uploaded.inc(span.length)
             else:

@@ -9,6 +9,7 @@ from peer.asked import Asked, Behind
 from peer.origin import OriginDenied, OriginNotFound, SizeDiffers
 from peer.picker import BlobBook
 from peer.piecemap import PieceMap
+from peer.tally import Supplier
 from shoal.descriptor import BlobKey
 from shoal.pieces import PIECE_DIGEST_SIZE, PieceLayout, PieceSet, iterate, set_of
 from shoal.reference import Location
@@ -82,6 +83,8 @@ class Sought:
     """Pieces whose digest a neighbour told that fetched them, and no supernode."""
     own: PieceSet = 0
     """Pieces that are there and came from an origin to this peer."""
+    suppliers: dict[Supplier, int] = field(default_factory=dict)
+    """Bytes that have come from each, wanted or not."""
     contacts: dict[PeerId, tuple[str, int]] = field(default_factory=dict)
     """Where the neighbours of its handouts take connections."""
     coming: dict[PeerId, tuple[PieceSet, float]] = field(default_factory=dict)

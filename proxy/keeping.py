@@ -15,11 +15,12 @@ import structlog
 from peer.eviction import Stock, Victim
 from peer.store import Store
 from proxy.catalogue import KnownTag
-from proxy.images import stored_images
+from proxy.images import StoredImage, stored_images
 from shoal.changes import OrderRefused
 from shoal.descriptor import MAX_MANIFEST_SIZE
 from shoal.digest import Digest, InvalidDigest
 from shoal.reference import Location, Reference, Tag
+from supernode.report import MAX_IMAGES, MAX_NAMES, HeldImage
 
 log = structlog.get_logger()
 
@@ -59,6 +60,20 @@ class Keeping:
 
     def images(self, tags: Iterable[tuple[Location, Tag, Digest]]) -> dict[str, Any]:
         """All images in the store (`proxy.images`). `tags`: what is known of any; raises `OrderRefused`."""
+        return {"images": msgspec.to_builtins(self._images(tags), enc_hook=str)}
+
+    def held(self, tags: Iterable[tuple[Location, Tag, Digest]]) -> list[HeldImage]:
+        """The same as the supernode is told of them; none while that is not known yet."""
+        try:
+            images = self._images(tags)
+        except OrderRefused:
+            return []
+        return [
+            HeldImage(image.digest, image.bytes, image.complete, bool(image.pinned), list(image.references[:MAX_NAMES]))
+            for image in images[:MAX_IMAGES]
+        ]
+
+    def _images(self, tags: Iterable[tuple[Location, Tag, Digest]]) -> list[StoredImage]:
         names = defaultdict(list)
         for location, tag, digest in tags:
             names[digest].append(str(Reference(location.registry, location.repository, tag, None)))
@@ -70,8 +85,7 @@ class Keeping:
             return {digest: sorted(set(names[digest])) for digest in manifests if digest in names}
 
         store = self._store
-        found = stored_images(self._stock(), store.pins(), named, lambda digest: store.peek(digest, MAX_MANIFEST_SIZE))
-        return {"images": msgspec.to_builtins(found, enc_hook=str)}
+        return stored_images(self._stock(), store.pins(), named, lambda digest: store.peek(digest, MAX_MANIFEST_SIZE))
 
     def pin(self, image: str) -> dict[str, object]:
         """Keep an image, by its reference or digest, whatever happens; raises `OrderRefused`, `InvalidReference`."""

@@ -61,6 +61,10 @@ class LimitBoard:
         """Whom to tell how many bytes of a body have come from an upstream."""
         return self._metrics.upstream_bytes.labels(self._metrics.upstream(registry)).inc
 
+    def last(self) -> dict[str, tuple[int | None, int | None]]:
+        """Of each registry that said so: requests that it allows in its window, and how many are left."""
+        return {registry: (limit.limit, limit.remaining) for registry, limit in self.limits.items()}
+
     def quiet(self, registry: Registry, seconds: float) -> None:
         """The upstream answered 429: it is left alone for so long."""
         self._metrics.limited.labels(self._metrics.upstream(registry)).inc()

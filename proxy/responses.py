@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 import structlog
 from aiohttp import hdrs, web
 
+from peer.account import Account
 from peer.errors import DownloadFailed
 from peer.origin import OriginError
 from peer.sink import Source
+from peer.tally import Tally
 from proxy.client import ClientLeft, ClientSink
 from proxy.destinations import Opened
 from proxy.memory import LONG, AnswerMemory
@@ -39,6 +41,9 @@ class Call:
     memory: AnswerMemory
     """For long answers that are sent from memory."""
 
+    tally: Tally
+    """What this node has given to clients."""
+
     inside: Opened | None = None
     """The host that the request is meant for, where it came in forward-proxy mode; it says which registry is meant."""
 
@@ -50,6 +55,7 @@ class Call:
 
     route: str = "other"
     started_at: float = field(default_factory=time.monotonic)
+    account: Account = field(init=False)
     sent: int = 0
     came_from: dict[Source, int] = field(default_factory=dict)
     """Bytes of `sent` by where they came from."""
@@ -61,6 +67,7 @@ class Call:
 
     def __post_init__(self) -> None:
         self.transport = self.request.transport
+        self.account = Account(self.started_at)
 
     async def send(
         self,
@@ -109,7 +116,10 @@ class Call:
 
     def count(self, sources: Iterable[tuple[Source, int]]) -> None:
         """Bytes have gone to the client, so many from each of these places."""
+        now = time.monotonic()
         for source, size in sources:
+            self.account.gave(source, size, now)
+            self.tally.served[source] += size
             self.sent += size
             self.came_from[source] = self.came_from.get(source, 0) + size
             self.metrics.sent_bytes.labels(source).inc(size)

@@ -12,6 +12,8 @@ import structlog
 from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
+from peer.account import accounted
+from peer.tally import Tally
 from proxy.admission import Admission, asked_for, enforce
 from proxy.audited import audited
 from proxy.base import BaseFrontend, BaseOrigin
@@ -76,11 +78,14 @@ class ProxyServer:
         metrics: ProxyMetrics,
         *,
         audit: Audit | None = None,
+        tally: Tally | None = None,
         connections: int = 4096,
     ) -> None:
-        """`connections`: how many clients may have at a time; the next ones are refused. `audit` is its owner's."""
+        """`connections`: how many clients may have at a time; the next ones are refused. `audit` is its owner's, and
+        so is `tally`, in which is counted what clients are given."""
         self._settings = settings
         self._metrics = metrics
+        self._tally = Tally() if tally is None else tally
         self._upstreams = upstreams
         self._namer = _namer(settings)
         self.tags = TagResolver(settings, resolver, upstreams, catalogue, metrics)
@@ -201,10 +206,11 @@ class ProxyServer:
 
     async def _handle(self, request: web.Request, inside: Opened | None = None) -> web.StreamResponse:
         """One request: its answer, or an error in place of it as long as no answer has begun."""
-        call = Call(request, self._metrics, self._memory, inside)
+        call = Call(request, self._metrics, self._memory, self._tally, inside)
         try:
             try:
-                await self._answer(call)
+                with accounted(call.account):
+                    await self._answer(call)
             except Exception as error:  # where a request ends
                 if call.response is None:
                     await call.send(self._failed(call, error))
@@ -221,6 +227,7 @@ class ProxyServer:
     def _ended(self, call: Call, status: int) -> None:
         request = call.request
         seconds = time.monotonic() - call.started_at
+        self._tally.requests += 1
         self._metrics.request_seconds.labels(call.route, str(status)).observe(seconds)
         self.clientele.asked(request.headers.get(hdrs.USER_AGENT, ""), time.monotonic())
         if self._audit is not None:

@@ -104,12 +104,18 @@ class Changes:
     def look(self, give: Callable[[], Outcome | Awaitable[Outcome]]) -> Handler:
         """A handler for what everybody on this machine may see, and from other machines who bears the token."""
 
-        async def handle(request: web.Request) -> web.StreamResponse:
-            refusal = None if _is_here(request) else self._unknown(request)
-            if refusal is not None:
-                return refusal
+        async def handle(_: web.Request) -> web.StreamResponse:
             given = give()
             return web.json_response(await given if isinstance(given, Awaitable) else given)
+
+        return self.show(handle)
+
+    def show(self, handler: Handler) -> Handler:
+        """The same handler, for those alone whom `look` lets see."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            refusal = None if _is_here(request) else self._unknown(request)
+            return await handler(request) if refusal is None else refusal
 
         return handle
 

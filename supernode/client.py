@@ -23,6 +23,7 @@ from shoal.membership import Membership
 from shoal.messages import InvalidMessage
 from shoal.reference import Location, Registry, Repository, Tag
 from supernode import protocol
+from supernode.report import Watch
 
 log = structlog.get_logger()
 
@@ -100,6 +101,8 @@ class ControlClient:
         """Called when the supernode wants to know whether another peer is reached from here; answered by `send`."""
         self.limited: Callable[[LimitSettings], None] = lambda _: None
         """Called when the supernode says what is to hold where this node says nothing."""
+        self.watching: Callable[[Watch], None] = lambda _: None
+        """Called when the supernode wants reports of this node, or other ones; answered by `send`."""
         self.refreshed: Callable[[Location], None] = lambda _: None
         """Called when somebody in the cluster wants a repository to be asked for anew."""
         self.denied: Callable[[Location, str], None] = lambda _, __: None
@@ -271,6 +274,8 @@ class ControlClient:
                     self.visiting(message)
                 case protocol.Limits():
                     self._limited(message)
+                case Watch():
+                    self.watching(message)
                 case protocol.Confirm():
                     self.confirming(message)
                 case protocol.Quiet():

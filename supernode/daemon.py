@@ -19,8 +19,11 @@ from shoal.operations import OperationsServer
 from shoal.operator import OperatorToken
 from shoal.revision import Reload
 from supernode.administration import Administration
+from supernode.gallery import Gallery
+from supernode.onlookers import Onlookers
 from supernode.server import SupernodeServer
 from supernode.settings import SupernodeSettings
+from supernode.views import ClusterView
 
 log = structlog.get_logger()
 
@@ -42,9 +45,16 @@ class Supernode:
         self._audit = Audit(Path(settings.audit)) if settings.audit else None
         self.server = SupernodeServer(settings, metrics, self._membership)
         changes = Changes(self._token, self._audit, from_elsewhere=True)
-        administration = Administration(self.server.roster, changes, self.server.limits, reload)
+        administration = Administration(changes, self.server.limits, reload)
+        telemetry = self.server.telemetry
+        self.view = ClusterView(self.server.tracker, self.server.roster, telemetry)
+        self.onlookers = Onlookers(telemetry)
+        gallery = Gallery(self.view, self.onlookers, telemetry, changes)
         self.operations = OperationsServer(
-            settings.operations, metrics, {"supernode": lambda: self._serving}, administration.routes()
+            settings.operations,
+            metrics,
+            {"supernode": lambda: self._serving},
+            [*administration.routes(), *gallery.routes()],
         )
         self._serving = False
         self._stack = contextlib.AsyncExitStack()

@@ -22,6 +22,7 @@ from shoal.messages import (
     PieceDigests,
     PieceNumber,
 )
+from supernode.report import Report, Watch
 
 VERSION = 2
 PATH = "/v1/control"
@@ -109,6 +110,8 @@ class Hello(Message, frozen=True):
     """Whether this peer answers `Visit`."""
     is_limited: bool = False
     """Whether this peer takes `Limits`."""
+    reports: bool = False
+    """Whether this peer answers `Watch`."""
 
     name: _Label = ""
     """What people call its node."""
@@ -457,6 +460,7 @@ FromPeer = (
     | Refresh
     | Probe
     | Visited
+    | Report
 )
 FromSupernode = (
     Welcome
@@ -476,6 +480,7 @@ FromSupernode = (
     | Refresh
     | Visit
     | Probed
+    | Watch
 )
 
 from_peer: Codec[FromPeer] = Codec(FromPeer, MAX_MESSAGE_SIZE)

@@ -37,9 +37,12 @@ from supernode import protocol
 from supernode.door import Door, Place
 from supernode.handout import Contact
 from supernode.metrics import SupernodeMetrics
+from supernode.outbox import Outgoing
 from supernode.protocol import PeerId
+from supernode.report import Report
 from supernode.roster import Roster
 from supernode.settings import SupernodeSettings
+from supernode.telemetry import Telemetry
 from supernode.tracker import Tracker
 
 log = structlog.get_logger()
@@ -144,17 +147,18 @@ class SupernodeServer:
         self._membership = Membership() if membership is None else membership
         self._connections: dict[PeerId, _Connection] = {}
         self.roster = Roster()
+        self.telemetry = Telemetry()
         self._complaints = Complaints()
         self._addresses: Counter[str] = Counter()
         """How many peers are connected from each address."""
-        self._tracker = Tracker(
+        self.tracker = Tracker(
             random.Random(),
             origin_slots=settings.origin_slots,
             handout=settings.handout,
             tag_freshness=settings.tag_freshness,
             silence=3 * settings.announce_interval,
         )
-        self._metrics = SupernodeMetrics(registry, self._tracker, lambda: self._membership.ends)
+        self._metrics = SupernodeMetrics(registry, self.tracker, lambda: self._membership.ends)
         self.limits = LimitBook(settings.limits, self._limit)
         """What holds where nodes say nothing."""
         app = web.Application()
@@ -173,7 +177,7 @@ class SupernodeServer:
 
     def reconfigure(self, settings: SupernodeSettings) -> None:
         """What of the settings is live holds from now on."""
-        self._tracker.reconfigure(
+        self.tracker.reconfigure(
             origin_slots=settings.origin_slots, handout=settings.handout, tag_freshness=settings.tag_freshness
         )
         self.limits.configure(settings.limits)
@@ -209,8 +213,9 @@ class SupernodeServer:
             await asyncio.sleep(_TICK_SECONDS)
             try:
                 with self._metrics.decision_seconds.time():
-                    self._tracker.tick(time.monotonic())
+                    self.tracker.tick(time.monotonic())
                 self._flush()
+                self._send(self.telemetry.decide())
             except Exception:  # a fault of ours: without ticks no lease ends and no news is told, to anybody
                 log.exception("supernode.tick_failed")
                 await asyncio.sleep(_FAULT_SECONDS)
@@ -289,6 +294,7 @@ class SupernodeServer:
                     protocol.from_supernode.encode(protocol.Welcome(protocol.VERSION, interval, probes=True))
                 )
                 self._tell_limits([connection])
+                self._send(self.telemetry.joined(peer, hello))
                 await self._read(socket, session, peer)
             finally:
                 self._addresses[connection.group] -= 1
@@ -297,7 +303,8 @@ class SupernodeServer:
                 if self._connections.get(peer) is connection:
                     del self._connections[peer]
                     self.roster.leave(peer)
-                    self._tracker.leave(peer, time.monotonic())
+                    self.telemetry.left(peer)
+                    self.tracker.leave(peer, time.monotonic())
                     self._flush()
                     log.info("peer.left", peer=peer)
 
@@ -327,7 +334,7 @@ class SupernodeServer:
     def _join(self, request: web.Request, peer: PeerId, hello: protocol.Hello) -> None:
         host = hello.host or request.remote or ""
         contact = Contact(host, hello.port, hello.zone or _subnet(host))
-        self._tracker.join(
+        self.tracker.join(
             peer,
             contact,
             time.monotonic(),
@@ -360,8 +367,11 @@ class SupernodeServer:
             began = time.thread_time()  # a peer is not to pay for what else the machine does
             message = protocol.from_peer.decode(session.open(memoryview(data)))
             taken[type(message)] += 1
-            self._tracker.receive(peer, message, time.monotonic())
-            if self._tracker.has_outgoing:
+            if isinstance(message, Report):
+                self.telemetry.reported(peer, message, len(data))
+            else:
+                self.tracker.receive(peer, message, time.monotonic())
+            if self.tracker.has_outgoing:
                 self._flush()
             spent += time.thread_time() - began
             if spent > _TURN_SECONDS:
@@ -369,11 +379,15 @@ class SupernodeServer:
                 spent = 0.0
 
     def _flush(self) -> None:
-        """Send what the tracker decided; a message to many peers is encoded once."""
-        for alarm in self._tracker.take_alarms():
+        """Send what the tracker decided."""
+        for alarm in self.tracker.take_alarms():
             self._metrics.alarms.labels(alarm.kind).inc()
             log.error("members.contradict", kind=alarm.kind, about=alarm.about, not_believed=alarm.peer)
-        for peers, message in self._tracker.take():
+        self._send(self.tracker.take())
+
+    def _send(self, outgoing: Sequence[Outgoing]) -> None:
+        """A message to many peers is encoded once."""
+        for peers, message in outgoing:
             try:
                 data = protocol.from_supernode.encode(message)
             except InvalidMessage:  # of ours, so that whoever made the tracker send it is not to blame

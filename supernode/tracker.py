@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import random
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shoal.descriptor import BlobKey
@@ -256,6 +256,25 @@ class Tracker:
     @property
     def leases(self) -> int:
         return sum(len(origin.leases) for origin in self._origins.values())
+
+    @property
+    def origins(self) -> Mapping[Registry, OriginLeases]:
+        """The leases of each origin of which somebody wants blobs."""
+        return self._origins
+
+    @property
+    def origin_slots(self) -> int:
+        """Leases of one origin at a time."""
+        return self._origin_slots
+
+    def quiet(self, now: float) -> Mapping[str, float]:
+        """Origins that are left alone, and until when."""
+        return self._quiet.all(now)
+
+    def swarms_of(self, peer: PeerId) -> Mapping[BlobKey, Swarm]:
+        """The swarms that a peer is in."""
+        state = self._peers.get(peer)
+        return {} if state is None else state.swarms
 
     # --- swarms ---------------------------------------------------------------------------------------------------
 

@@ -87,6 +87,7 @@ class Node:
             self._catalogue,
             proxy_metrics,
             audit=self._audit,
+            tally=self.engine.tally,
             connections=budget.client_connections,
         )
         self._witness: Witness | None = None
@@ -102,6 +103,9 @@ class Node:
         self.engine.presence.damaged = self._repair.begin
         self._verification = Verification(self.engine.supply, self._repair)
         keeping = Keeping(self._store, self.proxy.tags.last_known, self._catalogue.repositories)
+        if self.engine.reporting is not None:
+            self.engine.reporting.limits = board.last
+            self.engine.reporting.images = lambda: asyncio.to_thread(keeping.held, self.proxy.tags.known())
         self._administration = Administration(
             proxy,
             self.proxy.tags,

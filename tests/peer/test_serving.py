@@ -13,6 +13,7 @@ from peer.connection import Span
 from peer.metrics import LimitMetrics, PeerMetrics
 from peer.neighbours import Neighbours
 from peer.serving import Serving
+from peer.tally import Tally
 from peer.tasks import Tasks
 from peer.throttle import Throttle
 from peer.uploads import Upload
@@ -47,6 +48,7 @@ async def test_a_file_that_does_not_give_a_piece_is_told_of(
     serving = Serving(
         cast("Neighbours", neighbours),
         PeerMetrics(CollectorRegistry()),
+        Tally(),
         6,
         lambda _: os.open(file, os.O_RDONLY),
         ended.append,

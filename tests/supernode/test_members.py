@@ -115,7 +115,7 @@ async def test_who_is_of_another_cluster_is_refused_and_both_sides_say_so(
             mine_says = {"supernode.refused", "supernode.not_of_this_cluster"}
             await until(lambda: mine_says & {entry["event"] for entry in logs})
             assert listener.welcomes.empty()
-            assert server._tracker.peers == 0
+            assert server.tracker.peers == 0
     told = [entry["reason"] for entry in logs if entry["event"] in mine_says | {"peer.refused"}]
     assert len(told) >= 2
     assert all("secret" in reason for reason in told)
@@ -137,7 +137,7 @@ async def test_a_stranger_learns_nothing_from_the_control_port() -> None:
             assert not {"welcome", "resolved"} & {kind(answer) for answer in answers}
         answers = await handshake(http, url, key_of(SECRET), [hello, resolve])
         assert not {"welcome", "resolved"} & {kind(answer) for answer in answers}
-        assert server._tracker.peers == 0
+        assert server.tracker.peers == 0
 
 
 async def handshake(http: aiohttp.ClientSession, url: str, key: SecretKey, then: list[bytes]) -> list[bytes]:
@@ -199,7 +199,7 @@ async def test_nobody_takes_a_peers_place_from_another_address() -> None:
         async with http.ws_connect(f"http://127.0.0.1:{server.port}{protocol.PATH}") as socket:
             await socket.send_bytes(hello)
             assert kind((await socket.receive(timeout=PATIENCE)).data) == "refused"
-        assert server._tracker.peers == 1
+        assert server.tracker.peers == 1
         assert listener.welcomes.empty()
 
 

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 from yarl import URL
 
+from peer.tally import Tally
 from proxy.certificates import AuthorityFiles
 from proxy.destinations import Opened, TunnelSettings
 from proxy.errors import RequestError, answer_to
@@ -134,7 +135,7 @@ async def open_world(tmp_path: Path, host: Host) -> AsyncIterator[Open]:
             metrics = ProxyMetrics(registry)
 
             async def handle(request: web.Request, inside: Opened | None = None) -> web.StreamResponse:
-                call = Call(request, metrics, AnswerMemory(), inside)
+                call = Call(request, metrics, AnswerMemory(), Tally(), inside)
                 try:
                     if not await world.forward.answered(call):
                         meant = call.inside.registry if call.inside is not None else None
