@@ -28,7 +28,13 @@ class Host:
         return self._root == Path("/")
 
     def place(self, path: PurePosixPath) -> Path:
-        """Where a file is, with all links followed; raises `FileUnusable` where they lead in a circle."""
+        """Where a file is, with all links followed; raises `FileUnusable` where they cannot be followed."""
+        try:
+            return self._followed(path)
+        except OSError as error:
+            raise FileUnusable(f"{path} cannot be looked for: {error.strerror or error}") from None
+
+    def _followed(self, path: PurePosixPath) -> Path:
         left = list(reversed(path.parts[1:]))
         found: list[str] = []
         links = 0
@@ -68,8 +74,12 @@ class Host:
             raise FileUnusable(f"{path} is not UTF-8 (byte {error.start})") from None
 
     def exists(self, path: PurePosixPath) -> bool:
-        """Whether there is a file or folder."""
-        return self.place(path).exists()
+        """Whether there is a file or folder; raises `FileUnusable` where it cannot be seen."""
+        place = self.place(path)
+        try:
+            return place.exists()
+        except OSError as error:
+            raise FileUnusable(f"{path} cannot be looked for: {error.strerror or error}") from None
 
     def names(self, folder: PurePosixPath) -> list[str]:
         """What is in a folder, in order; empty where there is none. Raises `FileUnusable`."""

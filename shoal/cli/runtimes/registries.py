@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from shoal.cli.finding import Finding
 from shoal.cli.runtimes.edits import in_file
-from shoal.cli.runtimes.host import Host
+from shoal.cli.runtimes.host import FileUnusable, Host
 from shoal.cli.runtimes.mirror import Mirror, Upstream
 from shoal.cli.runtimes.runtime import Document, Runtime
 from shoal.cli.runtimes.tomltext import literal, parsed
@@ -93,7 +93,7 @@ class Podman(_Containers):
         homes = [PurePosixPath("/root"), *(PurePosixPath("/home", name) for name in host.names(PurePosixPath("/home")))]
         for home in homes:
             own = home / ".config/containers/registries.conf"
-            if host.exists(own):
+            if _is_seen(host, own):
                 text = f"{home.name}'s own {own} takes the place of all files in /etc/containers."
                 remedy = "Remove it, or move it to registries.conf.d beside it."
                 found.append(Finding("podman-user-file", "warning", text, remedy))
@@ -109,6 +109,14 @@ class CriO(_Containers):
     def is_present(self, host: Host) -> bool:
         """See `Runtime`."""
         return host.has_program("crio") or host.exists(PurePosixPath("/etc/crio"))
+
+
+def _is_seen(host: Host, path: PurePosixPath) -> bool:
+    """Whether there is a file, where whoever asks may know."""
+    try:
+        return host.exists(path)
+    except FileUnusable:
+        return False
 
 
 def _drop_ins(host: Host) -> list[PurePosixPath]:

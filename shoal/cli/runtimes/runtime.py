@@ -108,7 +108,7 @@ class Runtime(ABC):
         """That there is no such runtime."""
         if self.is_present(host):
             return []
-        text = f"There is no {self.name} that pulls on this host."
+        text = f"Nothing on this host pulls by {self.name}, as far as can be seen."
         return [Finding(f"{self.name}-not-found", "warning", text, "Configure the runtime that is used here.")]
 
     def _lack(self, host: Host, document: Document) -> Finding | None:

@@ -47,7 +47,7 @@ def _staged(host: Host, change: FileChange) -> Iterator[Path | None]:
         return
     place = host.place(change.path)
     try:
-        place.parent.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+        _make(place.parent)
         handle, name = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
     except OSError as error:
         raise FileUnusable(f"{change.path} cannot be written: {error.strerror or error}") from None
@@ -63,6 +63,13 @@ def _staged(host: Host, change: FileChange) -> Iterator[Path | None]:
         raise FileUnusable(f"{change.path} cannot be written: {error.strerror or error}") from None
     finally:
         staged.unlink(missing_ok=True)
+
+
+def _make(folder: Path) -> None:
+    """A folder that everybody may read, whatever the process' own mask is: runtimes of users read it too."""
+    for missing in reversed([each for each in (folder, *folder.parents) if not each.exists()]):
+        missing.mkdir()
+        missing.chmod(_FOLDER_MODE)
 
 
 def _take_over(made: Path, place: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import tomllib
 from collections.abc import Iterator
@@ -247,6 +248,16 @@ def test_a_file_that_somebody_else_changes_meanwhile_is_left_alone(tmp_path: Pat
     with pytest.raises(FileUnusable, match="meanwhile"):
         write(host, plan)
     assert contents(tmp_path) == {"/etc/containerd/certs.d/quay.io/hosts.toml": b"# somebody else's\n"}
+
+
+def test_what_is_made_can_be_read_by_everybody(tmp_path: Path) -> None:
+    mask = os.umask(0o077)
+    try:
+        write(Host(tmp_path), RUNTIMES["podman"].plan(Host(tmp_path), MIRROR))
+    finally:
+        os.umask(mask)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "etc").rglob("*")}
+    assert modes == {"containers": 0o755, "registries.conf.d": 0o755, "zz-shoal.conf": 0o644}
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
