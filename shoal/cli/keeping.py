@@ -16,6 +16,7 @@ from peer.store import Store
 from proxy.catalogue import CATALOGUE, Catalogue
 from proxy.keeping import Keeping, last_known_of
 from shoal.changes import OrderRefused
+from shoal.cli.exits import NoDaemon
 from shoal.cli.options import Invocation
 from shoal.cli.orders import ask
 from shoal.digest import Digest
@@ -33,17 +34,40 @@ def carry_out(
 
     Raises `click.ClickException`.
     """
+
+    def with_keeping(store: Store) -> dict[str, Any]:
+        if waiting := store.unverified():
+            for _ in with_progress("hashing", waiting, store.recheck()):
+                pass
+        return asyncio.run(_with_catalogue(store, at_rest))
+
     try:
-        with store_at_rest(invocation) as store:
-            if waiting := store.unverified():
-                for _ in with_progress("hashing", waiting, store.recheck()):
-                    pass
-            return asyncio.run(_with_catalogue(store, at_rest))
-    except StoreBusy:
-        return ask(invocation, method, path, order)
+        return through(invocation, with_keeping, lambda: ask(invocation, method, path, order))
     except InvalidReference as error:
         raise click.BadParameter(str(error), param_hint="IMAGE") from None
     except OrderRefused as error:
+        raise click.ClickException(str(error)) from None
+
+
+def through(
+    invocation: Invocation, at_rest: Callable[[Store], dict[str, Any]], by_daemon: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """What `by_daemon` gives where a daemon has the store open, else what `at_rest` does.
+
+    Where there is no store, a daemon may have another one. Raises `click.ClickException`.
+    """
+    settings = invocation.configuration({"log": {"level": "warning"}}).peer
+    if not settings.store.is_dir():
+        try:
+            return by_daemon()
+        except NoDaemon as error:
+            raise NoDaemon(f"there is no store at {settings.store}, and {error.message}") from None
+    try:
+        with _opened(Store(settings.store, settings.cache)) as store:
+            return at_rest(store)
+    except StoreBusy:
+        return by_daemon()
+    except StoreError as error:
         raise click.ClickException(str(error)) from None
 
 
@@ -56,22 +80,13 @@ async def _with_catalogue(
 
 
 @contextlib.contextmanager
-def store_at_rest(invocation: Invocation) -> Iterator[Store]:
-    """The store, open; raises `StoreBusy` where a daemon has it, and `click.ClickException`."""
-    settings = invocation.configuration({"log": {"level": "warning"}}).peer
-    if not settings.store.is_dir():
-        raise click.ClickException(f"there is no store at {settings.store}")
-    store = Store(settings.store, settings.cache)
+def _opened(store: Store) -> Iterator[Store]:
+    """Raises `StoreError`."""
+    store.open()
     try:
-        store.open()
-        try:
-            yield store
-        finally:
-            store.close()
-    except StoreBusy:
-        raise
-    except StoreError as error:
-        raise click.ClickException(str(error)) from None
+        yield store
+    finally:
+        store.close()
 
 
 def with_progress(

@@ -20,16 +20,11 @@ def verify(invocation: Invocation, as_json: bool) -> None:
     What is wrong goes to quarantine. A running daemon gets again what images need. The exit code is 1 where something
     is wrong and did not come back.
     """
-    from peer.disk import StoreBusy
     from shoal.cli.hashing import verified, verified_by_daemon
-    from shoal.cli.keeping import store_at_rest
+    from shoal.cli.keeping import through
     from shoal.units import format_size
 
-    try:
-        with store_at_rest(invocation) as store:
-            answer = verified(store)
-    except StoreBusy:
-        answer = verified_by_daemon(invocation)
+    answer = through(invocation, verified, lambda: verified_by_daemon(invocation))
     if error := answer.pop("error"):
         raise click.ClickException(str(error))
     left = [digest for digest in answer["wrong"] if digest not in answer["mended"]]

@@ -226,3 +226,17 @@ def test_what_forward_proxy_mode_needs_is_imported_only_by_it() -> None:
     program = "import sys, shoal.cli.commands; print('cryptography' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_pull_that_is_interrupted_has_its_own_exit_code(tmp_path: Path) -> None:
+    origin = ScriptedOrigin(rate=MIB / 16)
+    origin.push(random_bytes(MIB, "a"))
+    with ExitStack() as stack:
+        upstream = f"docker.io={origin.start(stack)}"
+        command = [sys.executable, "-m", "shoal.cli", "pull", f"docker.io/{REPOSITORY}", "--upstream", upstream]
+        store = tmp_path / "store"
+        pulling = subprocess.Popen([*command, "--store", str(store), "--json"], stdout=subprocess.PIPE)
+        wait_until(lambda: bool(origin.requests), "the origin is asked")
+        pulling.send_signal(signal.SIGINT)
+        told, _ = pulling.communicate(timeout=20)
+    assert (pulling.returncode, json.loads(told)["exit_code"]) == (130, 130)

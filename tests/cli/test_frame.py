@@ -8,7 +8,6 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -19,11 +18,14 @@ from shoal.cli import main
 from shoal.cli.exits import ExitCode
 from shoal.cli.frame import Group, summary
 from shoal.cli.options import Invocation
+from tests.cli.conftest import Shoal
 from tests.cli.tree import ALL, DAEMONS, DIAGNOSES, JSON, RUN, Words, call, run
 
 HEAVY = {"aiohttp", "cryptography", "msgspec", "peer", "prometheus_client", "proxy", "rich", "structlog", "uvloop"}
 ORDERS = [("status",), ("refresh",)]
 """Commands that a daemon alone can carry out."""
+KEEPING = [("gc",), ("images",), ("pin",), ("rm",), ("unpin",), ("verify",)]
+"""Commands that work on a store at rest too."""
 
 HELP_SECONDS = 0.3
 HELP_RATIO = 12
@@ -35,8 +37,8 @@ def named(words: Words) -> str:
 
 
 @pytest.fixture
-def nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A machine with an empty store and without a daemon."""
+def nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with an empty store and without a daemon; the folder of both."""
     (port,) = free_ports(1)
     (tmp_path / "store").mkdir()
     monkeypatch.setenv("SHOAL_PEER__STORE", str(tmp_path / "store"))
@@ -45,7 +47,7 @@ def nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv(
         "SHOAL_PROXY__UPSTREAMS", json.dumps({"docker.io": {"url": f"http://127.0.0.1:{port}", "retries": 0}})
     )
-    yield
+    return tmp_path
 
 
 def test_help_imports_nothing_that_only_running_needs() -> None:
@@ -163,6 +165,26 @@ def test_an_order_that_nobody_hears_has_its_own_exit_code(words: Words, capsys: 
     assert "no daemon answers at 127.0.0.1:" in plain.err
     asked = run(capsys, [*call(words), "--json"])
     assert (asked.code, asked.told["exit_code"]) == (ExitCode.NO_DAEMON, ExitCode.NO_DAEMON)
+
+
+@pytest.mark.parametrize("words", KEEPING, ids=named)
+def test_without_a_store_a_daemon_may_have_another_one(words: Words, nothing: Path, shoal: Shoal) -> None:
+    ended = shoal(*call(words), "--store", nothing / "nowhere", "--json")
+    assert (ended.code, ended.told["exit_code"]) == (ExitCode.NO_DAEMON, ExitCode.NO_DAEMON)
+    assert f"there is no store at {nothing}/nowhere, and no daemon answers at 127.0.0.1:" in ended.told["error"]
+
+
+def test_a_fault_of_shoal_itself_is_told_as_json_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(**_: object) -> None:
+        raise ZeroDivisionError("a fault")
+
+    monkeypatch.setattr(main.commands["status"], "callback", broken)
+    with pytest.raises(ZeroDivisionError):
+        main(["status", "--json"], prog_name="shoal")
+    told = json.loads(capsys.readouterr().out)
+    assert (told["exit_code"], told["error"]) == (1, "a fault of Shoal itself: ZeroDivisionError: a fault")
 
 
 def test_all_that_prints_an_outcome_prints_it_as_json_too() -> None:
