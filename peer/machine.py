@@ -317,7 +317,7 @@ class Machine:
         if isinstance(source, int):
             sought.own |= 1 << piece
             sought.hearsay &= ~(1 << piece)
-            self.sourcing.landed(source, piece, digest)
+            self.sourcing.landed(source, piece, digest, now)
         else:
             self.exchange.requests.kept_claim(source)
         if sought.passes:

@@ -38,6 +38,8 @@ _STREAM_PATIENCE = 3.0
 """Seconds without a byte after which a stream has failed: less than after which the supernode revokes its lease."""
 _HELD_BACK_SECONDS = 1.0
 """After which a stream is let go whose pieces nobody has room for: it holds a connection that others need."""
+_STIR_SECONDS = 1.0
+"""For which the supernode has heard of no piece of a lease when it is told that one comes slowly."""
 _SILENT_SECONDS = 2.0
 """A lease that is revoked after so long without a byte has met a place that is silent."""
 
@@ -54,6 +56,8 @@ class Stream:
     moved_at: float
     next_report: int
     """The piece of its lease that the supernode is told of next."""
+    reported_at: float
+    """When the supernode was told of it last."""
     end: int
     """Where its lease ends."""
     is_hasty: bool = False
@@ -297,13 +301,14 @@ class Sourcing:
         rest = stream.rest
         return kept, bool(rest >> piece + 1 & 1 if stream.place.ranges else rest)
 
-    def landed(self, stream_id: StreamId, piece: int, digest: bytes) -> None:
+    def landed(self, stream_id: StreamId, piece: int, digest: bytes, now: float) -> None:
         """A piece of a stream is there."""
         stream = self.streams.get(stream_id)
         if stream is None:
             return
         stream.landing.discard(piece)
         stream.landed[piece] = digest
+        stream.reported_at = now
         self._report(stream)
         if stream.lease is None and not stream.rest:
             self._tell_coming(stream.sought)
@@ -370,7 +375,15 @@ class Sourcing:
                     judged.append(sought)
             elif self._is_held_back(stream, now):
                 self._give_up(stream, stream.rest)
+            elif stream.lease is not None and stream.reported_at < stream.moved_at and self._is_slow(stream, now):
+                stream.reported_at = now
+                self._out.append(Tell(protocol.Progress(stream.lease, stream.next_report, b"")))
         return judged
+
+    @staticmethod
+    def _is_slow(stream: Stream, now: float) -> bool:
+        """Whether its pieces take so long that the supernode might take it for silent."""
+        return stream.is_running and now - stream.reported_at > _STIR_SECONDS
 
     @staticmethod
     def _is_held_back(stream: Stream, now: float) -> bool:
@@ -388,7 +401,7 @@ class Sourcing:
     def _stream(self, sought: Sought, place: Place, lease: LeaseId | None, run: PieceSet, now: float) -> Stream:
         self._last_id += 1
         first, end = lowest(run), run.bit_length()
-        stream = Stream(StreamId(self._last_id), sought, place, lease, now, next_report=first, end=end)
+        stream = Stream(StreamId(self._last_id), sought, place, lease, now, next_report=first, reported_at=now, end=end)
         self.streams[stream.id] = stream
         return stream
 

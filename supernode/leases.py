@@ -34,6 +34,9 @@ _MIN_PATIENCE = 4.0
 """Seconds without progress after which a lease is revoked at the earliest."""
 _PATIENCE_PIECES = 6
 """A lease is revoked after this many times the expected time of one piece."""
+_LEAST_RATE, _STIRRED_PATIENCE = 16 << 10, 30.0
+"""Bytes/s at which a piece may come of which its holder says that it does, and the longest patience in seconds with one
+that holds up others: there may be eight streams of a node that limits itself to 128 KiB/s, and its holder may lie."""
 _MUTE_SECONDS = 60.0
 """For which a holder whose lease was revoked is given another one only where nobody else may fetch anything."""
 _RATE_WEIGHT = 0.25
@@ -61,6 +64,8 @@ class Lease:
     end: int
     moved_at: float
     lone: bool
+    stirred_at: float = float("-inf")
+    """When its holder said last that bytes of the next piece come."""
     first: int = field(init=False)
     asked_end: int = field(init=False)
     """Where it is to end: its holder was asked to end it there, or else its end."""
@@ -227,6 +232,12 @@ class OriginLeases:
             self._end(lease)
         return lease
 
+    def stir(self, lease_id: LeaseId, holder: PeerId, now: float) -> None:
+        """The holder says that bytes of the next piece come."""
+        lease = self.leases.get(lease_id)
+        if lease is not None and lease.holder == holder:
+            lease.stirred_at = now
+
     def release(self, lease_id: LeaseId, holder: PeerId) -> Lease | None:
         """The holder gives a lease back; what it has not fetched is free again."""
         lease = self.leases.get(lease_id)
@@ -268,7 +279,7 @@ class OriginLeases:
         decisions: list[Decision] = []
         for lease in list(self.leases.values()):
             still = now - lease.moved_at
-            if still > _MIN_PATIENCE and still > self._patience(lease):
+            if still > _MIN_PATIENCE and still > self._patience(lease, now):
                 self._end(lease)
                 self._mute = {peer: until for peer, until in self._mute.items() if until > now}
                 self._mute[lease.holder] = now + _MUTE_SECONDS
@@ -331,8 +342,12 @@ class OriginLeases:
     def _ending(self) -> int:
         return sum(not lease.counted for lease in self.leases.values())
 
-    def _patience(self, lease: Lease) -> float:
-        return _PATIENCE_PIECES * self._expected(lease) if self._rate else 0.0
+    def _patience(self, lease: Lease, now: float) -> float:
+        patience = _PATIENCE_PIECES * self._expected(lease) if self._rate else 0.0
+        if now - lease.stirred_at > _MIN_PATIENCE:
+            return patience
+        longest = lease.swarm.layout.length(lease.next) / _LEAST_RATE
+        return max(patience, longest if self._is_lone else min(longest, _STIRRED_PATIENCE))
 
     def _run(self, swarm: Swarm) -> int:
         size = min(max(self._rate * _RUN_SECONDS, _MIN_RUN), _MAX_RUN)

@@ -154,7 +154,8 @@ class Starved(Message, frozen=True):
 
 
 class Progress(Message, frozen=True):
-    """Pieces of a lease that its holder has, from `first` on, and their digests."""
+    """Pieces of a lease that its holder has, from `first` on, and their digests. Without any: that bytes of the next
+    one come, slowly."""
 
     lease: _Number
     first: PieceNumber

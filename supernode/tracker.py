@@ -472,6 +472,8 @@ class Tracker:
             lease = origin.leases.get(LeaseId(message.lease))
             if lease is None:
                 continue
+            if not count:
+                origin.stir(lease.id, peer, now)
             swarm, count = lease.swarm, min(count, lease.end - message.first)
             if count <= 0 or origin.progress(lease.id, peer, message.first, count, now) is None:
                 return

@@ -406,6 +406,33 @@ def test_a_lease_reports_its_pieces_in_order() -> None:
     assert world.told(protocol.Progress) == [protocol.Progress(7, piece, digest(piece)) for piece in (4, 5, 6)]
 
 
+def test_of_a_piece_that_comes_slowly_the_supernode_is_told_that_it_comes() -> None:
+    world = World()
+    world.open()
+    world.grant(7, 4, 3)
+    (fetch,) = world.look(Fetch)
+    for _ in range(10):
+        world.wait(0.5)
+        world.machine.sourcing.received(fetch.stream, world.now)
+    told = world.told(protocol.Progress)
+    assert 3 <= len(told) <= 5
+    assert set(told) == {protocol.Progress(7, 4, b"")}
+    world.wait(2.5)
+    assert len(world.told(protocol.Progress)) <= 1  # of what came, and then it is silent
+
+
+def test_with_a_limit_less_is_asked_for_at_a_time() -> None:
+    asked = {}
+    for limit in (0.0, 4 * LAYOUT.piece_size, 1.0):
+        world = World()
+        world.machine.exchange.requests.limit = limit
+        world.open()
+        world.meet(A, B)
+        world.table()
+        asked[limit] = len(world.requests())
+    assert asked == {0.0: 12, 4 * LAYOUT.piece_size: 2, 1.0: 2}
+
+
 @pytest.mark.parametrize("error", [OriginDenied("403"), SizeDiffers("another size", 5)])
 def test_one_places_refusal_is_told_to_those_who_named_it_and_the_blob_comes_from_another(error: Exception) -> None:
     world = World(supernode=False)

@@ -146,6 +146,38 @@ def test_a_lease_without_progress_is_revoked_and_its_pieces_go_to_others() -> No
     assert next(decision.lease.next for decision in decisions if isinstance(decision, Granted)) == 0
 
 
+def stirred(leases: OriginLeases, lease: Lease, until: float) -> float:
+    """Its holder says each second that bytes come, and no piece does: the seconds until it is revoked."""
+    now = 0.0
+    while now < until:
+        now += 1.0
+        leases.stir(lease.id, lease.holder, now)
+        if any(isinstance(decision, Revoked) and decision.lease is lease for decision in leases.decide(now)):
+            return now
+    return until
+
+
+def test_a_lone_lease_whose_piece_comes_slowly_goes_on() -> None:
+    leases, swarm = OriginLeases(random.Random(1)), swarm_of(2048 * MIB)
+    join(leases, swarm, "a")
+    (lease,) = granted(leases)
+    assert stirred(leases, lease, 200.0) == 200.0
+    fetch(leases, lease, 1, 200.0)
+    assert lease.id in leases.leases
+    assert any(isinstance(decision, Revoked) for decision in leases.decide(2000.0))  # it says nothing any more
+
+
+def test_who_only_says_that_a_piece_comes_holds_up_others_for_a_while_at_most() -> None:
+    leases, swarm = OriginLeases(random.Random(1)), swarm_of(2048 * MIB)
+    for name in "ab":
+        join(leases, swarm, name)
+    lease = granted(leases)[0]
+    other = PeerId("b" if lease.holder == "a" else "a")
+    leases.stir(lease.id, other, 3.0)
+    assert lease.stirred_at < 0  # it is the holder's word that counts
+    assert 29.0 < stirred(leases, lease, 200.0) <= 31.0
+
+
 def test_a_peer_that_leaves_gives_its_leases_up() -> None:
     leases, swarm = OriginLeases(random.Random(1)), swarm_of(8 * MIB)
     a, b = join(leases, swarm, "a"), join(leases, swarm, "b")
