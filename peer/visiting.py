@@ -13,8 +13,8 @@ from supernode.protocol import PeerId
 
 _MAX_VISITS = 4
 """Visits at a time; the supernode has each peer make few."""
-_AGAIN_SECONDS = 10.0
-"""How long an answer counts: the supernode has others called twice at once, and then each 5 s."""
+_AGAIN_SECONDS = 5.0
+"""How long an answer counts: the supernode sends others no more often."""
 
 
 class Caller(Protocol):

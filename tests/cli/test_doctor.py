@@ -188,21 +188,26 @@ BROKEN = Finding("containerd-mirrors-shadow", "error", "containerd has both.", "
 
 
 def test_a_runtime_that_asks_the_mirror_is_well_and_a_host_without_any_is_told() -> None:
-    assert well(judge_runtimes([CONFIGURED], [], MIRROR))
-    assert only(judge_runtimes([], [], MIRROR), "shoal config") == "runtime-none"
+    assert well(judge_runtimes([CONFIGURED], [], [], MIRROR))
+    assert only(judge_runtimes([], [], [], MIRROR), "shoal config") == "runtime-none"
 
 
 def test_beside_a_runtime_that_asks_another_that_was_never_configured_is_a_warning() -> None:
     untouched, touched = (RuntimeState("containerd", touched, (BROKEN,)) for touched in (False, True))
     levels = [
-        judge_runtimes(states, [], MIRROR)[-1].level for states in ([CONFIGURED, untouched], [CONFIGURED, touched])
+        judge_runtimes(states, [], [], MIRROR)[-1].level for states in ([CONFIGURED, untouched], [CONFIGURED, touched])
     ]
     assert levels == ["warning", "error"]
-    assert judge_runtimes([untouched], [], MIRROR)[0].level == "error"
+    assert judge_runtimes([untouched], [], [], MIRROR)[0].level == "error"
+
+
+def test_registries_that_the_node_does_not_stand_for_are_told() -> None:
+    found = judge_runtimes([CONFIGURED], [], ["quay.io", "ghcr.io"], MIRROR)
+    assert only(found, "Name quay.io, ghcr.io in `proxy.upstreams`") == "containerd-unserved"
 
 
 def test_an_http_proxy_of_a_runtime_is_told_with_whom_to_spare() -> None:
-    found = judge_runtimes([CONFIGURED], [Swallower("dockerd", 7, "HTTP_PROXY")], MIRROR)
+    found = judge_runtimes([CONFIGURED], [Swallower("dockerd", 7, "HTTP_PROXY")], [], MIRROR)
     assert only(found, "10.0.0.2", "NO_PROXY", "systemctl edit dockerd") == "runtime-http-proxy"
 
 

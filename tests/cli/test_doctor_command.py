@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import pytest
-import structlog
-
-from tests.cli.tree import run
+from tests.cli.conftest import Shoal
 from tests.world.examined import Examiner
 from tests.world.nodes import Node
 from tests.world.origin import ScriptedOrigin
-
-
-@pytest.fixture
-def logs() -> Iterator[None]:
-    """A command in this process sets its own level, which is not to be that of the tests behind it."""
-    yield
-    structlog.reset_defaults()
 
 
 def test_it_asks_the_daemon_and_all_that_is_around_it(tmp_path: Path, stack: ExitStack) -> None:
@@ -33,14 +22,9 @@ def test_it_asks_the_daemon_and_all_that_is_around_it(tmp_path: Path, stack: Exi
     assert examined.code == 1
 
 
-@pytest.mark.usefixtures("logs")
-def test_people_read_levels_texts_codes_and_remedies(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    environment = Node(tmp_path, {"docker.io": "http://127.0.0.1:1"}).environment | {"COLUMNS": "100"}
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    ended = run(capsys, ["doctor", "--root", str(tmp_path)])
+def test_people_read_levels_texts_codes_and_remedies(tmp_path: Path, shoal: Shoal) -> None:
+    environment = Node(tmp_path, {"docker.io": "http://127.0.0.1:1"}).environment
+    ended = shoal("doctor", "--root", tmp_path, **environment, COLUMNS="100")
     assert ended.code == 1
     assert "Daemon\n  error    The daemon is not running" in ended.out
     assert "[daemon-down]\n           > Start it: `systemctl start shoal`" in ended.out
@@ -48,10 +32,9 @@ def test_people_read_levels_texts_codes_and_remedies(
     assert max(map(len, ended.out.splitlines())) <= 100
 
 
-@pytest.mark.usefixtures("logs")
-def test_a_configuration_that_cannot_be_used_is_a_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_configuration_that_cannot_be_used_is_a_finding(tmp_path: Path, shoal: Shoal) -> None:
     missing = str(tmp_path / "shoal.toml")
-    ended = run(capsys, ["doctor", "--json", "--config", missing])
+    ended = shoal("doctor", "--json", "--config", missing)
     assert ended.code == 2
     (part,) = ended.told["parts"]
     (finding,) = part["findings"]

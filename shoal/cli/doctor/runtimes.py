@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,16 +11,23 @@ from pathlib import Path
 from yarl import URL
 
 from proxy.egress import Egress
+from proxy.settings import ProxySettings
 from shoal.cli.doctor.subject import Subject
 from shoal.cli.finding import Finding
 from shoal.cli.runtimes.catalog import RUNTIMES
+from shoal.cli.runtimes.containerdconfig import read
+from shoal.cli.runtimes.edits import NotEditable
 from shoal.cli.runtimes.host import FileUnusable, Host
 from shoal.cli.runtimes.mirror import Mirror, mirror_of
 from shoal.cli.runtimes.processes import processes
 from shoal.cli.runtimes.runtime import Runtime
+from shoal.reference import Registry
 
 _PROGRAMS = ("dockerd", "containerd", "crio", "buildkitd", "k3s", "rke2")
 _PROC = Path("/proc")
+_EVERY = "_default"
+_PORT = re.compile(r"_([0-9]+)_$")
+"""How containerd writes a registry's port in the name of its folder, `registry.example_5000_`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +53,13 @@ class Swallower:
     variable: str
 
 
-def judge_runtimes(states: list[RuntimeState], swallowers: list[Swallower], mirror: Mirror) -> list[Finding]:
-    """What is wrong with the runtimes. Beside one that asks the mirror, another one may be meant to be left alone."""
+def judge_runtimes(
+    states: list[RuntimeState], swallowers: list[Swallower], unserved: list[str], mirror: Mirror
+) -> list[Finding]:
+    """What is wrong with the runtimes. Beside one that asks the mirror, another one may be meant to be left alone.
+
+    `unserved`: registries for which containerd asks the mirror, and for which the node does not stand.
+    """
     if not states:
         text = "No container runtime that Shoal knows is on this host."
         remedy = "Where one is, run `shoal config docker --write`, or containerd, podman, crio, k3s or buildkit."
@@ -58,6 +71,13 @@ def judge_runtimes(states: list[RuntimeState], swallowers: list[Swallower], mirr
             found += state.findings
         else:
             found += [replace(each, level="warning") if each.level == "error" else each for each in state.findings]
+    if unserved:
+        names = ", ".join(unserved)
+        text = f"containerd asks the mirror for {names}, which the node does not stand for and refuses."
+        remedy = (
+            f"Name {names} in `proxy.upstreams` (or `--upstream`), and restart the daemon; or remove its hosts.toml."
+        )
+        found.append(Finding("containerd-unserved", "error", text, remedy))
     for each in swallowers:
         text = (
             f"{each.program} (process {each.pid}) asks the mirror {mirror.url} by way of an HTTP proxy, since "
@@ -71,11 +91,14 @@ def judge_runtimes(states: list[RuntimeState], swallowers: list[Swallower], mirr
 
 async def examine(subject: Subject) -> list[Finding]:
     """The part of the report."""
-    mirror = mirror_of(subject.configuration.proxy)
-    states, swallowers = await asyncio.gather(
-        asyncio.to_thread(states_of, subject.host, mirror), asyncio.to_thread(_swallowers, subject.host, mirror)
+    host, settings = subject.host, subject.configuration.proxy
+    mirror = mirror_of(settings)
+    states, swallowers, unserved = await asyncio.gather(
+        asyncio.to_thread(states_of, host, mirror),
+        asyncio.to_thread(_swallowers, host, mirror),
+        asyncio.to_thread(_unserved, host, mirror, settings),
     )
-    return judge_runtimes(states, swallowers, mirror)
+    return judge_runtimes(states, swallowers, unserved, mirror)
 
 
 def states_of(host: Host, mirror: Mirror) -> list[RuntimeState]:
@@ -91,6 +114,21 @@ def _state(runtime: Runtime, host: Host, mirror: Mirror) -> RuntimeState:
         text = f"How {runtime.name} is configured could not be seen: {error}."
         remedy = "Run `shoal doctor` as root; where it is the file that is wrong, put that right."
         return RuntimeState(runtime.name, True, (Finding("runtime-unseen", "warning", text, remedy),))
+
+
+def _unserved(host: Host, mirror: Mirror, settings: ProxySettings) -> list[str]:
+    """Registries whose folder names the mirror, and which the configuration does not name."""
+    found = []
+    try:
+        folder = read(host).folder
+        for name in host.names(folder):
+            registry = _PORT.sub(r":\1", name)
+            is_served = settings.any_upstream or settings.upstream(Registry(registry)) is not None
+            if name != _EVERY and not is_served and mirror.url in (host.text(folder / name / "hosts.toml") or ""):
+                found.append(registry)
+    except (FileUnusable, NotEditable):
+        return []  # which the runtime's own check tells
+    return found
 
 
 def _swallowers(host: Host, mirror: Mirror) -> list[Swallower]:
