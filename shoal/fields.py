@@ -15,6 +15,7 @@ from yarl import URL
 from shoal.units import parse_duration, parse_rate, parse_size
 
 _LOCAL_NAME = "localhost"
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,17 @@ def check_proxy_url(key: str, text: str) -> None:
     extra = url.query_string or url.fragment or url.path not in {"", "/"}
     if url.scheme != "http" or not url.host or extra:
         raise ValueError(f"`{key}` is no address of an HTTP proxy (allowed: http://[user:password@]host[:port])")
+
+
+def from_here(host: str) -> str:
+    """The host by which the machine itself reaches what listens at `host`: one that stands for all addresses is none
+    to connect to."""
+    return _EVERYWHERE.get(host, host)
+
+
+def is_everywhere(host: str) -> bool:
+    """Whether who listens at this host does so at all addresses of the machine."""
+    return host in _EVERYWHERE
 
 
 def is_loopback(host: str) -> bool:

@@ -14,12 +14,9 @@ from shoal.cli.exits import BadConfiguration
 from shoal.cli.failures import failures
 from shoal.cli.node import Node
 from shoal.cli.reloading import Reloading
-from shoal.fields import authority, is_loopback
+from shoal.fields import authority, from_here, is_everywhere, is_loopback
 from shoal.operations import process_metrics
 from supernode.daemon import Supernode
-
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""What stands for all addresses, and the one by which the machine itself gets there."""
 
 Daemon = contextlib.AbstractAsyncContextManager[object]
 
@@ -74,14 +71,12 @@ def reached_at(configuration: Configuration) -> str:
             f"`supernode.host` {host!r} is reached from other machines, and `peer.host` {peer.host!r} is not: nodes "
             "there would be told of one that they cannot reach. Let the peer listen there too (--peer-listen)."
         )
-    if host not in _EVERYWHERE:
-        return host
-    if not peer.advertise:
+    if is_everywhere(host) and not peer.advertise:
         raise BadConfiguration(
             f"`supernode.host` {host!r} stands for all addresses of this machine: say by which one peers of other "
             "machines reach this node (--advertise), or listen at that one alone."
         )
-    return _EVERYWHERE[host]
+    return from_here(host)
 
 
 def _supernode(configuration: Configuration, metrics: CollectorRegistry, reloading: Reloading) -> Supernode:

@@ -15,15 +15,13 @@ import click
 from peer.settings import PeerSettings
 from shoal.cli.exits import NoDaemon
 from shoal.cli.options import Invocation
-from shoal.daemonsettings import OperationsSettings
-from shoal.fields import authority, check_url, is_loopback
+from shoal.fields import authority, check_url, from_here, is_loopback
 from shoal.operator import OperatorToken, TokenUnusable
 from shoal.reference import InvalidReference, Reference
 
 _CONNECT_SECONDS = 10.0
 _ANSWER_SECONDS = 300.0
 _MAX_ANSWER_SIZE = 64 << 20
-_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +73,13 @@ class Operated:
 def this_node(invocation: Invocation) -> Operated:
     """The node's daemon, as the configuration has it."""
     peer = invocation.configuration({"log": {"level": "warning"}}).peer
-    return Operated(_reached(peer.operations), peer.operations.port, peer.token_file)
+    return Operated(from_here(peer.operations.host), peer.operations.port, peer.token_file)
 
 
 def the_supernode(invocation: Invocation) -> Operated:
     """The supernode, as the configuration has it: on another machine, where `peer.supernode` is on that."""
     settings = invocation.configuration({"log": {"level": "warning"}})
-    operations, host = settings.supernode.operations, _reached(settings.supernode.operations)
+    operations, host = settings.supernode.operations, from_here(settings.supernode.operations.host)
     if is_loopback(host) and settings.peer.supernode:
         host = check_url("peer.supernode", settings.peer.supernode)
     return Operated(host, operations.port, settings.supernode.token_file)
@@ -94,7 +92,7 @@ def ask(invocation: Invocation, method: str, path: str, order: Mapping[str, obje
 
 def operations_address(settings: PeerSettings) -> str:
     """Where the daemon of this machine answers, `host:port`."""
-    return authority(_reached(settings.operations), settings.operations.port)
+    return authority(from_here(settings.operations.host), settings.operations.port)
 
 
 def about(image: str) -> dict[str, object]:
@@ -104,8 +102,3 @@ def about(image: str) -> dict[str, object]:
     except InvalidReference as error:
         raise click.BadParameter(str(error), param_hint="IMAGE") from None
     return {"image": image}
-
-
-def _reached(settings: OperationsSettings) -> str:
-    """A daemon that listens at all addresses is asked on loopback."""
-    return _ANYWHERE.get(settings.host, settings.host)

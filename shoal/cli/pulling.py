@@ -17,12 +17,11 @@ from shoal.cli.image import Progress, PulledImage, PullFailed, pull
 from shoal.cli.node import Node
 from shoal.daemonsettings import OperationsSettings
 from shoal.descriptor import Platform
+from shoal.fields import authority, from_here
 from shoal.operations import process_metrics
 from shoal.reference import Reference, Registry
 
 log = structlog.get_logger()
-
-_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 async def pull_into_store(
@@ -37,10 +36,12 @@ async def pull_into_store(
     authorization = None if upstream is None else await _own_authorization(registry, upstream)
     try:
         async with _short_lived(configuration) as node:
-            return await pull(_url("127.0.0.1", node.proxy.port), reference, platform, progress, authorization)
+            return await pull(
+                f"http://{authority('127.0.0.1', node.proxy.port)}", reference, platform, progress, authorization
+            )
     except StoreBusy as busy:
         proxy = configuration.proxy
-        url = _url(_LOOPBACK.get(proxy.host, proxy.host), proxy.port)
+        url = f"http://{authority(from_here(proxy.host), proxy.port)}"
         log.info("pull.through_daemon", url=url)
         try:
             return await pull(url, reference, platform, progress, authorization)
@@ -67,7 +68,3 @@ async def _short_lived(configuration: Configuration) -> AsyncIterator[Node]:
     proxy = msgspec.structs.replace(configuration.proxy, host="127.0.0.1", port=0, shutdown_timeout=0.0)
     async with Node(peer, proxy, configuration.cluster, process_metrics()) as node:
         yield node
-
-
-def _url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

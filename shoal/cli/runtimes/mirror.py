@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from proxy.settings import ProxySettings, UpstreamSettings
+from shoal.fields import authority, from_here
 from shoal.reference import Registry, parse_registry
 
-_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""What a daemon listens on, and where clients of the same machine reach it."""
 _LOOPBACK = ("127.", "[::1]", "localhost")
 
 
@@ -54,13 +53,12 @@ class Mirror:
 
 def mirror_of(settings: ProxySettings, names: Sequence[str] = ()) -> Mirror:
     """The mirror of a node's configuration, for `names` of its upstreams or without any for all of them."""
-    host = _ANYWHERE.get(settings.host, settings.host)
-    shown = f"[{host}]" if ":" in host else host
+    address = authority(from_here(settings.host), settings.port)
     wanted = [parse_registry(name) for name in names] or [Registry(name) for name in settings.upstreams]
     upstreams = tuple(_upstream(name, settings.upstreams[name]) for name in dict.fromkeys(wanted))
     default = Registry(settings.default_upstream)
     takes_any = settings.any_upstream and not names
-    return Mirror(f"http://{shown}:{settings.port}", upstreams, default, takes_any)
+    return Mirror(f"http://{address}", upstreams, default, takes_any)
 
 
 def _upstream(name: Registry, settings: UpstreamSettings) -> Upstream:
