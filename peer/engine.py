@@ -39,6 +39,7 @@ from peer.contentstore import ContentStore
 from peer.downloads import Downloads
 from peer.errors import Stopping
 from peer.fetcher import Fetcher
+from peer.figures import StoreFigures
 from peer.holdings import Holdings
 from peer.machine import Machine, MachineSettings
 from peer.metrics import ContactMetrics, LimitMetrics, PeerMetrics
@@ -182,6 +183,11 @@ class Engine:
     def port(self) -> int:
         """The port on which other peers reach this one."""
         return self.neighbours.port
+
+    @property
+    def figures(self) -> StoreFigures:
+        """How full the store is, as was measured last."""
+        return self._metrics.figures
 
     @property
     def blobs(self) -> Mapping[BlobKey, BlobInProgress]:

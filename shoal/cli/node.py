@@ -27,6 +27,7 @@ from proxy.metrics import ProxyMetrics, certificate_metric
 from proxy.repair import Repair
 from proxy.server import ProxyServer
 from proxy.settings import ProxySettings
+from proxy.state import NodeState
 from proxy.upstream import UpstreamClient
 from proxy.verification import Verification
 from proxy.witness import Witness
@@ -97,7 +98,6 @@ class Node:
             control.refreshed = self.proxy.tags.refreshed
             control.denied = self.proxy.tags.denied
             control.confirming = self._witness.confirm
-        connected = (lambda: control.connected) if control is not None else (lambda: False)
         changes = Changes(self._token, self._audit)
         self._repair = Repair(self.engine.supply, self._catalogue)
         self.engine.presence.damaged = self._repair.begin
@@ -106,12 +106,10 @@ class Node:
         if self.engine.reporting is not None:
             self.engine.reporting.limits = board.last
             self.engine.reporting.images = lambda: asyncio.to_thread(keeping.held, self.proxy.tags.known())
-        self._administration = Administration(
-            proxy,
+        self._state = NodeState(proxy, self.engine, board, control, peer.supernode)
+        administration = Administration(
+            self._state,
             self.proxy.tags,
-            self.engine.supply,
-            board,
-            connected,
             changes,
             keeping,
             self._verification,
@@ -125,7 +123,7 @@ class Node:
             peer.operations,
             metrics,
             {"proxy": lambda: self._serving},
-            [*self._administration.routes(), web.get(CHECKUP_PATH, changes.look(checkups.make))],
+            [*administration.routes(), web.get(CHECKUP_PATH, changes.look(checkups.make))],
         )
         self._serving = False
         self._stack = contextlib.AsyncExitStack()
@@ -145,7 +143,7 @@ class Node:
                 self._control.wait = peer.origin_wait
             self._store.reconfigure(peer.cache)
             self.engine.reconfigure(peer)
-            self._administration.reconfigure(proxy)
+            self._state.reconfigure(proxy)
 
         return take_over
 

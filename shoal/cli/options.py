@@ -254,6 +254,9 @@ state_option = _setting("--state", ("supernode", "state"), "FOLDER", "Where a su
 cluster_order_options = _all(
     click.option("--cluster", "of_cluster", is_flag=True, help="Ask the supernode, and not this machine's node."),
     _address("--supernode-operations", ("supernode", "operations"), "The supernode's operations port."),
+    _setting(
+        "--token-file", ("supernode", "operations", "token_file"), "FILE", "The operator's token of that supernode."
+    ),
     state_option,
 )
 """Of commands that ask the supernode too."""

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
+import pytest
 import yaml
 
 from bench.daemons import ask
+from tests.cli.tree import run
 from tests.world.client import get
 from tests.world.images import random_bytes
 from tests.world.nodes import Supernode, wait_until
@@ -45,7 +47,13 @@ def check(path: str, picture: Any) -> None:
 
 
 def test_a_swarm_is_seen_while_it_moves_and_the_sums_are_right_afterwards(
-    origin: ScriptedOrigin, supernode: Supernode, tmp_path: Path, stack: ExitStack, pool: ThreadPoolExecutor
+    origin: ScriptedOrigin,
+    supernode: Supernode,
+    tmp_path: Path,
+    stack: ExitStack,
+    pool: ThreadPoolExecutor,
+    capsys: pytest.CaptureFixture[str],
+    logs_as_before: None,
 ) -> None:
     layer = random_bytes(6 * MIB, "seen")
     digest = origin.push(layer)
@@ -104,10 +112,11 @@ def test_a_swarm_is_seen_while_it_moves_and_the_sums_are_right_afterwards(
     node = seen(supernode, f"/v1/nodes/{next(iter(ids))}")
     assert [each["digest"] for each in node["images"]] == [digest]
 
-
-def test_a_supernode_knows_what_it_is_not_asked_for(supernode: Supernode, stack: ExitStack) -> None:
-    supernode.start(stack)
-    for path in (f"/v1/nodes/{32 * 'a'}", f"/v1/swarms/sha256:{64 * 'a'}", "/v1/images/none"):
-        status, text = ask(supernode.operations_port, path)
-        assert status == 404
-        assert json.loads(text)["error"]
+    where = ["--supernode-operations", f"127.0.0.1:{supernode.operations_port}", "--token-file", str(tmp_path / "no")]
+    shown = run(capsys, ["status", "--cluster", *where])
+    assert shown.code == 0
+    assert f"{UPSTREAM}  0 of 8" in shown.out
+    assert shown.out.count(f":{nodes[0].peer_port}") == 1
+    assert run(capsys, ["status", "--cluster", "--json", *where]).told["totals"] == totals
+    local = run(capsys, ["status", "--operations", f"127.0.0.1:{nodes[0].operations_port}"])
+    assert f"connected to http://127.0.0.1:{supernode.port}; neighbours: 1" in local.out

@@ -78,6 +78,13 @@ async def test_a_look_waits_for_what_nodes_have_not_told_yet(supernode: Supernod
         }
 
 
+@pytest.mark.parametrize("path", [f"nodes/{32 * 'a'}", f"swarms/sha256:{64 * 'a'}", "images/none"])
+async def test_what_is_not_there_is_said_to_be_missing(supernode: Supernode, path: str) -> None:
+    async with aiohttp.request("GET", f"http://127.0.0.1:{supernode.operations.port}/v1/{path}") as answer:
+        assert answer.status == 404
+        assert (await answer.json())["error"]
+
+
 async def test_those_who_follow_the_same_are_shown_the_same_pictures(supernode: Supernode) -> None:
     pictures = iter(range(100))
     follow = supernode.onlookers.follow
