@@ -21,7 +21,8 @@ from rich.table import Table
 from bench import images
 from bench.daemons import REGISTRY, LocalNode, start_node, start_supernode
 from bench.origin import open_origin
-from shoal.cli.image import PullFailed, Silence, own_platform, pull
+from shoal.cli.image import PullFailed, Silence, pull
+from shoal.platforms import own_platform
 from shoal.reference import Reference
 
 NODES = 4

@@ -59,7 +59,10 @@ class Announcing:
                 if not place.is_final:
                     at = location.registry, location.repository
                     partly = sought.passes or bool(sought.layout.all & ~sought.book.scope)
-                    wanted.append(protocol.Wanted(*sought.key, *at, have, coming, on_demand=partly))
+                    on_demand, preheats = partly or sought.book.stands_back, sought.book.preheats
+                    wanted.append(
+                        protocol.Wanted(*sought.key, *at, have, coming, on_demand=on_demand, preheats=preheats)
+                    )
         for batch in _batches(wanted):
             self._out.append(Tell(protocol.Open(batch)))
 

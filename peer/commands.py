@@ -58,6 +58,8 @@ class Fetch(NamedTuple):
     location: Location
     first: int
     end: int
+    preheats: bool = False
+    """Whether no client waits for what it brings."""
 
 
 class StopFetch(NamedTuple):

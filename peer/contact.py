@@ -69,6 +69,7 @@ class Contact:
             visits=True,
             is_limited=True,
             reports=True,
+            preheats=True,
         )
 
     def welcomed(self, announce_interval: float) -> None:

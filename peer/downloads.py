@@ -118,11 +118,13 @@ class Downloads:
 
     # --- what happens to blobs (peer.shelf.Owner) -------------------------------------------------------------------
 
-    def opened(self, blobs: Sequence[BlobInProgress], location: Location, asked: Asked | None) -> None:
+    def opened(
+        self, blobs: Sequence[BlobInProgress], location: Location, asked: Asked | None, *, preheats: bool
+    ) -> None:
         """Blobs are open: get what is missing of them."""
         opened = [(blob.descriptor.key, blob.partial.have, blob.partial.table) for blob in blobs]
         passing = [blob.descriptor.key for blob in blobs if blob.passes]
-        self._machine.open(opened, location, time.monotonic(), asked, passing)
+        self._machine.open(opened, location, time.monotonic(), asked, passing, preheats=preheats)
         for key, have, _ in opened:
             if have:
                 self._hash_on(key)

@@ -114,7 +114,8 @@ class Engine:
             connections=budget.peer_connections,
             strangers=budget.strangers,
         )
-        self._fetcher = Fetcher(origin, runner, throttle.origin)
+        self._fetcher = Fetcher(origin, runner, throttle.origin, throttle.preheat)
+        self.machine.exchange.preheat = throttle.buckets[Traffic.PREHEAT]
         self.visiting = None if control is None else Visiting(control, self.neighbours, self._tasks)
         self.reporting: Reporting | None = None
         if control is not None:

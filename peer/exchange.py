@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from peer import wire
+from peer.bucket import TokenBucket
 from peer.commands import Command, Dial, Land, Send
 from peer.picker import Picker
 from peer.requests import Requests
@@ -22,6 +23,8 @@ from supernode.protocol import PeerId
 
 _COMING_SECONDS = 6.0
 """How long a neighbour's word counts that pieces come to it."""
+_AHEAD_SECONDS = 0.5
+"""By which a piece is asked for before a limit has its turn: longer than between two ticks."""
 _REDIAL_SECONDS, _MAX_REDIAL_SECONDS, _REDIALS = 1.0, 2.0, 8
 """Before the first attempt to reach a neighbour again, doubled each time, at most, and the number of attempts: a
 link that was cut for some seconds is used again within a few."""
@@ -52,6 +55,8 @@ class Exchange:
         self.uploading = Uploading(self.sharing, out, slots, rng)
         self.streams = 0
         """Streams from origins that run: each takes one download slot."""
+        self.preheat = TokenBucket()
+        """What may come that no client waits for."""
 
     def resize(self, slots: int) -> None:
         """So many uploads at a time from now on."""
@@ -92,8 +97,7 @@ class Exchange:
     def closed(self, sought: Sought) -> None:
         """A blob is not sought any more."""
         del self._picker.books[sought.key]
-        self.cancel(sought.key, sought.pieces.void(sought.pieces.asked))
-        self.due()
+        self.withdraw(sought)
 
     def meet(self, sought: Sought, contacts: Iterable[tuple[PeerId, str, int]], now: float) -> None:
         """Neighbours for a blob, from a handout."""
@@ -139,15 +143,27 @@ class Exchange:
         idle = requests.takers(self.sharing.told, now)
         is_late = functools.partial(requests.is_late, now=now)
         for _ in range(room):
-            choice = self._picker.choose(idle, requests.cost)
+            choice = self._picker.choose(idle, requests.cost, preheating=self._may_preheat(now))
             if choice is None and not self.streams:
                 choice = self._picker.choose_again(idle, requests.cost, is_late)
             if choice is None:
                 return
             self._sought[choice.blob].pieces.ask(choice.piece, choice.peer, now)
-            self._out.append(Send((choice.peer,), wire.Request(*choice.blob, choice.piece)))
+            preheats = self._sought[choice.blob].book.preheats
+            if preheats:
+                self.preheat.take(self._sought[choice.blob].layout.length(choice.piece), now)
+            self._out.append(Send((choice.peer,), wire.Request(*choice.blob, choice.piece, preheats)))
             if requests.load(choice.peer) >= requests.most_at_one:
                 idle.remove(choice.peer)
+
+    def _may_preheat(self, now: float) -> bool:
+        """Whether the limit lets a piece come that no client waits for: it is asked for some time before its turn."""
+        return self.preheat.wait(self.preheat.take(0, now), now) < _AHEAD_SECONDS
+
+    def withdraw(self, sought: Sought) -> None:
+        """What neighbours were asked for of a blob is not to come now."""
+        self.cancel(sought.key, sought.pieces.void(sought.pieces.asked))
+        self.due()
 
     @property
     def _landing(self) -> int:
@@ -232,7 +248,7 @@ class Exchange:
             case wire.Have():
                 self._have(peer, message)
             case wire.Request():
-                self.uploading.requested(Upload(peer, key_of(message), message.piece))
+                self.uploading.requested(Upload(peer, key_of(message), message.piece, message.preheats))
             case wire.Busy():
                 self._unask(peer, message)
                 self.requests.busy(peer, now)

@@ -34,12 +34,14 @@ class Events(Protocol):
 
 
 class Fetcher:
-    """The streams that run. `stop` and `close` end them without a word. What comes passes `gate`."""
+    """The streams that run. `stop` and `close` end them without a word. What comes passes `gate`, or `preheating` where
+    no client waits for it."""
 
-    def __init__(self, origin: Origin, events: Events, gate: Gate) -> None:
+    def __init__(self, origin: Origin, events: Events, gate: Gate, preheating: Gate) -> None:
         self._origin = origin
         self._events = events
         self._gate = gate
+        self._preheating = preheating
         self._tasks: dict[StreamId, asyncio.Task[None]] = {}
         self._room: dict[StreamId, asyncio.Semaphore] = {}
 
@@ -108,7 +110,8 @@ class Fetcher:
             if not growing.buffer:
                 await self._whole(stream, blob, index, growing.buffer)
                 return
-            async for chunk in _without(self._gate.passed(body.chunks()), start - body.start):
+            gate = self._preheating if command.preheats else self._gate
+            async for chunk in _without(gate.passed(body.chunks()), start - body.start):
                 events.received(stream, len(chunk))
                 rest = memoryview(chunk)
                 while rest:

@@ -43,6 +43,8 @@ _SEEK_SECONDS = 2.0
 _COMING_AGAIN_SECONDS = 2.0
 """Between two times that neighbours are told what comes to this peer without a lease."""
 _FEW_NEIGHBOURS = 3
+_PULL_SECONDS = 2.0
+"""A blob that a client waits for and of which nothing has come for so long keeps nothing back that is preheated."""
 _NOT_OURS = (
     protocol.Welcome
     | protocol.Refused
@@ -54,6 +56,10 @@ _NOT_OURS = (
     | protocol.Visit
     | protocol.Probed
     | Watch
+    | protocol.Preheat
+    | protocol.CancelPreheat
+    | protocol.KeepPins
+    | protocol.ListTags
 )
 """Messages of the supernode that the control client answers itself."""
 
@@ -123,13 +129,16 @@ class Machine:
         now: float,
         asked: Asked | None = None,
         passing: Collection[BlobKey] = (),
+        *,
+        preheats: bool = False,
     ) -> None:
         """Get these blobs, the first one first. Of each what is there already, and the digests known of that.
 
         `asked`: ranges of the first one, where it is not all of it that somebody wants. Such a reader `asks` next.
-        `passing`: those of them that the store does not take.
+        `passing`: those of them that the store does not take. `preheats`: no client waits for them.
         """
         opened: list[Sought] = []
+        stands_back = preheats and self.is_pulling(now)
         for key, have, table in blobs:
             layout = PieceLayout.of(key.size)
             pieces = PieceMap(layout, self.exchange.requests, have)
@@ -137,6 +146,7 @@ class Machine:
             sought.table.update(table)
             sought.places[location] = Place(location)
             sought.idle_since = now
+            sought.book.preheats, sought.book.stands_back = preheats, stands_back
             if asked is not None and not opened:
                 sought.book.scope, sought.is_whole = 0, False
                 sought.widen(asked)
@@ -145,6 +155,7 @@ class Machine:
             self.sought[key] = sought
             self.exchange.opened(sought)
             opened.append(sought)
+        self._give_way(now)
         self.announcing.opened(opened)
         for sought in opened[1 if asked is not None else 0 :]:
             self._fetch_unless_helped(sought, now)
@@ -168,12 +179,63 @@ class Machine:
         """A client asks for a blob that is being got, and names a place."""
         sought = self.sought[key]
         sought.demanded = True
+        self.pull([key], now)
         place = sought.places.get(location)
         if place is None or place.may_have_changed(now):
             sought.places[location] = Place(location)
             self.announcing.opened([sought])
         self._hasten(sought, now)
         self._fetch_unless_helped(sought, now)
+
+    def pull(self, keys: Iterable[BlobKey], now: float) -> None:
+        """A client's image has these blobs: those of them that are preheated are now what it waits for."""
+        promoted = [self.sought[key] for key in keys if key in self.sought and self.sought[key].book.preheats]
+        for sought in promoted:
+            self.sourcing.stand_back(sought)  # what streams in may be held to the limit of preheating
+            sought.book.preheats = sought.book.stands_back = False
+            sought.moved_at = now
+        if promoted:
+            self.announcing.opened(promoted)
+        self._give_way(now)
+
+    def preheat(self, key: BlobKey) -> None:
+        """All of a blob is to come that is being got already."""
+        sought = self.sought[key]
+        if not sought.passes and sought.book.scope != sought.layout.all:
+            sought.widen(None)
+            self.announcing.opened([sought])
+
+    def cool(self, key: BlobKey, error: Exception) -> None:
+        """Nobody preheats a blob any more: it is given up, unless a client waits for it."""
+        sought = self.sought.get(key)
+        if sought is not None and sought.book.preheats:
+            self.fail(key, error)
+
+    def _give_way(self, now: float) -> None:
+        """What is preheated stands back as long as a client's blob comes, and goes on when none does."""
+        preheated = [sought for sought in self.sought.values() if sought.book.preheats]
+        if not preheated:
+            return
+        pulling = self.is_pulling(now)
+        turned = [sought for sought in preheated if sought.book.stands_back is not pulling]
+        for sought in turned:
+            sought.book.stands_back = pulling
+            if pulling:
+                self.exchange.withdraw(sought)
+                self.sourcing.stand_back(sought)
+        if turned:
+            self.announcing.opened(turned)
+            self.exchange.due()
+
+    def is_pulling(self, now: float) -> bool:
+        """Whether more than a piece is coming that a client waits for."""
+        return any(
+            not each.book.preheats
+            and each.layout.count > 1
+            and each.book.lacking
+            and now - each.moved_at < _PULL_SECONDS
+            for each in self.sought.values()
+        )
 
     def reading(self, key: BlobKey, reader: int, piece: int, waits_since: float | None) -> None:
         """A reader stands at `piece`, and waits for it since then or has been given it."""
@@ -464,6 +526,7 @@ class Machine:
         if not self.connected and now - self._told_coming_at > _COMING_AGAIN_SECONDS:
             self._told_coming_at = now
             self._tell_coming()
+        self._give_way(now)
         for sought in list(self.sought.values()):
             self._look_after(sought, now)
 

@@ -41,6 +41,10 @@ class BlobBook:
     """The pieces of the ranges that a reader has asked for, where it is not all of the blob that it reads."""
     scope: PieceSet = field(init=False)
     """The pieces that are to be got at all."""
+    preheats: bool = False
+    """Whether no client waits for the blob: all that one waits for comes before it."""
+    stands_back: bool = False
+    """Whether nothing of it is to come now, because a client waits for another blob."""
     holders: dict[PeerId, PieceSet] = field(default_factory=dict)
     counts: list[PieceSet] = field(default_factory=list)
 
@@ -170,13 +174,22 @@ class Picker:
         self._rng = rng
         self.books: dict[BlobKey, BlobBook] = {}
 
-    def choose(self, idle: Collection[PeerId], cost: Callable[[PeerId], float]) -> Choice | None:
-        """The next request among neighbours that take one; the one of least `cost` is asked."""
+    def choose(
+        self, idle: Collection[PeerId], cost: Callable[[PeerId], float], *, preheating: bool = True
+    ) -> Choice | None:
+        """The next request among neighbours that take one; the one of least `cost` is asked. `preheating`: whether it
+        may be for what no client waits for."""
         if not idle:
             return None
+        choice = self._choose(idle, cost, preheats=False)
+        return self._choose(idle, cost, preheats=True) if choice is None and preheating else choice
+
+    def _choose(self, idle: Collection[PeerId], cost: Callable[[PeerId], float], *, preheats: bool) -> Choice | None:
         best: tuple[int, BlobKey, PieceSet] | None = None
         for first in _ORDER:
             for blob, book in self.books.items():
+                if book.preheats is not preheats or book.stands_back:
+                    continue
                 wanted = self._offered(book, book.wanted & first(book), idle)
                 if wanted:
                     level, rarest = book.rarity(wanted)
@@ -195,9 +208,10 @@ class Picker:
 
         Only when every piece that is missing has been asked for: before that a second copy takes the place of a first.
         """
-        if any(book.pieces.absent & book.scope for book in self.books.values()):
+        books = {blob: book for blob, book in self.books.items() if not book.stands_back}
+        if any(book.pieces.absent & book.scope for book in books.values()):
             return None
-        for blob, book in self.books.items():
+        for blob, book in books.items():
             for piece in iterate(book.pieces.asked & book.checkable):
                 askers = book.pieces.askers(piece)
                 if len(askers) != 1:

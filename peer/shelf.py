@@ -40,8 +40,11 @@ that are there, one in hand and one that grows."""
 class Owner(Protocol):
     """Who is told of blobs (`peer.downloads` implements it)."""
 
-    def opened(self, blobs: Sequence[BlobInProgress], location: Location, asked: Asked | None) -> None:
-        """These blobs are open, in the order in which they are wanted; `asked`: ranges of the first one alone."""
+    def opened(
+        self, blobs: Sequence[BlobInProgress], location: Location, asked: Asked | None, *, preheats: bool
+    ) -> None:
+        """These blobs are open, in the order in which they are wanted; `asked`: ranges of the first one alone.
+        `preheats`: no client waits for them."""
 
     def not_kept(self, error: StoreError) -> None:
         """A blob passes by the store, for this reason."""
@@ -117,6 +120,32 @@ class Shelf:
         opened = await asyncio.shield(self._opening[key])
         if isinstance(opened, StoreError) and not self._stopping:
             return self.blobs.get(key) or self._pass_by(blob, location, asked, opened)
+        if isinstance(opened, Exception):
+            raise store_failed(opened)
+        return opened
+
+    async def preheat(self, blob: Descriptor, location: Location) -> BlobInProgress | None:
+        """A blob on its way, opened where it is not, for which no client waits; None where it is in the store by now.
+
+        Raises `Stopping`, and `StoreError` where the store does not take it.
+        """
+        key = blob.key
+        if key in self._saving:
+            await asyncio.wait([self._saving[key]])
+        while not self._has_room() and key not in self.blobs and key not in self._opening:
+            async with self._room:
+                await self._room.wait()
+        if key in self.blobs:
+            return self.blobs[key]
+        if self._stopping:
+            raise Stopping("the daemon is shutting down")
+        if key not in self._opening:
+            if not self._is_absent(blob):
+                return None
+            self._begin([blob], location, None, preheats=True)
+        opened = await asyncio.shield(self._opening[key])
+        if isinstance(opened, StoreError):
+            raise opened.with_traceback(None)
         if isinstance(opened, Exception):
             raise store_failed(opened)
         return opened
@@ -205,13 +234,17 @@ class Shelf:
                 chosen[blob.key] = blob
         return list(chosen.values())
 
-    def _begin(self, blobs: Sequence[Descriptor], location: Location, asked: Asked | None) -> None:
+    def _begin(
+        self, blobs: Sequence[Descriptor], location: Location, asked: Asked | None, *, preheats: bool = False
+    ) -> None:
         """Open these blobs; what becomes of each is in `_opening` until then."""
         for blob in blobs:
             self._opening[blob.key] = asyncio.get_running_loop().create_future()
-        self._tasks.own(self._open(blobs, location, asked))
+        self._tasks.own(self._open(blobs, location, asked, preheats=preheats))
 
-    async def _open(self, blobs: Sequence[Descriptor], location: Location, asked: Asked | None) -> None:
+    async def _open(
+        self, blobs: Sequence[Descriptor], location: Location, asked: Asked | None, *, preheats: bool
+    ) -> None:
         """Open these blobs, and tell in one go of those that could be opened."""
         partials: list[Partial | Exception]
         try:
@@ -227,7 +260,7 @@ class Shelf:
             self._opening.pop(blob.key).set_result(result)
         if opened:
             is_first = opened[0].descriptor.key == blobs[0].key
-            self._owner.opened(opened, location, asked if is_first else None)
+            self._owner.opened(opened, location, asked if is_first else None, preheats=preheats)
 
     def _pass_by(self, blob: Descriptor, location: Location, asked: Asked | None, error: StoreError) -> BlobInProgress:
         """A blob that somebody asks for and that the store, which failed, or the budget has no room for."""
@@ -235,7 +268,7 @@ class Shelf:
         self._ahead.pop(blob.key, None)
         layout, is_crowded = PieceLayout.of(blob.size), isinstance(error, OutOfDescriptors)
         progress = self._put(blob, Passage(blob.digest, layout, may_be_kept=is_crowded))
-        self._owner.opened([progress], location, asked)
+        self._owner.opened([progress], location, asked, preheats=False)
         return progress
 
     def _partials(self, blobs: Sequence[Descriptor]) -> list[Partial | Exception]:

@@ -100,6 +100,9 @@ class Sourcing:
         if sought is None or sought.passes or place is None or not 0 < grant.count <= sought.layout.count - grant.first:
             self._release(lease, ReleaseReason.CLOSED)
             return
+        if sought.book.stands_back:
+            self._release(lease, ReleaseReason.CLOSED)
+            return
         if not place.is_usable(now):
             self._release(lease, ReleaseReason.DENIED if place.is_final else ReleaseReason.FAILED)
             return
@@ -138,6 +141,8 @@ class Sourcing:
 
     def fetch_alone(self, sought: Sought, now: float) -> None:
         """Fetch without a lease what no neighbour gives or is fetching, in an order of this peer's own."""
+        if sought.book.stands_back:
+            return
         if not sought.is_whole and self._hasty(sought):
             return  # the rest has its time when nobody waits for a range
         sharing = bool(self._exchange.sharers(sought))
@@ -238,6 +243,14 @@ class Sourcing:
             beyond = stream.rest & ~first_of(stream.rest, most)
             if beyond:
                 self._give_up(stream, beyond)
+
+    def stand_back(self, sought: Sought) -> None:
+        """A client waits for another blob: of this one the pieces come that are coming, and no more for now."""
+        for stream in [each for each in self.streams.values() if each.sought is sought]:
+            if stream.lease is not None:
+                self.trimmed(stream.lease, 0)
+            elif not stream.is_running or stream.place.ranges:
+                self._give_up(stream, stream.rest & ~first_of(stream.rest, int(stream.is_running)))
 
     def spare(self, sought: Sought, pieces: PieceSet) -> None:
         """Nobody needs these pieces any more."""
@@ -418,7 +431,8 @@ class Sourcing:
         if stream.place.ranges:
             first = lowest(rest)
             end = first + leading_run(rest, first)
-        self._out.append(Fetch(stream.id, stream.sought.key, stream.place.location, first, end))
+        preheats = stream.sought.book.preheats
+        self._out.append(Fetch(stream.id, stream.sought.key, stream.place.location, first, end, preheats))
         self._count()
 
     def _give_up(self, stream: Stream, pieces: PieceSet) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 
 from peer.asked import Asked, Behind
 from peer.blob import store_failed
 from peer.condition import StoreCondition
-from peer.disk import OutOfDescriptors, StoreError
+from peer.disk import OutOfDescriptors, StoreError, StoreFull
 from peer.errors import DownloadFailed
 from peer.holdings import Holdings
 from peer.openblob import OpenBlob
@@ -19,7 +20,7 @@ from peer.shelf import Shelf
 from peer.store import Store
 from peer.storedblob import StoredBlob
 from peer.workers import Workers
-from shoal.descriptor import Descriptor
+from shoal.descriptor import BlobKey, Descriptor
 from shoal.digest import Digest
 from shoal.reference import Location
 
@@ -49,6 +50,8 @@ class Supply:
         self._workers = workers
         self.image_ahead = image_ahead
         self._plans = ImagePlans()
+        self._preheats: Counter[BlobKey] = Counter()
+        """The blobs that are being preheated, and for how many."""
 
     # --- for clients ------------------------------------------------------------------------------------------------
 
@@ -101,6 +104,7 @@ class Supply:
             now = time.monotonic()
             machine.asks(key, reader.number, asked, now, since)
             machine.demand(key, location, now)
+            machine.pull([each.key for each in following], now)
             self._runner.carry_out_soon()
             place = machine.sought[key].places[location]
             if place.is_final and place.error is not None:
@@ -123,6 +127,55 @@ class Supply:
         """The file of a stored blob cannot be read: it is fetched again. Raises as `open` does."""
         self._presence.condemn(blob.digest, error)
         return await self.open(blob, location, asked)
+
+    # --- for what is preheated --------------------------------------------------------------------------------------
+
+    async def preheat(self, blob: Descriptor, location: Location) -> None:
+        """Get a blob into the store; all that clients wait for goes before it.
+
+        When this is cancelled, and nobody else wants the blob, what has come of it waits in the store for the next
+        time. Raises `StoreError` where the store does not take it, `OriginError` or `DownloadFailed`.
+        """
+        progress = None if self.stored(blob.digest) is not None else await self._shelf.preheat(blob, location)
+        if progress is None:
+            return
+        key, machine = blob.key, self._runner.machine
+        self._preheats[key] += 1
+        try:
+            if key in machine.sought:
+                machine.preheat(key)
+                self._runner.carry_out_soon()
+            await progress.settled.wait()
+        finally:
+            self._preheats[key] -= 1
+            if not self._preheats[key]:
+                del self._preheats[key]
+                machine.cool(key, DownloadFailed("nobody preheats it any more"))
+                self._runner.carry_out_soon()
+        if progress.passes:
+            raise StoreFull(self._condition.fault or "the store does not take it")
+        if progress.readers.error is not None:
+            raise progress.readers.error
+
+    def arrived(self, blob: Descriptor) -> int:
+        """Bytes of a blob that are here, of one on its way too."""
+        if self.stored(blob.digest) is not None:
+            return blob.size
+        progress = self._shelf.blobs.get(blob.key)
+        return 0 if progress is None else progress.layout.bytes_of(progress.partial.have)
+
+    @property
+    def is_pulling(self) -> bool:
+        """Whether a blob is coming that a client waits for."""
+        return self._runner.machine.is_pulling(time.monotonic())
+
+    def is_sound(self, digest: Digest) -> bool:
+        """Whether a blob is here, verified, and its file still what was verified. Raises `DownloadFailed`."""
+        stored = self._open_stored(digest)
+        if stored is None:
+            return False
+        with stored:
+            return True
 
     # --- for operators, and for what mends the store ----------------------------------------------------------------
 

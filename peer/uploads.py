@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, OrderedDict, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from shoal.descriptor import BlobKey
 from supernode.protocol import PeerId
@@ -28,6 +28,8 @@ class Upload:
     peer: PeerId
     blob: BlobKey
     piece: int
+    preheats: bool = field(default=False, compare=False)
+    """Whether no client waits for it."""
 
 
 class UploadSlots:
@@ -96,7 +98,7 @@ class UploadSlots:
     def _next(self) -> tuple[Upload | None, PeerId | None]:
         following: Upload | None = None
         if self._queue and len(self._serving) < self.slots:
-            following = min(self._queue, key=lambda upload: self._per_peer[upload.peer])
+            following = min(self._queue, key=lambda upload: (upload.preheats, self._per_peer[upload.peer]))
             del self._queue[following]
             self._serve(following)
         invited: PeerId | None = None

@@ -100,6 +100,8 @@ class Request(Message, frozen=True):
     digest: DigestText
     size: BlobSize
     piece: PieceNumber
+    preheats: bool = False
+    """Whether no client waits for it."""
 
 
 class Cancel(Message, frozen=True):

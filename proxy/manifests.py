@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from dataclasses import replace
 
 from aiohttp import hdrs, web
@@ -68,6 +69,14 @@ class ManifestFrontend:
         if await call.send(web.StreamResponse(status=status, headers=headers), content=content):
             call.count([(source, len(content))])
             call.served()
+
+    async def read(self, target: ManifestTarget, identity: Identity) -> tuple[Descriptor, bytes]:
+        """A manifest for this node's own use: what it names may be asked for then. Raises `OriginError` or
+        `DownloadFailed`."""
+        resolution = await self._resolve(target, identity, "")
+        _, content = await self._read(resolution, target, time.monotonic())
+        await self._learn(content, resolution.descriptor, target.location, identity)
+        return replace(resolution.descriptor, size=len(content), kind=BlobKind.MANIFEST), content
 
     async def _resolve(self, target: ManifestTarget, identity: Identity, accept: str) -> Resolution:
         location, reference = target.location, target.reference

@@ -29,6 +29,7 @@ from proxy.manifests import ManifestFrontend
 from proxy.memory import AnswerMemory
 from proxy.metrics import ProxyMetrics
 from proxy.naming import PREFIX, BlobTarget, CatalogTarget, ManifestTarget, Namer, ReferrersTarget, TagsTarget, Target
+from proxy.reading import ImageReader
 from proxy.responses import API_HEADERS, Call
 from proxy.settings import ProxySettings
 from proxy.source import BlobSource
@@ -93,6 +94,8 @@ class ProxyServer:
         self._blobs = BlobFrontend(source, self.tags, settings.lazy)
         self._manifests = ManifestFrontend(source, self.tags)
         self._listings = ListingFrontend(upstreams)
+        self._admission = Admission(settings.admission, metrics)
+        self.reader = ImageReader(self._namer, self._admission, upstreams, self._manifests)
         self._memory = AnswerMemory()
         self.clientele = Clientele()
         self._parts = contextlib.AsyncExitStack()
@@ -103,7 +106,6 @@ class ProxyServer:
         self.app = web.Application()
         self.app.router.add_route("*", "/v2", self._handle)
         self.app.router.add_route("*", "/v2/{path:(?s:.*)}", self._handle)
-        self._admission = Admission(settings.admission, metrics)
         self._audit = audit
         self._forward: ForwardProxy | None = None
         if settings.tunnel.enabled:

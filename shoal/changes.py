@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -18,7 +18,7 @@ from aiohttp import hdrs, web
 
 from shoal.audit import Audit
 from shoal.fields import is_loopback
-from shoal.operator import OperatorToken, TokenUnusable
+from shoal.operator import TokenUnusable
 from shoal.reference import InvalidReference
 
 log = structlog.get_logger()
@@ -43,18 +43,25 @@ async def not_reloaded() -> Outcome:
     raise OrderRefused("the configuration is not read again here")
 
 
+class Token(Protocol):
+    """What proves that somebody may (`shoal.operator.OperatorToken` is one)."""
+
+    def is_in(self, authorization: Sequence[str]) -> bool:
+        """Whether the `Authorization` headers of a request hold it; raises `TokenUnusable`."""
+
+
 class Changes:
     """Makes the handlers of what the operator alone may do, or see from other machines."""
 
     def __init__(
         self,
-        token: OperatorToken,
+        token: Token,
         audit: Audit | None,
         clock: Callable[[], float] = time.monotonic,
         *,
         from_elsewhere: bool = False,
     ) -> None:
-        """`from_elsewhere`: whether changes are taken from other machines."""
+        """Who bears `token` may. `from_elsewhere`: whether changes are taken from other machines."""
         self._token = token
         self._audit = audit
         self._clock = clock
@@ -69,6 +76,10 @@ class Changes:
         `action` is what the audit log calls it; the fields of the order and the plain values of the outcome stand
         beside it.
         """
+        return self.order(action, kind, lambda order, _: carry_out(order))
+
+    def order(self, action: str, kind: type[T], carry_out: Callable[[T, web.Request], Awaitable[Outcome]]) -> Handler:
+        """As `change` does, for an order of which a part stands elsewhere in the request."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             started = self._clock()
@@ -82,8 +93,8 @@ class Changes:
             try:
                 try:
                     order = msgspec.json.decode(await request.read() or b"{}", type=kind)
-                    said |= msgspec.to_builtins(order)
-                    outcome = await carry_out(order)
+                    said |= _as_texts(msgspec.to_builtins(order))
+                    outcome = await carry_out(order, request)
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidReference) as error:
                     status = web.HTTPBadRequest.status_code
                     return web.json_response({"error": str(error)}, status=status)
@@ -93,7 +104,7 @@ class Changes:
                 except OrderRefused as error:
                     status = web.HTTPConflict.status_code
                     return web.json_response({"error": str(error)}, status=status)
-                said |= outcome
+                said = {**outcome, **said}
                 status = web.HTTPOk.status_code
                 return web.json_response(outcome)
             finally:
@@ -150,6 +161,11 @@ class Changes:
         self._audit.record(
             **{**plain, "client": request.remote, "action": action, "status": status, "seconds": seconds}
         )
+
+
+def _as_texts(said: Mapping[str, object]) -> dict[str, object]:
+    """What was ordered, with lists as texts."""
+    return {name: " ".join(map(str, value)) if isinstance(value, list) else value for name, value in said.items()}
 
 
 def _is_here(request: web.Request) -> bool:

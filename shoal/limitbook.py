@@ -34,6 +34,7 @@ class LimitBook:
         self._configured = configured
         self._cluster = NO_LIMITS
         self._orders: dict[Traffic, float] = {}
+        self._preheats = 0.0
         self._applied: dict[Traffic, float] = dict.fromkeys(Traffic, 0.0)
         self._adjust()
 
@@ -54,6 +55,11 @@ class LimitBook:
             self._orders.pop(traffic, None)
         else:
             self._orders[traffic] = rate
+        self._adjust()
+
+    def preheats(self, rate: float) -> None:
+        """The preheats that run are to take no more than this, or than the limit that holds; 0: as much as that."""
+        self._preheats = rate
         self._adjust()
 
     def holding(self, traffic: Traffic) -> tuple[float, Word]:
@@ -93,6 +99,8 @@ class LimitBook:
     def _adjust(self) -> None:
         for traffic in Traffic:
             rate, _ = self.holding(traffic)
+            if traffic is Traffic.PREHEAT and self._preheats:
+                rate = min(rate or self._preheats, self._preheats)
             if rate != self._applied[traffic]:
                 self._applied[traffic] = rate
                 self._apply(traffic, rate)

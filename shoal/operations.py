@@ -77,10 +77,12 @@ class OperationsServer:
         registry: CollectorRegistry,
         readiness: Readiness,
         routes: Sequence[web.RouteDef] = (),
+        *,
+        largest_body: int = _MAX_BODY_SIZE,
     ) -> None:
-        """`routes`: what else is asked of the daemon there."""
+        """`routes`: what else is asked of the daemon there, in bodies of so many bytes at most."""
         self._settings = settings
-        app = web.Application(client_max_size=_MAX_BODY_SIZE)
+        app = web.Application(client_max_size=largest_body)
         app.add_routes([*operations_routes(registry, readiness), *routes])
         self._runner = web.AppRunner(
             app, access_log=None, shutdown_timeout=1.0, keepalive_timeout=_KEEPALIVE_SECONDS, max_headers=_MAX_HEADERS

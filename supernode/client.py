@@ -56,6 +56,9 @@ class Trouble:
 
 NO_TROUBLE = Trouble("", "")
 
+Preheating = protocol.Preheat | protocol.CancelPreheat | protocol.KeepPins | protocol.ListTags
+"""What the supernode says of preheating."""
+
 
 class Listener(Protocol):
     """Who is told what comes over the control connection."""
@@ -103,6 +106,8 @@ class ControlClient:
         """Called when the supernode says what is to hold where this node says nothing."""
         self.watching: Callable[[Watch], None] = lambda _: None
         """Called when the supernode wants reports of this node, or other ones; answered by `send`."""
+        self.preheating: Callable[[Preheating], None] = lambda _: None
+        """Called when the supernode wants something to be preheated, or no more; answered by `send`."""
         self.refreshed: Callable[[Location], None] = lambda _: None
         """Called when somebody in the cluster wants a repository to be asked for anew."""
         self.denied: Callable[[Location, str], None] = lambda _, __: None
@@ -276,6 +281,8 @@ class ControlClient:
                     self._limited(message)
                 case Watch():
                     self.watching(message)
+                case protocol.Preheat() | protocol.CancelPreheat() | protocol.KeepPins() | protocol.ListTags():
+                    self.preheating(message)
                 case protocol.Confirm():
                     self.confirming(message)
                 case protocol.Quiet():

@@ -48,6 +48,9 @@ _SMALL = MIB
 _MIN_SECONDS = 0.01
 """What is faster is taken as this fast."""
 _CANDIDATES = 8
+_PREHEAT_SECONDS = 5.0
+"""While leases run over what clients wait for, a lease over something else is granted once in so long: preheating costs
+them little then, and goes on."""
 _MAX_REPOSITORIES_EACH = 256
 """Repositories of which one peer wants blobs at a time: all are looked through with each decision."""
 
@@ -143,19 +146,20 @@ class _Queue:
             del self.wants[peer]
             self.order.remove(peer)
 
-    @property
-    def anything_free(self) -> bool:
-        return any(swarm.needs_origin for swarm in self.swarms.values())
+    def anything_free(self, *, pulled: bool) -> bool:
+        return any(swarm.needs_origin and swarm.is_pulled is pulled for swarm in self.swarms.values())
 
     @property
     def anyone_apart(self) -> bool:
         return any(swarm.apart for swarm in self.swarms.values())
 
-    def first_free(self, peer: PeerId, now: float, ranges: bool, *, apart: bool) -> Swarm | None:
+    def first_free(self, peer: PeerId, now: float, ranges: bool, *, apart: bool, pulled: bool) -> Swarm | None:
         """The first blob of which there is something to fetch; one that the peer starves for goes before others.
-        `apart`: of those that this peer alone calls wrong."""
+        `apart`: of those that this peer alone calls wrong. `pulled`: of those that clients wait for, else of others."""
         first: Swarm | None = None
         for swarm in self.wants[peer].values():
+            if swarm.is_pulled is not pulled:
+                continue
             if not swarm.needs_origin or not (ranges or not swarm.leased) or (peer in swarm.apart) != apart:
                 continue
             if swarm.members[peer].places.get(self.location, now + 1) > now or swarm.is_passed_over(peer, now):
@@ -182,6 +186,8 @@ class OriginLeases:
         self._held: dict[PeerId, list[Lease]] = {}
         self._rate = 0.0
         self._turn = 0
+        self._preheated_at = float("-inf")
+        """When a lease was granted last over what no client waits for."""
         self.ranges = True
         """Whether the origin answers range requests; if not, a lease goes to the end of its blob."""
         self.leases: dict[LeaseId, Lease] = {}
@@ -288,14 +294,36 @@ class OriginLeases:
                 lease.counted = False
         if not self._is_lone:
             self._split(decisions, now)
-        active = sum(lease.counted for lease in self.leases.values())
-        while granting and active < self.slots:
-            granted = self._grant(now)
+        if granting:
+            self._fill(decisions, now, pulled=True)
+            self._preheat(decisions, now)
+        return decisions
+
+    def _fill(self, decisions: list[Decision], now: float, *, pulled: bool) -> None:
+        """Grant as many leases as the origin has slots, over what clients wait for, or over the rest. The latter leave
+        all slots to the former."""
+        counted = [lease for lease in self.leases.values() if lease.counted]
+        active = sum(lease.swarm.is_pulled for lease in counted) if pulled else len(counted)
+        while active < self.slots:
+            granted = self._grant(now, pulled=pulled)
             if granted is None:
-                break
+                return
             decisions.append(Granted(granted))
             active += 1
-        return decisions
+
+    def _preheat(self, decisions: list[Decision], now: float) -> None:
+        """What no client waits for stands back as long as leases run over what one waits for, all but a little."""
+        if not self._serves_clients:
+            self._fill(decisions, now, pulled=False)
+            return
+        preheating = [lease for lease in self.leases.values() if not lease.swarm.is_pulled]
+        for lease in preheating:
+            if lease.lone:
+                self._trim(lease, lease.next + 1, decisions)
+        if not preheating and now - self._preheated_at >= _PREHEAT_SECONDS:
+            granted = self._grant(now, pulled=False)
+            if granted is not None:
+                decisions.append(Granted(granted))
 
     def settle(self, swarm: Swarm, piece: int, parties: Collection[PeerId], now: float) -> Granted | None:
         """A lease over one piece of which these peers say different things, for a third one that lacks it."""
@@ -327,6 +355,11 @@ class OriginLeases:
                 return False
             peers.update(queue.wants)
         return len(peers) <= 1
+
+    @property
+    def _serves_clients(self) -> bool:
+        """Whether leases run over what clients wait for."""
+        return any(lease.swarm.is_pulled for lease in self.leases.values())
 
     def _expected(self, lease: Lease) -> float:
         return lease.swarm.layout.length(lease.next) / self._rate
@@ -372,19 +405,21 @@ class OriginLeases:
             for lease in self._held.get(peer, ())
         )
 
-    def _grant(self, now: float) -> Lease | None:
+    def _grant(self, now: float, *, pulled: bool) -> Lease | None:
         locations = list(self._queues)
         for step in range(len(locations)):
             queue = self._queues[locations[(self._turn + step) % len(locations)]]
-            found = self._candidate(queue, now)
+            found = self._candidate(queue, now, pulled=pulled)
             if found is not None:
                 self._turn += step + 1
+                if not pulled:
+                    self._preheated_at = now
                 return self._lease(queue.location, *found, now)
         return None
 
-    def _candidate(self, queue: _Queue, now: float) -> tuple[PeerId, Swarm] | None:
+    def _candidate(self, queue: _Queue, now: float, *, pulled: bool) -> tuple[PeerId, Swarm] | None:
         """A peer with few leases among some drawn at random, or else any that may fetch a free piece."""
-        if not queue.anything_free:
+        if not queue.anything_free(pulled=pulled):
             return None
         drawn = self._rng.sample(queue.order, min(_CANDIDATES, len(queue.order)))
         drawn.sort(key=lambda peer: len(self._held.get(peer, ())))
@@ -393,7 +428,7 @@ class OriginLeases:
         for apart, is_mute in itertools.product(last if queue.anyone_apart else last[:1], last if mute else last[:1]):
             for peer in itertools.chain(drawn, queue.order):
                 if (peer in mute) == is_mute and self._may_hold_another(peer, now):
-                    swarm = queue.first_free(peer, now, self.ranges, apart=apart)
+                    swarm = queue.first_free(peer, now, self.ranges, apart=apart, pulled=pulled)
                     if swarm is not None:
                         return peer, swarm
         return None
@@ -405,6 +440,7 @@ class OriginLeases:
         available = leading_run(pieces, first)
         # one at a time: when others come, what the socket of a lease that is cut holds has left the origin twice
         lone = self._is_lone and self.ranges and not any(lease.lone for lease in self._held.get(peer, ()))
+        lone = lone and (swarm.is_pulled or not self._serves_clients)
         count = available if lone and not starving else min(available, self._run(swarm))
         if not self.ranges:
             count = swarm.layout.count - first

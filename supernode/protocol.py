@@ -33,6 +33,8 @@ MAX_MESSAGE_SIZE = 4 << 20
 MAX_BLOBS = 1024
 """Blobs in one message."""
 MAX_LABELS = 16
+MAX_PLATFORMS = 16
+"""Platforms of one preheat."""
 PROVISIONAL_SECONDS = 10.0
 """How long one member's word on a reference is given to others before a second one has confirmed it."""
 
@@ -43,6 +45,7 @@ _PEER_ID = re.compile(r"[0-9a-f]{32}")
 _Text = Annotated[str, msgspec.Meta(max_length=512)]
 _Number = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 _Label = Annotated[str, msgspec.Meta(max_length=128)]
+_Image = Annotated[str, msgspec.Meta(max_length=1024)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 _Rate = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
 _Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
@@ -71,6 +74,8 @@ class Wanted(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Whether this peer may fetch from that place."""
     on_demand: bool = False
     """Whether this peer wants leases over nothing but what it says that it starves for."""
+    preheats: bool = False
+    """Whether no client of this peer waits for it: what clients wait for goes before it."""
 
 
 class Held(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -112,6 +117,8 @@ class Hello(Message, frozen=True):
     """Whether this peer takes `Limits`."""
     reports: bool = False
     """Whether this peer answers `Watch`."""
+    preheats: bool = False
+    """Whether this peer takes `Preheat`, `CancelPreheat`, `KeepPins` and `ListTags`."""
 
     name: _Label = ""
     """What people call its node."""
@@ -443,6 +450,90 @@ class Probed(Message, frozen=True):
     calls: Annotated[list[Call], _AtMost] = msgspec.field(default_factory=list)
 
 
+class Preheat(Message, frozen=True):
+    """The peer is to get an image while no client waits for it, and to tell how it goes by `PreheatProgress`.
+
+    One that has it already says so; one that is at it goes on, and tells at once where it stands.
+    """
+
+    job: _Text
+    image: _Image
+    """Its reference."""
+    platforms: Annotated[list[_Label], msgspec.Meta(max_length=MAX_PLATFORMS)] = msgspec.field(default_factory=list)
+    """Those of an image for several: its own where nothing is said, `all` for all."""
+    pin: _Image = ""
+    """The name under which the image is pinned then; empty: not at all."""
+    rate: _Number = 0
+    """Bytes per second at most of all that it preheats; 0: its own limit alone."""
+    referrers: bool = True
+    """Whether signatures, SBOMs and whatever else refers to the image are wanted as well."""
+
+
+class CancelPreheat(Message, frozen=True):
+    """The peer is to stop with an image of a job. What is complete stays."""
+
+    job: _Text
+    image: _Image
+
+
+class KeepPins(Message, frozen=True):
+    """Of the pins whose names begin with `owner` and a blank, these are to stay."""
+
+    owner: _Text
+    names: Annotated[list[_Image], _AtMost] = msgspec.field(default_factory=list)
+
+
+class ListTags(Message, frozen=True):
+    """Asks for the tags of a repository that match a pattern (`*`, `?`, `[...]`); answered with `Tags`."""
+
+    query: _Number
+    registry: _Text
+    repository: _Text
+    pattern: _Label
+
+
+class PreheatProgress(Message, frozen=True):
+    """How it goes with an image of a job, told each second at most while something comes.
+
+    `state` is one of the values of `PreheatState`. The digest is what the reference stands for; it is told with `done`,
+    when the node has seen that each blob of the image lies in its store, verified.
+    """
+
+    job: _Text
+    image: _Image
+    state: _Label
+    arrived: _Number = 0
+    """Bytes that are on the node, of `size` bytes as far as is known by now."""
+    size: _Number = 0
+    blobs: _Number = 0
+    referrers: _Number = 0
+    """Manifests of signatures and the like among what was got."""
+    digest: _Text = ""
+    error: _Text = ""
+    """Why it failed, for people."""
+    again: bool = False
+    """Whether it may go well the next time."""
+
+
+class Tags(Message, frozen=True):
+    """The answer to `ListTags`."""
+
+    query: _Number
+    tags: Annotated[list[_Label], _AtMost] = msgspec.field(default_factory=list)
+    error: _Text = ""
+
+
+class PreheatState:
+    """Where a node stands with an image."""
+
+    WAITING = "waiting"
+    """For other images that the node preheats."""
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
 FromPeer = (
     Hello
     | Open
@@ -462,6 +553,8 @@ FromPeer = (
     | Probe
     | Visited
     | Report
+    | PreheatProgress
+    | Tags
 )
 FromSupernode = (
     Welcome
@@ -482,6 +575,10 @@ FromSupernode = (
     | Visit
     | Probed
     | Watch
+    | Preheat
+    | CancelPreheat
+    | KeepPins
+    | ListTags
 )
 
 from_peer: Codec[FromPeer] = Codec(FromPeer, MAX_MESSAGE_SIZE)

@@ -21,6 +21,8 @@ class Node:
     contact: Contact
     joined_at: float
     """Seconds since the epoch."""
+    preheats: bool = False
+    """Whether it takes orders to preheat."""
 
 
 class Roster:
@@ -45,7 +47,7 @@ class Roster:
     def join(self, peer: PeerId, hello: Hello, contact: Contact, now: float) -> None:
         """A peer has connected. `now`: seconds since the epoch."""
         name = hello.name or contact.host
-        self._nodes[peer] = Node(peer, name, dict(hello.labels), hello.software, contact, now)
+        self._nodes[peer] = Node(peer, name, dict(hello.labels), hello.software, contact, now, hello.preheats)
 
     def leave(self, peer: PeerId) -> None:
         """A peer is gone."""

@@ -10,7 +10,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Self
+from typing import Protocol, Self
 
 import msgspec
 import structlog
@@ -40,7 +40,7 @@ from supernode.metrics import SupernodeMetrics
 from supernode.outbox import Outgoing
 from supernode.protocol import PeerId
 from supernode.report import Report
-from supernode.roster import Roster
+from supernode.roster import Node, Roster
 from supernode.settings import SupernodeSettings
 from supernode.telemetry import Telemetry
 from supernode.tracker import Tracker
@@ -136,6 +136,19 @@ class _Connection:
             self.abort()
 
 
+class NodeListener(Protocol):
+    """Who deals with nodes besides the tracker (`supernode.preheating.board.PreheatBoard` implements it)."""
+
+    def joined(self, node: Node) -> None:
+        """A node is here."""
+
+    def left(self, peer: PeerId) -> None:
+        """A node has gone."""
+
+    def heard(self, peer: PeerId, message: protocol.PreheatProgress | protocol.Tags) -> None:
+        """A node tells how a preheat goes, or answers."""
+
+
 class SupernodeServer:
     """The supernode as an async context manager; `port` is known inside."""
 
@@ -148,6 +161,7 @@ class SupernodeServer:
         self._connections: dict[PeerId, _Connection] = {}
         self.roster = Roster()
         self.telemetry = Telemetry()
+        self.preheats: NodeListener | None = None
         self._complaints = Complaints()
         self._addresses: Counter[str] = Counter()
         """How many peers are connected from each address."""
@@ -295,6 +309,9 @@ class SupernodeServer:
                 )
                 self._tell_limits([connection])
                 self._send(self.telemetry.joined(peer, hello))
+                node = self.roster.get(peer)
+                if self.preheats is not None and node is not None:
+                    self.preheats.joined(node)
                 await self._read(socket, session, peer)
             finally:
                 self._addresses[connection.group] -= 1
@@ -303,6 +320,8 @@ class SupernodeServer:
                 if self._connections.get(peer) is connection:
                     del self._connections[peer]
                     self.roster.leave(peer)
+                    if self.preheats is not None:
+                        self.preheats.left(peer)
                     self.telemetry.left(peer)
                     self.tracker.leave(peer, time.monotonic())
                     self._flush()
@@ -369,14 +388,21 @@ class SupernodeServer:
             taken[type(message)] += 1
             if isinstance(message, Report):
                 self.telemetry.reported(peer, message, len(data))
-            else:
+            elif not isinstance(message, protocol.PreheatProgress | protocol.Tags):
                 self.tracker.receive(peer, message, time.monotonic())
+            elif self.preheats is not None:
+                self.preheats.heard(peer, message)
             if self.tracker.has_outgoing:
                 self._flush()
             spent += time.thread_time() - began
             if spent > _TURN_SECONDS:
                 await asyncio.sleep(_REST * spent)
                 spent = 0.0
+
+    def send(self, peer: PeerId, message: protocol.FromSupernode) -> None:
+        """Tell a node something; nothing happens where it has gone."""
+        if peer in self._connections:
+            self._send([([peer], message)])
 
     def _flush(self) -> None:
         """Send what the tracker decided."""

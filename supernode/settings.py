@@ -14,6 +14,7 @@ from shoal.fields import LIVE, Duration, Host, Port
 from shoal.limits import NO_LIMITS, LimitSettings
 from supernode.handout import MAX_NEIGHBOURS
 from supernode.leases import ORIGIN_SLOTS
+from supernode.preheating.settings import PreheatSettings
 
 SYSTEM_STATE = Path("/var/lib/shoal-supernode")
 USER_STATE = Path("~/.local/share/shoal-supernode")
@@ -56,6 +57,8 @@ class SupernodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
     limits: LimitSettings = NO_LIMITS
     """What each node sends and fetches at most where its own configuration says nothing."""
+
+    preheat: PreheatSettings = PreheatSettings()
 
     @property
     def token_file(self) -> Path:

@@ -36,6 +36,8 @@ class Member:
     """How often in a row a place has failed it."""
     on_demand: bool = False
     """Whether it fetches from an origin nothing but what it starves for."""
+    preheats: bool = False
+    """Whether no client of it waits for the blob."""
     neighbours: set[PeerId] = field(default_factory=set)
     """The members that it was told of or that were told of it."""
     sought_at: float = float("-inf")
@@ -99,6 +101,8 @@ class Swarm:
     apart: set[PeerId] = field(default_factory=set)
     """Leechers that call the blob wrong, which nobody else has done: they are told no piece digests, and may fetch all
     of it from an origin."""
+    preheaters: int = 0
+    """Leechers of which no client waits for the blob."""
     is_wary: bool = False
     """Whether not all that members say that they have is taken as had."""
     _table: PieceTable | None = None
@@ -233,9 +237,22 @@ class Swarm:
             return pieces
         return pieces & ~self.table.past_of(peer)
 
+    @property
+    def is_pulled(self) -> bool:
+        """Whether somewhere a client waits for the blob."""
+        return len(self.leechers) > self.preheaters
+
+    def want(self, peer: PeerId, *, preheats: bool) -> None:
+        """A member wants the pieces that it lacks; `preheats`: no client of it waits for them."""
+        member = self.members[peer]
+        self.preheaters += preheats - (peer in self.leechers and member.preheats)
+        member.preheats = preheats
+        self.leechers[peer] = member
+
     def sate(self, peer: PeerId) -> None:
         """A member wants no more pieces."""
-        self.leechers.pop(peer, None)
+        leecher = self.leechers.pop(peer, None)
+        self.preheaters -= leecher is not None and leecher.preheats
         self.starved.pop(peer, None)
         self.apart.discard(peer)
 

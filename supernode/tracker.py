@@ -339,7 +339,7 @@ class Tracker:
             self._update(peer, swarm, have, coming, now)
             member.complete, member.on_demand = False, wanted.on_demand
             member.places[location] = now if wanted.origin else float("inf")
-            swarm.leechers[peer] = member
+            swarm.want(peer, preheats=wanted.preheats)
             self._origins[location.registry] = origin
             origin.want(peer, location, swarm)
             opened[swarm.key] = swarm

@@ -25,6 +25,10 @@ _SECTIONS = {
         "refresh": "shoal.cli.refresh:refresh",
         "rm": "shoal.cli.rm:rm",
     },
+    "Preheating": {
+        "preheat": "shoal.cli.preheat:preheat",
+        "preheats": "shoal.cli.preheat:preheats",
+    },
     "A node and its store": {
         "status": "shoal.cli.status:status",
         "doctor": "shoal.cli.doctor.command:doctor",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import platform as machine
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import tenacity
 
 from shoal.descriptor import MANIFEST_TYPES, MAX_MANIFEST_SIZE, Descriptor, InvalidManifest, Manifest, Platform
 from shoal.digest import Digest, InvalidDigest
+from shoal.platforms import manifest_for, offered_by
 from shoal.reference import Reference
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ _MAX_INDEX_DEPTH = 3
 _TRIES = 4
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=120)
 _MAX_ERROR_SIZE = 64 << 10
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 
 
 class PullFailed(Exception):
@@ -76,11 +75,6 @@ class PulledImage:
     def size(self) -> int:
         """Bytes of all blobs."""
         return sum(blob.size for blob in self.blobs)
-
-
-def own_platform() -> Platform:
-    """What images for this machine are called."""
-    return Platform("linux", _ARCHITECTURES.get(machine.machine(), machine.machine()))
 
 
 async def pull(
@@ -206,10 +200,7 @@ def _check(digest: Digest, hasher: _Hash, content: bytes = b"") -> None:
 
 def choose(index: Manifest, platform: Platform) -> Descriptor:
     """The manifest for a platform; raises `PullFailed`. A platform without a variant takes any."""
-    for child, offered in index.children:
-        if offered is None or (offered.os, offered.architecture) != (platform.os, platform.architecture):
-            continue
-        if platform.variant in {"", offered.variant}:
-            return child
-    offers = ", ".join(sorted({str(offered) for _, offered in index.children if offered is not None}))
-    raise PullFailed(f"no image for {platform} (there is: {offers or 'none that names its platform'})")
+    child = manifest_for(index, platform)
+    if child is None:
+        raise PullFailed(f"no image for {platform} (there is: {offered_by(index)})")
+    return child

@@ -24,6 +24,7 @@ from proxy.checkup import CHECKUP_PATH, Checkups, Particulars
 from proxy.keeping import Keeping
 from proxy.limits import LimitBoard
 from proxy.metrics import ProxyMetrics, certificate_metric
+from proxy.preheating import Preheating
 from proxy.repair import Repair
 from proxy.server import ProxyServer
 from proxy.settings import ProxySettings
@@ -92,7 +93,11 @@ class Node:
             connections=budget.client_connections,
         )
         self._witness: Witness | None = None
+        self._preheating: Preheating | None = None
         if control is not None:
+            supply, limits = self.engine.supply, self.engine.limits
+            self._preheating = Preheating(self.proxy.reader, supply, self._store, control.send, limits.preheats)
+            control.preheating = self._preheating.hear
             self._witness = Witness(self.proxy.tags, control)
             control.limited = self.engine.limits.told
             control.refreshed = self.proxy.tags.refreshed
@@ -169,6 +174,8 @@ class Node:
             await stack.enter_async_context(self.proxy)
             if self._witness is not None:
                 await stack.enter_async_context(self._witness)
+            if self._preheating is not None:
+                await stack.enter_async_context(self._preheating)
             stack.callback(self._unready)
             self._serving = True
             self._stack = stack.pop_all()

@@ -301,3 +301,19 @@ def supernode_options(own: bool) -> Callable[[F], F]:
         ),
         state_option,
     )
+
+
+def lead_options(command: F) -> F:
+    """`--at` and `--token-file`, of what is asked of a supernode (`shoal.cli.lead`)."""
+    at = click.option(
+        "--at",
+        metavar="URL",
+        help="The supernode's operations port, such as http://10.0.0.1:5091. Where the configuration has it.",
+    )
+    token_file = click.option(
+        "--token-file",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="The operator's token, or one that may preheat. The supernode's own file.",
+    )
+    return at(token_file(command))

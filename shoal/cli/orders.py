@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -21,6 +23,10 @@ from shoal.reference import InvalidReference, Reference
 
 _CONNECT_SECONDS = 10.0
 _ANSWER_SECONDS = 300.0
+_RETURN_SECONDS = 60
+"""For which a daemon that is started anew is waited for by who follows what it tells."""
+_EVENT_SECONDS = 60.0
+"""For which it may say nothing: it says each 10 s that it is alive."""
 _MAX_ANSWER_SIZE = 64 << 20
 
 
@@ -31,32 +37,75 @@ class Operated:
     host: str
     port: int
     token_file: Path
+    is_tls: bool = False
 
     def ask(self, method: str, path: str, order: Mapping[str, object] | None = None) -> dict[str, Any]:
         """What it answers; raises `NoDaemon`, and `click.ClickException` where it refuses.
 
         Who may not read the operator's token sees on the daemon's own machine what everybody may see.
         """
-        headers, without_token = {"Content-Type": "application/json"}, ""
-        try:
-            headers["Authorization"] = f"Bearer {OperatorToken(self.token_file).read()}"
-        except TokenUnusable as error:
-            without_token = f"{error}: run it as the daemon's user, with the daemon's configuration"
+        headers, without_token = self._headers()
         body = json.dumps(order).encode() if order is not None else b""
         try:
             status, answer = self._answer(method, path, body, headers)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            hint = "Start it, or say where it is as it was told: with its configuration and its flags."
-            raise NoDaemon(f"no daemon answers at {authority(self.host, self.port)}: {error}\n{hint}") from None
+            raise self._absent(error) from None
         if status == HTTPStatus.UNAUTHORIZED and without_token:
             raise click.ClickException(without_token)
         if status != HTTPStatus.OK:
             raise click.ClickException(str(answer.get("error", f"status {status}")))
         return answer
 
+    def events(self, path: str) -> Iterator[dict[str, Any]]:
+        """What it tells as it happens (server-sent events), until it ends the answer or is gone for a moment.
+
+        Raises as `ask` does, `NoDaemon` where it does not return.
+        """
+        headers, _ = self._headers()
+        connection = self._connection()
+        try:
+            for patience in itertools.count(1):
+                try:
+                    connection.connect()
+                    break
+                except OSError as error:
+                    if patience == _RETURN_SECONDS:
+                        raise self._absent(error) from None
+                    time.sleep(1)
+            connection.sock.settimeout(_EVENT_SECONDS)
+            connection.request("GET", path, headers=headers)
+            response = connection.getresponse()
+            if response.status != HTTPStatus.OK:
+                answer = json.loads(response.read(_MAX_ANSWER_SIZE))
+                raise click.ClickException(str(answer.get("error", f"status {response.status}")))
+            for line in response:
+                name, _, data = line.decode().partition(": ")
+                if name == "data":
+                    yield json.loads(data)
+        except (OSError, http.client.HTTPException, ValueError):  # it is asked again
+            time.sleep(1)
+        finally:
+            connection.close()
+
+    def _headers(self) -> tuple[dict[str, str], str]:
+        """The headers of a request, and why there is no token among them."""
+        headers = {"Content-Type": "application/json"}
+        try:
+            return headers | {"Authorization": f"Bearer {OperatorToken(self.token_file).read()}"}, ""
+        except TokenUnusable as error:
+            return headers, f"{error}: run it as the daemon's user, with the daemon's configuration"
+
+    def _connection(self) -> http.client.HTTPConnection:
+        kind = http.client.HTTPSConnection if self.is_tls else http.client.HTTPConnection
+        return kind(self.host, self.port, timeout=_CONNECT_SECONDS)
+
+    def _absent(self, error: Exception) -> NoDaemon:
+        hint = "Start it, or say where it is as it was told: with its configuration and its flags."
+        return NoDaemon(f"no daemon answers at {authority(self.host, self.port)}: {error}\n{hint}")
+
     def _answer(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
         """Raises `OSError`, `HTTPException`, and `ValueError` where the answer is no JSON object."""
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=_CONNECT_SECONDS)
+        connection = self._connection()
         try:
             connection.connect()
             connection.sock.settimeout(_ANSWER_SECONDS)

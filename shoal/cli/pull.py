@@ -54,9 +54,9 @@ def pull(invocation: Invocation, image: str, platform: str | None, as_json: bool
     from rich.console import Console
 
     from shoal.cli.failures import failures
-    from shoal.cli.image import own_platform
     from shoal.cli.progress import PullBars
     from shoal.cli.pulling import pull_into_store
+    from shoal.platforms import own_platform
     from shoal.reference import InvalidReference, Reference
 
     configuration = invocation.configuration({"log": {"level": "warning"}})
@@ -76,12 +76,12 @@ def pull(invocation: Invocation, image: str, platform: str | None, as_json: bool
 
 
 def _platform(text: str) -> Platform:
-    from shoal.descriptor import Platform
+    from shoal.platforms import parse_platform
 
-    parts = text.split("/")
-    if not 2 <= len(parts) <= 3 or not all(parts):
-        raise click.BadParameter(f"{text!r} (allowed: OS/ARCH or OS/ARCH/VARIANT)", param_hint="--platform")
-    return Platform(*parts)
+    try:
+        return parse_platform(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--platform") from None
 
 
 def _outcome(reference: Reference, platform: Platform, pulled: PulledImage, seconds: float, as_json: bool) -> str:

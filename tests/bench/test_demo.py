@@ -12,7 +12,8 @@ from pathlib import Path
 from bench.daemons import free_ports
 from bench.images import write_image
 from bench.origin import SmallRegistry
-from shoal.cli.image import Silence, own_platform, pull
+from shoal.cli.image import Silence, pull
+from shoal.platforms import own_platform
 from shoal.reference import Reference
 
 

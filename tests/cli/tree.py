@@ -53,8 +53,9 @@ DIAGNOSES = {("doctor",)}
 
 
 def call(words: Words) -> list[str]:
-    """The shortest command line: the words, and something for each argument that has to be there."""
-    required = [each for each in RUN[words].params if isinstance(each, click.Argument) and each.required]
+    """The shortest command line: the words, and something for each argument that has to be there, or may be several."""
+    arguments = [each for each in RUN[words].params if isinstance(each, click.Argument)]
+    required = [each for each in arguments if each.required or each.nargs < 0]
     return [*words, *("docker.io/library/alpine:3.20" for _ in required)]
 
 

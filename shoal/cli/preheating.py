@@ -1,0 +1,103 @@
+"""How a preheat goes, on a terminal and without one, and what is said of it at the end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from types import TracebackType
+from typing import Any, Self
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+
+from shoal.units import format_size
+
+_MAX_BARS = 20
+"""Nodes that have a bar each; of more there is one for all."""
+_MAX_FAILURES = 50
+_ENDS = ("done", "failed", "cancelled")
+
+News = dict[str, Any]
+"""A preheat as the API shows it, with the nodes that have changed (`runs`)."""
+
+
+class Watcher:
+    """Shows news, as a context manager: bars on a terminal, else a line for each image that has come to its end."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        state = TextColumn("{task.fields[state]}")
+        self._bars = Progress(*columns, state, console=console, disable=not console.is_terminal)
+        self._tasks: dict[str, TaskID] = {}
+        self._ended: set[tuple[str, str]] = set()
+        self._runs: dict[str, News] = {}
+        """All nodes by their peers, as they were told last."""
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self._bars.stop()
+
+    def show(self, news: News) -> None:
+        """Something has changed."""
+        for run in news["runs"]:
+            self._runs[run["peer"]] = run
+            for image in run["images"]:
+                self._end(run, image)
+        if len(self._runs) <= _MAX_BARS:
+            for run in news["runs"]:
+                self._bar(run["peer"], run["node"], run["images"])
+        else:
+            images = [image for run in self._runs.values() for image in run["images"]]
+            self._bar("", f"{len(self._runs)} nodes", images)
+
+    def whole(self, news: News) -> News:
+        """The preheat with all its nodes."""
+        return {**news, "runs": sorted(self._runs.values(), key=lambda run: str(run["node"]))}
+
+    def _bar(self, key: str, name: str, images: list[News]) -> None:
+        if key not in self._tasks:
+            self._tasks[key] = self._bars.add_task(click.unstyle(name)[:40], total=None, state="")
+        size = sum(image["size"] for image in images)
+        arrived = sum(image["arrived"] for image in images)
+        self._bars.update(self._tasks[key], total=size or None, completed=arrived, state=_counted(images))
+
+    def _end(self, run: News, image: News) -> None:
+        if image["state"] in _ENDS and (run["peer"], image["image"]) not in self._ended:
+            self._ended.add((run["peer"], image["image"]))
+            if not self._console.is_terminal:
+                self._console.print(line(run["node"], image), markup=False, highlight=False, soft_wrap=True)
+
+
+def line(node: str, image: News) -> str:
+    """One image on one node, in one line."""
+    text = f"{node}: {image['image']}: {image['state']}"
+    if image["state"] == "done":
+        about = f" and {image['referrers']} referrers" if image["referrers"] else ""
+        return f"{text}, {image['digest']}, {image['blobs']} blobs{about}, {format_size(image['size'])}"
+    return f"{text}: {image['error']}" if image["error"] else text
+
+
+def outcome(job: News) -> str:
+    """What is said at the end: how many there are of each kind, and each one that is not there."""
+    tasks = [(run["node"], image) for run in job["runs"] for image in run["images"]]
+    counts = Counter(str(image["state"]) for _, image in tasks)
+    lines = [line(node, image) for node, image in tasks if image["state"] != "done"]
+    more = len(lines) - _MAX_FAILURES
+    if more > 0:
+        lines = [*lines[:_MAX_FAILURES], f"and {more} more (`shoal preheats {job['id']}` shows all)"]
+    words = ", ".join(f"{counts[state]} {state}" for state in counts if state != "done")
+    there = f"{counts['done']} of {len(tasks)} images on {len(job['runs'])} nodes are there, verified"
+    return "\n".join([f"preheat {job['id']} {job['state']}: {there}{f'; {words}' if words else ''}", *lines])
+
+
+def _counted(images: list[News]) -> str:
+    counts = Counter(str(image["state"]) for image in images)
+    if len(images) == 1:
+        return next(iter(counts))
+    return f"{counts['done']} of {len(images)} images" + (f", {counts['failed']} failed" if counts["failed"] else "")

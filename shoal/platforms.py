@@ -1,0 +1,41 @@
+"""Platforms of images for several: how people write them, and which of an index's manifests is meant."""
+
+from __future__ import annotations
+
+import platform as machine
+
+from shoal.descriptor import Descriptor, Manifest, Platform
+
+ALL_PLATFORMS = "all"
+"""In place of a platform: every one that an image has."""
+
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
+
+
+def own_platform() -> Platform:
+    """What images for this machine are called."""
+    return Platform("linux", _ARCHITECTURES.get(machine.machine(), machine.machine()))
+
+
+def parse_platform(text: str) -> Platform:
+    """`OS/ARCH` or `OS/ARCH/VARIANT`; raises `ValueError`."""
+    parts = text.split("/")
+    if not 2 <= len(parts) <= 3 or not all(parts):
+        raise ValueError(f"{text[:100]!r} is no platform (allowed: OS/ARCH or OS/ARCH/VARIANT)")
+    return Platform(*parts)
+
+
+def manifest_for(index: Manifest, platform: Platform) -> Descriptor | None:
+    """The manifest for a platform, None where there is none. A platform without a variant takes any."""
+    for child, offered in index.children:
+        if offered is None or (offered.os, offered.architecture) != (platform.os, platform.architecture):
+            continue
+        if platform.variant in {"", offered.variant}:
+            return child
+    return None
+
+
+def offered_by(index: Manifest) -> str:
+    """The platforms of an index, for people."""
+    offers = sorted({str(offered) for _, offered in index.children if offered is not None})
+    return ", ".join(offers) or "none that names its platform"

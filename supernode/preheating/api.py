@@ -1,0 +1,101 @@
+"""Preheats over the supernode's operations port: orders, how they go, and what registries tell.
+
+The description is `docs/supernode-api.yaml`. Who may is decided in `shoal.changes` and `supernode.preheating.tokens`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+from aiohttp import hdrs, web
+
+from shoal.changes import Changes, OrderRefused, Outcome
+from supernode.preheating import views
+from supernode.preheating.board import PreheatBoard
+from supernode.preheating.jobs import Job
+from supernode.preheating.order import PreheatOrder
+from supernode.preheating.tokens import PreheatTokens
+
+PREHEATS_PATH = "/v1/preheats"
+_NEWS_SECONDS, _COMMENT_SECONDS = 0.5, 10.0
+"""Between two looks for news, and after which a stream says that it is alive."""
+_EVENTS = "text/event-stream"
+
+
+class _NoOrder(msgspec.Struct):
+    """What is ordered stands in the path."""
+
+
+class PreheatApi:
+    """Handlers; `routes` belong to the operations server."""
+
+    def __init__(self, board: PreheatBoard, changes: Changes, tokens: PreheatTokens) -> None:
+        """`changes` asks for one of `tokens`."""
+        self._board = board
+        self._changes = changes
+        self._tokens = tokens
+
+    def routes(self) -> list[web.RouteDef]:
+        """Orders and their states."""
+        show = self._changes.show
+        one = PREHEATS_PATH + "/{id}"
+        return [
+            web.post(PREHEATS_PATH, self._changes.order("preheat", PreheatOrder, self._order)),
+            web.get(PREHEATS_PATH, show(self._list)),
+            web.get(one, show(self._show)),
+            web.delete(one, self._changes.order("cancel_preheat", _NoOrder, self._cancel)),
+            web.get(f"{one}/events", show(self._events)),
+        ]
+
+    async def _order(self, order: PreheatOrder, request: web.Request) -> Outcome:
+        job = self._board.order(order, self._tokens.holder(request.headers.getall(hdrs.AUTHORIZATION, [])))
+        return views.summary(job)
+
+    async def _cancel(self, _: _NoOrder, request: web.Request) -> Outcome:
+        job = self._job(request)
+        self._board.cancel(job)
+        return views.summary(job)
+
+    async def _list(self, _: web.Request) -> web.StreamResponse:
+        jobs = reversed(list(self._board.jobs.values()))
+        return web.json_response({"preheats": [views.summary(job) for job in jobs]})
+
+    async def _show(self, request: web.Request) -> web.StreamResponse:
+        try:
+            return web.json_response(views.whole(self._job(request)))
+        except OrderRefused as error:
+            return web.json_response({"error": str(error)}, status=404)
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        """Server-sent events: `progress` with what has changed, all of it at first, and one `end`."""
+        try:
+            job = self._job(request)
+        except OrderRefused as error:
+            return web.json_response({"error": str(error)}, status=404)
+        response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: _EVENTS, hdrs.CACHE_CONTROL: "no-store"})
+        await response.prepare(request)
+        told, quiet = 0, 0.0
+        while True:
+            if job.version != told:
+                news = {**views.summary(job), "runs": views.runs(job, since=told)}
+                told, quiet = job.version, 0.0
+                await response.write(_event("end" if job.is_over else "progress", news))
+                if job.is_over:
+                    return response
+            elif quiet >= _COMMENT_SECONDS:
+                quiet = 0.0
+                await response.write(b": still here\n\n")
+            await asyncio.sleep(_NEWS_SECONDS)
+            quiet += _NEWS_SECONDS
+
+    def _job(self, request: web.Request) -> Job:
+        """Raises `OrderRefused`."""
+        job = self._board.jobs.get(request.match_info["id"])
+        if job is None:
+            raise OrderRefused("there is no such preheat (any more)")
+        return job
+
+
+def _event(kind: str, data: object) -> bytes:
+    return b"event: %s\ndata: %s\n\n" % (kind.encode(), msgspec.json.encode(data))

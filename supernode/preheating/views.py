@@ -1,0 +1,71 @@
+"""Jobs as they are shown: in the API, and so by the command line and the page. No I/O."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from supernode.preheating.jobs import Job, NodeRun
+
+View = dict[str, object]
+
+
+def summary(job: Job) -> View:
+    """A job in a few words."""
+    record, order = job.record, job.record.order
+    counts = {str(state): count for state, count in job.count().items()}
+    return {
+        "id": job.id,
+        "by": record.by,
+        "state": str(job.state),
+        "created": at(record.created_at),
+        "ended": at(record.ended_at),
+        "images": order.images,
+        "nodes": order.nodes,
+        "platforms": order.platforms,
+        "pin": order.pin,
+        "rate": order.rate,
+        "concurrency": order.concurrency,
+        "referrers": order.referrers,
+        "tasks": counts,
+        "bytes": {
+            "arrived": sum(task.arrived for _, _, task in job.tasks()),
+            "size": sum(task.size for _, _, task in job.tasks()),
+        },
+    }
+
+
+def whole(job: Job) -> View:
+    """All that is known of a job: each image on each node."""
+    return {**summary(job), "runs": runs(job, since=0)}
+
+
+def runs(job: Job, since: int) -> list[View]:
+    """The nodes of which something has changed after a version."""
+    return [_run(run) for run in job.record.nodes if run.version > since or not since]
+
+
+def _run(run: NodeRun) -> View:
+    return {
+        "node": run.name,
+        "peer": run.peer,
+        "here": run.is_here,
+        "images": [
+            {
+                "image": image,
+                "state": str(task.state),
+                "arrived": task.arrived,
+                "size": task.size,
+                "blobs": task.blobs,
+                "referrers": task.referrers,
+                "digest": task.digest,
+                "error": task.error,
+                "attempts": task.attempts,
+            }
+            for image, task in run.tasks.items()
+        ],
+    }
+
+
+def at(seconds: float | None) -> str | None:
+    """A time as it is written in JSON."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
