@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 BENCH ?= all
 
-.PHONY: demo test acceptance dist image faults fuzz compatibility manual lint format lock bench bench-report clean
+.PHONY: demo test acceptance dist image manifests faults fuzz compatibility manual lint format lock bench bench-report
+.PHONY: clean
 
 # JSON=1 prints the outcome as one JSON object
 demo: $(VENV)/.installed
@@ -28,6 +29,16 @@ image:
 	$(BUILDER) build --file deploy/container/Dockerfile --tag $(IMAGE) $(if $(BASE),--build-arg BASE=$(BASE)) \
 		--build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" \
 		--build-arg REVISION="$$(git rev-parse HEAD)" .
+
+# What is made from the Helm chart: plain manifests, and the table of its values
+HELM ?= helm
+HELM_DOCS ?= helm-docs
+manifests:
+	$(HELM) template shoal deploy/helm/shoal --namespace shoal --values deploy/kubernetes/values.yaml \
+		--no-hooks > deploy/kubernetes/shoal.yaml
+	$(HELM) template shoal deploy/helm/shoal --namespace shoal --values deploy/kubernetes/values.yaml \
+		--show-only templates/cleanup.yaml > deploy/kubernetes/cleanup.yaml
+	$(HELM_DOCS) --chart-search-root deploy/helm --log-level warning
 
 # Faults in the middle of pulls; needs root for links that are cut and disks that are full. SEED=number and FAULT=name
 # replay, RUNS=number is of each fault, JSON=1 ends with one JSON object

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.world.programs import lack
+
 FOLDER = Path(os.environ.get("SHOAL_TOOLS", "")) if "SHOAL_TOOLS" in os.environ else Path.home() / ".cache/shoal-tools"
 """Where they are kept."""
 
@@ -61,6 +63,8 @@ _ALL = (
     Tool("buildkitd", "github.com/moby/buildkit", "v0.34.2", "./cmd/buildkitd"),
     Tool("buildctl", "github.com/moby/buildkit", "v0.34.2", "./cmd/buildctl"),
     Tool("crictl", "sigs.k8s.io/cri-tools", "v1.37.0", "./cmd/crictl"),
+    Tool("helm", "helm.sh/helm/v4", "v4.3.1", "./cmd/helm"),
+    Tool("helm-docs", "github.com/norwoodj/helm-docs", "v1.14.2", "./cmd/helm-docs"),
 )
 TOOLS = {tool.name: tool for tool in _ALL}
 
@@ -76,6 +80,15 @@ def require_tool(name: str) -> Path:
         if os.environ.get("SHOAL_COMPATIBILITY") == "1":
             pytest.fail(reason)
         pytest.skip(reason)
+    return tool.path
+
+
+def build_tool(name: str) -> Path:
+    """Where it is; builds it first, which may take minutes. Skips or fails the test where there is no Go."""
+    tool = TOOLS[name]
+    if not tool.path.exists() and shutil.which("go") is None:
+        lack(f"not installed: go, which builds {name} {tool.version}")
+    tool.build()
     return tool.path
 
 
