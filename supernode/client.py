@@ -33,8 +33,8 @@ _HEARTBEAT_SECONDS = 3.0
 """A supernode that says nothing for so long is asked, and gone after half as long again: a link that is cut looks as if
 nothing were to be said, and what readers wait for comes by rescues alone (`peer.waiting`) until it is known."""
 _CLOSE_SECONDS = 1.0
-_PROBE_SECONDS = 5.0
-"""Others have 4 s to try to reach this peer."""
+_PROBE_SECONDS = 3.5
+"""Others have 3 s to try to reach this peer."""
 _BACKOFF = tenacity.wait_random_exponential(multiplier=0.1, max=1.0)
 """A supernode that is back grants leases 1.5 s after the first peer has returned: by then all are to be back."""
 _PAUSE_SECONDS, _FAULT_SECONDS = 0.1, 1.0

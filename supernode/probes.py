@@ -13,7 +13,7 @@ from supernode.protocol import OUTCOMES, Call, PeerId, Probe, Probed, Visit, Vis
 _VISITORS = 2
 _DRAWN = 16
 """Members among which visitors are looked for: better ones at other hosts than the peer's own."""
-_ANSWER_SECONDS = 4.0
+_ANSWER_SECONDS = 3.0
 """How long visitors have; they give up a connection after 2.5 s."""
 _EACH = 2.0, 0.2
 """Probes of one peer at once, and each second: each costs two members a connection."""

@@ -54,8 +54,8 @@ def test_nobody_else_nobody_able_and_nobody_in_time_are_answers_too() -> None:
     assert probes(A).ask(A, Probe(1), {A: CONTACTS[A]}, 0.0) == [(A, Probed(1, "10.0.0.1", 5081, 0))]
     made = probes(A, C)
     assert len(made.ask(A, Probe(2), CONTACTS, 0.0)) == 1
-    assert made.expire(3.9) == []
-    assert made.expire(4.0) == [(A, Probed(2, "10.0.0.1", 5081, 2))]
+    assert made.expire(2.9) == []
+    assert made.expire(3.0) == [(A, Probed(2, "10.0.0.1", 5081, 2))]
 
 
 def test_a_visitor_that_leaves_is_not_waited_for_and_an_asker_that_leaves_is_not_answered() -> None:

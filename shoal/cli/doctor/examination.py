@@ -25,7 +25,7 @@ from shoal.cli.doctor.subject import Subject
 from shoal.cli.finding import Finding
 from shoal.cli.runtimes.host import Host
 
-_SECONDS = 9.0
+_SECONDS = 7.0
 """For all of it: what is silent is waited for no longer."""
 
 Examine = Callable[[Subject], Awaitable[list[Finding]]]
@@ -53,7 +53,7 @@ class Part:
 
 
 def examine(configuration: Configuration, host: Host, image: str) -> list[Part]:
-    """Look at everything; takes 9 s at most. `image` is to be resolved through the mirror; empty for none."""
+    """Look at everything; takes 7 s at most. `image` is to be resolved through the mirror; empty for none."""
     with asyncio.Runner() as runner:
         return runner.run(_examine(configuration, host, image))
 

@@ -14,8 +14,8 @@ from proxy.orders import STATUS_PATH
 from shoal.cli.orders import operations_address
 from shoal.operator import OperatorToken, TokenUnusable
 
-_TIMEOUT = aiohttp.ClientTimeout(total=7.0, sock_connect=2.0)
-"""A checkup takes up to 5 s: others are asked to call this node."""
+_TIMEOUT = aiohttp.ClientTimeout(total=6.5, sock_connect=2.0)
+"""A checkup takes up to 6 s: others are asked to call this node, which then calls them."""
 
 
 class UpstreamState(msgspec.Struct, frozen=True):

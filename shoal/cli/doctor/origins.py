@@ -27,7 +27,7 @@ from shoal.reference import DOCKER_HUB, Registry, parse_registry
 from shoal.toml import dotted
 from shoal.units import format_age
 
-_SECONDS = 7.0
+_SECONDS = 6.5
 """For one place, credentials included; a registry's answer has 4.5 s."""
 _MAX_PLACES = 64
 _FEW = 0.1

@@ -21,7 +21,8 @@ from supernode.client import NotASupernode, prove
 from supernode.protocol import NOT_SPOKEN, Outcome
 
 _CONNECT_SECONDS = 2.5
-_PROOF_SECONDS = 4.0
+_PROOF_SECONDS = 2.0
+_NAME_SECONDS = 3.0
 _MAX_ADDRESSES = 8
 
 SAID = {
@@ -200,7 +201,7 @@ async def _facts(subject: Subject) -> SupernodeFacts:
     parsed = URL(url)
     loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(_PROOF_SECONDS):
+        async with asyncio.timeout(_NAME_SECONDS):
             found = await loop.getaddrinfo(parsed.host, parsed.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:  # TimeoutError is one
         return SupernodeFacts(url, str(error) or "the name server does not answer")

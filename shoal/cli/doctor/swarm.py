@@ -46,7 +46,7 @@ _MAX_FILES = 50_000
 _PATIENCE_SECONDS = 600.0
 """How long a mirror may be up before it is odd that nobody has asked it."""
 _MUCH_BYTES = 64 << 20
-_IMAGE_TIMEOUT = aiohttp.ClientTimeout(total=8.0, sock_connect=2.0)
+_IMAGE_TIMEOUT = aiohttp.ClientTimeout(total=6.5, sock_connect=2.0)
 
 
 @dataclass(frozen=True, slots=True)
