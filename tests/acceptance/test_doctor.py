@@ -175,6 +175,13 @@ def test_containerd_that_reads_no_mirror(cluster: Cluster, tmp_path: Path, name:
     expect(examined(node, root), code, remedy)
 
 
+def test_containerd_that_does_not_ask_the_mirror_what_tags_stand_for(cluster: Cluster, root: Path) -> None:
+    url = cluster.nodes[0].url
+    host_files(root, {f"{CERTS}/{HUB}/hosts.toml": f'[host."{url}"]\ncapabilities = ["pull"]\n'})
+    found = examined(cluster.nodes[0], root)
+    expect(found, "containerd-capabilities", '["pull", "resolve"]', f"{CERTS}/{HUB}/hosts.toml", level="warning")
+
+
 def test_containerd_that_asks_for_what_the_node_does_not_stand_for(cluster: Cluster, root: Path) -> None:
     host = f'[host."{cluster.nodes[0].url}"]\n'
     host_files(root, {f"{CERTS}/quay.io/hosts.toml": host, f"{CERTS}/registry.example_5000_/hosts.toml": host})

@@ -65,6 +65,7 @@ class Containerd(Runtime):
         return [
             *containerdstate.settings(host, now, before),
             *containerdstate.folders(host, now, mirror, own),
+            *containerdstate.capabilities(host, now, mirror),
             *containerdstate.running(host, now, before),
         ]
 

@@ -6,14 +6,17 @@ from pathlib import PurePosixPath
 
 from shoal.cli.finding import Finding, Level
 from shoal.cli.runtimes.containerdconfig import CONFIG, ContainerdConfig, dumped
-from shoal.cli.runtimes.edits import NotEditable
+from shoal.cli.runtimes.edits import NotEditable, in_file
 from shoal.cli.runtimes.host import Host
 from shoal.cli.runtimes.mirror import Mirror
 from shoal.cli.runtimes.processes import option, output, readers
+from shoal.cli.runtimes.tomltext import at, literal, parsed
 
 _CRI = {"cri", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images"}
 _OF_OTHERS = ("/run/docker", "/var/run/docker", "/var/lib/rancher", "/var/snap")
 """Where the configurations of a containerd lie that belongs to another runtime."""
+_NEEDED = ("pull", "resolve")
+"""Blobs and manifests, and what tags stand for."""
 _RESTART = "Run `systemctl restart containerd`; no container is restarted."
 _WRITE = "Run `shoal config containerd --write`."
 
@@ -78,6 +81,23 @@ def folders(host: Host, config: ContainerdConfig, mirror: Mirror, own: set[PureP
     text = f"{', '.join(others)} in {config.folder} are pulled past the mirror: `_default` does not count for them."
     remedy = "Name these registries in `proxy.upstreams`, or remove their folders."
     return [Finding("containerd-own-folders", "warning", text, remedy)]
+
+
+def capabilities(host: Host, config: ContainerdConfig, mirror: Mirror) -> list[Finding]:
+    """Of what `hosts.toml` files let the mirror be asked for; all of it where they do not say."""
+    found: list[Finding] = []
+    for name in host.names(config.folder):
+        path = config.folder / name / "hosts.toml"
+        with in_file(path):
+            may = at(parsed(host.text(path) or ""), ("host", mirror.url, "capabilities"))
+        lacking = [each for each in _NEEDED if isinstance(may, list) and each not in may]
+        if lacking:
+            missing = " and ".join(f"`{each}`" for each in lacking)
+            text = f"{path} lets containerd ask the mirror without {missing}: it asks {name} for that."
+            remedy = f"Write `capabilities = {literal(_NEEDED)}` below the mirror in {path}."
+            level: Level = "error" if "pull" in lacking else "warning"
+            found.append(Finding("containerd-capabilities", level, text, remedy))
+    return found
 
 
 def running(host: Host, now: ContainerdConfig, before: ContainerdConfig) -> list[Finding]:

@@ -62,6 +62,22 @@ PLANTED: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
         {CONFIG: f'version = 2\n{CRI}config_path = "{CERTS}"\n', f"{CERTS}/docker.io/hosts.toml": HOSTS},
         {},
     ),
+    "the mirror is asked for no tags": (
+        "containerd",
+        {
+            CONFIG: f'version = 2\n{CRI}config_path = "{CERTS}"\n',
+            f"{CERTS}/docker.io/hosts.toml": f'{HOSTS}capabilities = ["pull"]\n',
+        },
+        {"containerd-capabilities": "warning"},
+    ),
+    "the mirror is asked for tags alone": (
+        "containerd",
+        {
+            CONFIG: f'version = 2\n{CRI}config_path = "{CERTS}"\n',
+            f"{CERTS}/docker.io/hosts.toml": f'{HOSTS}capabilities = ["resolve"]\n',
+        },
+        {"containerd-capabilities": "error"},
+    ),
     "config_path has a colon": (
         "containerd",
         {CONFIG: f"version = 3\n{IMAGES}.registry]\nconfig_path = '{BOTH}'\n", f"{CERTS}/docker.io/hosts.toml": HOSTS},
