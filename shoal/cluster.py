@@ -65,8 +65,9 @@ class ClusterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         if self.is_open and not self.insecure and not is_loopback(host):
             raise Exposed(
                 f"`{key}` {host!r} is reached from other machines, and nothing keeps strangers out of the cluster.\n"
-                "Set `cluster.secret_file` to a file with the same secret on all nodes (openssl rand -hex 32), or "
-                "`cluster.cert_file`, `key_file` and `ca_file`; `cluster.insecure = true` allows it as it is."
+                "Set `cluster.secret_file` (--secret-file) to a file with the same secret on all nodes "
+                "(openssl rand -hex 32), or `cluster.cert_file`, `key_file` and `ca_file`; "
+                "`cluster.insecure = true` (--insecure) allows it as it is."
             )
 
 

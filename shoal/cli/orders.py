@@ -100,7 +100,7 @@ class Operated:
         return kind(self.host, self.port, timeout=_CONNECT_SECONDS)
 
     def _absent(self, error: Exception) -> NoDaemon:
-        hint = "Start it, or say where it is as it was told: with its configuration and its flags."
+        hint = "Start it, or give this command the --operations or the --config that it runs with."
         return NoDaemon(f"no daemon answers at {authority(self.host, self.port)}: {error}\n{hint}")
 
     def _answer(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
