@@ -1,7 +1,7 @@
 """Waits until each node has taken back what its runtime was told: python3 wait.py HOST PORT SECONDS.
 
-A pod that is done listens on PORT; HOST stands for all of them. Kubernetes is not asked which nodes there are, so that no
-rights are needed: it is the end when the pods have been the same for a while, and all of them listen.
+A pod that is done listens on PORT; HOST stands for all of them. Kubernetes is not asked which nodes there are, so that
+no rights are needed: it is the end when the pods have been the same for a while, and all of them listen.
 """
 
 import socket
