@@ -9,7 +9,7 @@ from typing import ClassVar
 from shoal.cli.finding import Finding
 from shoal.cli.runtimes import containerdstate
 from shoal.cli.runtimes.containerdconfig import HOSTS, ConfigFile, ContainerdConfig, read
-from shoal.cli.runtimes.edits import NotEditable, block, without_blocks
+from shoal.cli.runtimes.edits import NotEditable, block, in_file, without_blocks
 from shoal.cli.runtimes.host import Host
 from shoal.cli.runtimes.mirror import Mirror, Upstream
 from shoal.cli.runtimes.runtime import Document, Runtime
@@ -41,10 +41,10 @@ class Containerd(Runtime):
         """See `Runtime`."""
         config = read(host)
         if config.is_legacy:
-            return [self._mirrors(config, mirror), *_stale(host, config.folder, ())]
+            return [self._mirrors(config, mirror), *_stale(host, config, ())]
         wanted = _wanted(host, config, mirror)
-        hosts = [self._hosts(folder, upstream, mirror) for folder, upstream in wanted.items()]
-        return [self._config(config), *hosts, *_stale(host, config.folder, wanted)]
+        hosts = [self._hosts(host, folder, upstream, mirror) for folder, upstream in wanted.items()]
+        return [self._config(config), *hosts, *_stale(host, config, wanted)]
 
     def limits(self, host: Host, mirror: Mirror) -> list[Finding]:
         """See `Runtime`."""
@@ -84,15 +84,16 @@ class Containerd(Runtime):
             lack = f"containerd's transfer service reads {config.transfer_path}, and not {config.folder}."
         return Document(path, without_blocks, config.with_config_path, code, lack)
 
-    def _hosts(self, folder: PurePosixPath, upstream: Upstream | None, mirror: Mirror) -> Document:
+    def _hosts(self, host: Host, folder: PurePosixPath, upstream: Upstream | None, mirror: Mirror) -> Document:
         path = folder / "hosts.toml"
         lack = f"{path} does not name {mirror.url} first, so containerd pulls from {folder.name} past it."
         if upstream is None:
             lack = f"{path} does not name {mirror.url} first, so containerd pulls from other registries past it."
+        head = [f"server = {literal(upstream.url)}", *_certificates(folder, host.names(folder))] if upstream else []
         return Document(
             path,
             without_blocks,
-            lambda text: _with_host(text, mirror.url, upstream.url if upstream else ""),
+            lambda text: _with_host(text, mirror.url, head),
             "containerd-hosts",
             lack,
             owns_folder=True,
@@ -110,11 +111,11 @@ class Containerd(Runtime):
         )
 
 
-def _with_host(text: str, url: str, server: str) -> str:
-    """A `hosts.toml` with the mirror before all other hosts."""
+def _with_host(text: str, url: str, head: Sequence[str]) -> str:
+    """A `hosts.toml` with the mirror before all other hosts, and `head` where it is a new one."""
     if not text.strip():
-        head = [f"server = {literal(server)}", ""] if server else []
-        return text + block([*head, f"[{dotted(('host', url))}]", f"capabilities = {literal(_CAPABILITIES)}"])
+        own = [f"[{dotted(('host', url))}]", f"capabilities = {literal(_CAPABILITIES)}"]
+        return text + block([*head, "", *own] if head else own)
     hosts = parsed(text).get("host", {})
     names = [str(each).rstrip("/") for each in hosts] if isinstance(hosts, dict) else []
     if names[:1] == [url]:
@@ -129,10 +130,26 @@ def _with_mirrors(text: str, file: ConfigFile, names: Sequence[str], url: str) -
     for name in names:
         path = (*file.registry_path, "mirrors", name, "endpoint")
         endpoints = at(parsed(text), path) or []
+        if not isinstance(endpoints, list):
+            raise NotEditable(f"`endpoint` of {name} is no list")
         others = [str(each) for each in endpoints if str(each).rstrip("/") != url]
         if [str(each).rstrip("/") for each in endpoints[:1]] != [url]:
             text = with_value(text, path, [url, *others])
     return text
+
+
+def _certificates(folder: PurePosixPath, names: Sequence[str]) -> list[str]:
+    """What a registry's folder says without a `hosts.toml`, which containerd no longer looks at beside one."""
+    authorities = [str(folder / name) for name in names if name.endswith(".crt")]
+    pairs = [(f"{folder / name}.cert", f"{folder / name}.key") for name in _stems(names)]
+    lines = [f"ca = {literal(authorities)}"] if authorities else []
+    return [*lines, f"client = {literal(pairs)}"] if pairs else lines
+
+
+def _stems(names: Sequence[str]) -> list[str]:
+    """The names of certificates that have a key."""
+    stems = (name.removesuffix(".cert") for name in names if name.endswith(".cert"))
+    return [stem for stem in stems if f"{stem}.key" in names]
 
 
 def _folder(host: Host, root: PurePosixPath, name: str) -> str:
@@ -150,11 +167,18 @@ def _wanted(host: Host, config: ContainerdConfig, mirror: Mirror) -> dict[PurePo
     return folders | ({config.folder / _ANY: None} if mirror.takes_any else {})
 
 
-def _stale(host: Host, root: PurePosixPath, wanted: Collection[PurePosixPath]) -> list[Document]:
+def _stale(host: Host, config: ContainerdConfig, wanted: Collection[PurePosixPath]) -> list[Document]:
     """Files in which something of Shoal's is left that no longer belongs there."""
-    paths = [root / name / "hosts.toml" for name in host.names(root) if root / name not in wanted]
+    folders = [root / name for root in dict.fromkeys((config.folder, HOSTS)) for name in host.names(root)]
+    hosts = [folder / "hosts.toml" for folder in folders if folder not in wanted]
+    configs = [file.path for file in config.files if file is not config.owner]
     return [
-        Document(path, without_blocks, owns_folder=True)
-        for path in paths
-        if (text := host.text(path)) is not None and without_blocks(text) != text
+        Document(path, without_blocks, owns_folder=path in hosts)
+        for path in (*configs, *hosts)
+        if _has_blocks(path, host.text(path) or "")
     ]
+
+
+def _has_blocks(path: PurePosixPath, text: str) -> bool:
+    with in_file(path):
+        return without_blocks(text) != text

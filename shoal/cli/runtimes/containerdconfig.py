@@ -56,6 +56,11 @@ class ConfigFile:
     def registry_path(self) -> KeyPath:
         return (*self.cri_path, "registry")
 
+    def texts(self, key: str) -> list[str]:
+        """A list of the outermost table; empty where there is none."""
+        values = self.tables.get(key)
+        return [str(each) for each in values] if isinstance(values, list) else []
+
     def of_cri(self, *keys: str) -> Any:
         """A value of the plugin; None where there is none."""
         return at(self.tables, (*self.cri_path, *keys))
@@ -118,7 +123,7 @@ class ContainerdConfig:
             or says("registry", "auths")
             or says("image_pull_with_sync_fs")
             or says("disable_snapshot_annotations") is False
-            or says("max_concurrent_downloads") not in {None, _DEFAULT_DOWNLOADS}
+            or says("max_concurrent_downloads") not in (None, _DEFAULT_DOWNLOADS)
         )
 
     @property
@@ -177,9 +182,8 @@ def _files(host: Host, path: PurePosixPath, with_own: bool, seen: set[PurePosixP
         text = whole if with_own else without_blocks(whole)
         file = ConfigFile(path, text, parsed(text))
     yield file
-    imports = file.tables.get("imports")
-    for pattern in imports if isinstance(imports, list) else []:
-        found = path.parent / str(pattern)
+    for pattern in file.texts("imports"):
+        found = path.parent / pattern
         for name in host.names(found.parent):
             imported = found.parent / name
             if fnmatchcase(name, found.name) and imported not in seen and len(seen) < _MAX_FILES:

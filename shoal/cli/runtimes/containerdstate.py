@@ -24,8 +24,7 @@ _WRITE = "Run `shoal config containerd --write`."
 def settings(host: Host, now: ContainerdConfig, before: ContainerdConfig) -> list[Finding]:
     """Of the configuration as it is `now`, and as it was `before` Shoal."""
     found: list[Finding] = []
-    disabled = [str(each) for file in now.files for each in file.tables.get("disabled_plugins", [])]
-    if _CRI & set(disabled):
+    if any(name in file.texts("disabled_plugins") for file in now.files for name in _CRI):
         text = f"{CONFIG} disables the CRI plugin: Kubernetes cannot pull by this containerd, and nerdctl alone does."
         remedy = "Take `cri` out of `disabled_plugins` where Kubernetes is to use it."
         found.append(Finding("containerd-cri-disabled", "warning", text, remedy))

@@ -53,15 +53,15 @@ class K3s(Runtime):
     def state(self, host: Host, mirror: Mirror) -> list[Finding]:
         """See `Runtime`."""
         found: list[Finding] = []
-        for name in _TEMPLATES:
-            template = host.text(self._made / name)
+        for file in _TEMPLATES:
+            template = host.text(self._made / file)
             if template is not None and not any(word in template for word in _KEEPS):
-                text = f"{self._made / name} makes containerd's configuration without what {self._file.name} says."
+                text = f"{self._made / file} makes containerd's configuration without what {self._file.name} says."
                 remedy = 'Begin it with `{{ template "base" . }}`, and restart ' + f"{self.name}."
                 found.append(Finding(f"{self.name}-template", "error", text, remedy))
         folder = self._made / "certs.d"
-        if host.exists(self._made) and mirror.upstreams:
-            name = mirror.upstreams[0].name
+        name = next((each.name for each in mirror.upstreams if ":" not in each.name), None)
+        if name is not None and host.exists(self._made):
             made = host.text(folder / name / "hosts.toml") or host.text(self._made / "config.toml") or ""
             if f'"{mirror.url}' not in made:
                 text = f"What {self.name} made for its containerd when it started does not name {mirror.url}."

@@ -16,13 +16,14 @@ from shoal.cli.runtimes.host import FileUnusable, Host
 from shoal.cli.runtimes.mirror import Mirror, Upstream
 from shoal.cli.runtimes.runtime import Document, Runtime
 from shoal.cli.runtimes.tomltext import literal, parsed
+from shoal.reference import Registry
 
 _MAIN = PurePosixPath("/etc/containers/registries.conf")
 _FOLDER = PurePosixPath("/etc/containers/registries.conf.d")
 _FILE = _FOLDER / "zz-shoal.conf"
 _OWN = "# Shoal's, written by `shoal config`; what belongs to a registry besides is repeated from the files before."
 
-Registry = dict[str, Any]
+_Entry = dict[str, Any]
 
 
 class _Containers(Runtime):
@@ -60,7 +61,7 @@ class _Containers(Runtime):
         """See `Runtime`."""
         found: list[Finding] = []
         for path in _drop_ins(host):
-            later = [each for each in _of(host, path) if path > _FILE and mirror.upstream(each["prefix"])]
+            later = [each for each in _of(host, path) if path > _FILE and mirror.upstream(Registry(each["prefix"]))]
             for registry in later:
                 text = f"{path} is read after {_FILE.name} and takes its place for {registry['prefix']}."
                 remedy = (
@@ -69,6 +70,12 @@ class _Containers(Runtime):
                 found.append(Finding(f"{self.name}-shadowed", "error", text, remedy))
         for registry in _registries(host):
             prefix = str(registry["prefix"])
+            if mirror.upstream(Registry(prefix)) and registry.get("mirror-by-digest-only"):
+                text = (
+                    f"`mirror-by-digest-only` keeps what a tag of {prefix} stands for from being asked of the mirror."
+                )
+                remedy = f'Remove it, and write `pull-from-mirror = "digest-only"` to the other mirrors of {prefix}.'
+                found.append(Finding(f"{self.name}-digest-only", "warning", text, remedy))
             below = next((each.name for each in mirror.upstreams if prefix.startswith(f"{each.name}/")), None)
             if below is not None:
                 text = f"What begins with {prefix} is pulled as its own entry says, and not as that of {below}."
@@ -123,19 +130,24 @@ def _drop_ins(host: Host) -> list[PurePosixPath]:
     return [_FOLDER / name for name in host.names(_FOLDER) if name.endswith(".conf") and name != _FILE.name]
 
 
-def _of(host: Host, path: PurePosixPath) -> Iterator[Registry]:
+def _of(host: Host, path: PurePosixPath) -> Iterator[_Entry]:
     """The entries of one file, each with its `prefix`; of two for one prefix the first counts."""
     with in_file(path):
         entries = parsed(host.text(path) or "").get("registry", [])
     seen: set[str] = set()
-    for entry in entries if isinstance(entries, list) else []:
+    for entry in _tables(entries):
         prefix = str(entry.get("prefix") or entry.get("location") or "").rstrip("/")
         if prefix not in seen:
             seen.add(prefix)
-            yield {**entry, "prefix": prefix}
+            yield {**entry, "prefix": prefix, "mirror": _tables(entry.get("mirror"))}
 
 
-def _registries(host: Host) -> list[Registry]:
+def _tables(value: object) -> list[_Entry]:
+    """Those of a list, whatever stands there."""
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def _registries(host: Host) -> list[_Entry]:
     """The entries of all files but Shoal's that are read before it, those that count."""
     files = [_MAIN, *(path for path in _drop_ins(host) if path < _FILE)]
     return list({each["prefix"]: each for path in files for each in _of(host, path)}.values())
@@ -148,14 +160,14 @@ def _place(mirror: Mirror, upstream: Upstream) -> str | None:
     return mirror.host if upstream.name == mirror.default else None
 
 
-def _has(mirror: Mirror, upstream: Upstream, registries: Sequence[Registry]) -> bool:
+def _has(mirror: Mirror, upstream: Upstream, registries: Sequence[_Entry]) -> bool:
     """Whether somebody else has named the mirror first."""
     entry = next((each for each in registries if each["prefix"] == upstream.name), {})
-    first: Registry = next(iter(entry.get("mirror", [])), {})
+    first: _Entry = next(iter(entry.get("mirror", [])), {})
     return first.get("location") == _place(mirror, upstream) and first.get("insecure") is True
 
 
-def _text(mirror: Mirror, upstreams: Sequence[Upstream], others: Sequence[Registry]) -> str:
+def _text(mirror: Mirror, upstreams: Sequence[Upstream], others: Sequence[_Entry]) -> str:
     lines = [_OWN]
     for upstream in upstreams:
         known = next((each for each in others if each["prefix"] == upstream.name), None)
@@ -169,7 +181,7 @@ def _text(mirror: Mirror, upstreams: Sequence[Upstream], others: Sequence[Regist
     return "".join(f"{line}\n" for line in lines)
 
 
-def _fields(table: dict[str, Any]) -> list[str]:
+def _fields(table: _Entry) -> list[str]:
     """Its texts and switches; these files have no others."""
     return [
         f"{key} = {literal(value)}"

@@ -54,11 +54,9 @@ def at(table: Table, path: KeyPath) -> Any:
     return value
 
 
-def literal(value: str | bool | Sequence[str]) -> str:
-    """A value as TOML has it."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return json.dumps(value if isinstance(value, str) else list(value), ensure_ascii=False)
+def literal(value: str | bool | Sequence[str] | Sequence[tuple[str, str]]) -> str:
+    """A value as TOML has it, which writes these as JSON does."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def with_value(text: str, path: KeyPath, value: str | bool | Sequence[str]) -> str:

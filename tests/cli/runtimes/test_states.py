@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
+import tomllib
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from proxy.settings import ProxySettings, UpstreamSettings
 from shoal.cli.runtimes.catalog import RUNTIMES
-from shoal.cli.runtimes.host import Host
+from shoal.cli.runtimes.host import FileUnusable, Host
 from shoal.cli.runtimes.mirror import Mirror, mirror_of
 from shoal.cli.runtimes.writing import write
 
@@ -20,6 +25,11 @@ CRI = '[plugins."io.containerd.grpc.v1.cri".registry]\n'
 IMAGES = '[plugins."io.containerd.cri.v1.images"'
 BOTH = ":".join((CERTS, "/etc/docker/certs.d"))
 HOSTS = '[host."http://127.0.0.1:5080"]\n'
+REGISTRY_KEYS = [
+    f'plugins."{plugin}".{key}'
+    for plugin in ("io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images")
+    for key in ("registry", "registry.config_path", "registry.mirrors", "registry.configs", "max_concurrent_downloads")
+]
 PODMAN = "/etc/containers/registries.conf"
 
 
@@ -179,6 +189,14 @@ PLANTED: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
         },
         {"crio-longer-prefix": "warning"},
     ),
+    "a mirror for digests alone": (
+        "crio",
+        {
+            PODMAN: '[[registry]]\nlocation = "docker.io"\nmirror-by-digest-only = true\n'
+            '[[registry.mirror]]\nlocation = "127.0.0.1:5080/docker.io"\ninsecure = true\n'
+        },
+        {"crio-digest-only": "warning"},
+    ),
     "a user's own file": (
         "podman",
         {"/home/me/.config/containers/registries.conf": "", PODMAN: ""},
@@ -295,6 +313,77 @@ def test_a_registry_with_a_port_has_the_folder_that_containerd_looks_for(
     (_, change) = RUNTIMES["containerd"].plan(host, mirror).changes
     assert str(change.path) == f"{CERTS}/{folder}/hosts.toml"
     assert 'server = "http://office:5000"' in str(change.new)
+
+
+def test_certificates_of_a_registry_are_named_where_containerd_looks_at_them_no_more(tmp_path: Path) -> None:
+    names = ("office.crt", "me.cert", "me.key", "other.cert")
+    host = host_with(tmp_path, {f"{CERTS}/docker.io/{name}": "" for name in names})
+    write(host, RUNTIMES["containerd"].plan(host, HUB))
+    hosts = tomllib.loads((tmp_path / CERTS[1:] / "docker.io/hosts.toml").read_text())
+    assert hosts["ca"] == [f"{CERTS}/docker.io/office.crt"]
+    assert hosts["client"] == [[f"{CERTS}/docker.io/me.cert", f"{CERTS}/docker.io/me.key"]]
+
+
+def test_what_an_import_made_needless_is_taken_out_too(tmp_path: Path) -> None:
+    containerd = RUNTIMES["containerd"]
+    former = {CONFIG: 'version = 2\nimports = ["conf.d/*.toml"]\n'}
+    host = host_with(tmp_path, former)
+    write(host, containerd.plan(host, HUB))
+    host_with(tmp_path, {IMPORT: f"version = 2\n{CRI}config_path = '/etc/certs'\n"})
+    assert found("containerd", host)["containerd-hosts"] == "error"
+    write(host, containerd.plan(host, HUB))
+    assert found("containerd", host) == {}
+    assert (tmp_path / CONFIG[1:]).read_text() == former[CONFIG]
+    assert not (tmp_path / CERTS[1:] / "docker.io").exists()
+
+
+SHAPES = st.recursive(
+    st.one_of(st.booleans(), st.integers(0, 5), st.sampled_from(["", "a:b", "docker.io", "http://127.0.0.1:5080"])),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=2),
+        st.dictionaries(st.sampled_from(["registry", "config_path", "mirrors", "docker.io", "tls", "mirror"]), inner),
+    ),
+    max_leaves=6,
+)
+KEYS = {
+    "containerd": (CONFIG, ["version", "imports", "disabled_plugins", *REGISTRY_KEYS]),
+    "podman": (PODMAN, ["registry", "registries", "unqualified-search-registries"]),
+    "docker": ("/etc/docker/daemon.json", ["registry-mirrors", "insecure-registries"]),
+    "k3s": ("/etc/rancher/k3s/registries.yaml", ["mirrors", "configs"]),
+    "buildkit": ("/etc/buildkit/buildkitd.toml", ["registry", 'registry."docker.io".mirrors']),
+}
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_file_of_any_shape_is_answered_by_findings(data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(sorted(KEYS)))
+    path, keys = KEYS[name]
+    values = data.draw(st.dictionaries(st.sampled_from(keys), SHAPES, min_size=1, max_size=3))
+    if path.endswith((".toml", ".conf")):
+        text = "".join(f"{key} = {literal(value)}\n" for key, value in values.items())
+    else:
+        text = json.dumps(values)
+    with tempfile.TemporaryDirectory() as root:
+        host = host_with(Path(root), {path: text})
+        try:
+            assert RUNTIMES[name].check(host, HUB)
+            plan = RUNTIMES[name].plan(host, HUB)
+            RUNTIMES[name].undo(host, HUB)
+        except FileUnusable as error:
+            assert "imports" in values
+            assert "no regular file" in str(error)
+        else:
+            assert plan.is_refused or plan.files
+
+
+def literal(value: object) -> str:
+    """As TOML has it, with tables in one line."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {literal(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(literal(inner) for inner in value) + "]"
+    return json.dumps(value)
 
 
 def test_docker_is_told_of_docker_hub_alone(tmp_path: Path) -> None:
