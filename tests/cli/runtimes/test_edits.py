@@ -76,6 +76,13 @@ def test_a_host_comes_before_all_others(text: str) -> None:
     assert without_blocks(changed) == text
 
 
+def test_a_remark_stays_with_the_table_that_it_is_of() -> None:
+    text = '# all of it\n\n# the mirror of the office\n[host."https://office"]\n'
+    changed = tomltext.with_first_table(text, ("host", "http://mirror"), {"capabilities": ["pull"]})
+    assert changed.endswith('\n# the mirror of the office\n[host."https://office"]\n')
+    assert changed.startswith("# all of it\n\n# shoal")
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -109,6 +116,7 @@ YAML = st.sampled_from(
         'mirrors:\n    docker.io:\n        endpoint:\n        - "https://office"\n        # last\n\nconfigs: {}\n',
         'mirrors:\n  docker.io:\n    endpoint: ["https://office"]\n    rewrite:\n      "^a": b\n  "*": {}\n',
         "mirrors:\n  # none\n  docker.io:\n  quay.io:\n    rewrite: {a: b}\n",
+        "mirrors:\n  docker.io:\n    endpoint: |\n      https://office\n    rewrite: {a: b}\n",
         "configs: {}\nmirrors:\n  gcr.io:\n    endpoint:\n      - https://office\n# end\n",
     ]
 )

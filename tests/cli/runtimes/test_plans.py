@@ -203,11 +203,14 @@ def test_a_file_keeps_its_mode_and_a_link_stays_one(tmp_path: Path) -> None:
     kept.parent.mkdir()
     kept.write_text("{}")
     kept.chmod(0o600)
+    if os.geteuid() == 0:
+        os.chown(kept, 1234, 1234)
+    owner = kept.stat().st_uid
     (etc / "daemon.json").symlink_to("/srv/daemon.json")  # of that machine, not of this one
     host, docker = Host(tmp_path), RUNTIMES["docker"]
     (written,) = write(host, docker.plan(host, MIRROR))
     assert (etc / "daemon.json").is_symlink()
-    assert kept.stat().st_mode & 0o777 == 0o600
+    assert (kept.stat().st_mode & 0o777, kept.stat().st_uid) == (0o600, owner)
     assert "5080" in kept.read_text()
     assert written.backup is not None
     assert host.text(written.backup) == "{}"

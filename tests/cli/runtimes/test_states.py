@@ -315,6 +315,14 @@ def test_a_registry_with_a_port_has_the_folder_that_containerd_looks_for(
     assert 'server = "http://office:5000"' in str(change.new)
 
 
+def test_what_somebody_changed_in_shoals_own_lines_is_told_and_no_fault(tmp_path: Path) -> None:
+    host = host_with(tmp_path, {})
+    write(host, RUNTIMES["containerd"].plan(host, HUB))
+    hosts = tmp_path / CERTS[1:] / "docker.io/hosts.toml"
+    hosts.write_text(hosts.read_text().replace('"resolve"]', '"resolve"]  # both'))
+    assert found("containerd", host) == {"containerd-outdated": "warning"}
+
+
 def test_certificates_of_a_registry_are_named_where_containerd_looks_at_them_no_more(tmp_path: Path) -> None:
     names = ("office.crt", "me.cert", "me.key", "other.cert")
     host = host_with(tmp_path, {f"{CERTS}/docker.io/{name}": "" for name in names})
