@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from shoal.cli.finding import Finding
 from shoal.cli.runtimes import containerdstate
-from shoal.cli.runtimes.containerdconfig import HOSTS, ConfigFile, ContainerdConfig, read
+from shoal.cli.runtimes.containerdconfig import CAPABILITIES, HOSTS, ConfigFile, ContainerdConfig, read
 from shoal.cli.runtimes.edits import NotEditable, block, in_file, without_blocks
 from shoal.cli.runtimes.host import Host
 from shoal.cli.runtimes.mirror import Mirror, Upstream
@@ -18,7 +18,6 @@ from shoal.toml import dotted
 
 _ANY = "_default"
 _ANY_MIRROR = "*"
-_CAPABILITIES = ("pull", "resolve")
 _OTHERS = ("kubelet", "nerdctl", "crictl")
 """Programs that pull by way of containerd itself; a host without them may have it for dockerd alone."""
 
@@ -114,7 +113,7 @@ class Containerd(Runtime):
 def _with_host(text: str, url: str, head: Sequence[str]) -> str:
     """A `hosts.toml` with the mirror before all other hosts, and `head` where it is a new one."""
     if not text.strip():
-        own = [f"[{dotted(('host', url))}]", f"capabilities = {literal(_CAPABILITIES)}"]
+        own = [f"[{dotted(('host', url))}]", f"capabilities = {literal(CAPABILITIES)}"]
         return text + block([*head, "", *own] if head else own)
     hosts = parsed(text).get("host", {})
     names = [str(each).rstrip("/") for each in hosts] if isinstance(hosts, dict) else []
@@ -122,7 +121,7 @@ def _with_host(text: str, url: str, head: Sequence[str]) -> str:
         return text
     if url in names:
         raise NotEditable(f"it names {url} itself, but behind others; put that first")
-    return with_first_table(text, ("host", url), {"capabilities": _CAPABILITIES})
+    return with_first_table(text, ("host", url), {"capabilities": CAPABILITIES})
 
 
 def _with_mirrors(text: str, file: ConfigFile, names: Sequence[str], url: str) -> str:

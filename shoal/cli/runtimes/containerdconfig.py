@@ -23,6 +23,8 @@ from shoal.toml import KeyPath, dotted
 
 CONFIG = PurePosixPath("/etc/containerd/config.toml")
 HOSTS = PurePosixPath("/etc/containerd/certs.d")
+CAPABILITIES = ("pull", "resolve")
+"""What a `hosts.toml` lets the mirror be asked for: blobs and manifests, and what tags stand for."""
 _TRANSFER: KeyPath = ("plugins", "io.containerd.transfer.v1.local", "config_path")
 _CRI: dict[int, KeyPath] = {1: ("plugins", "cri"), 2: ("plugins", "io.containerd.grpc.v1.cri")}
 _IMAGES: KeyPath = ("plugins", "io.containerd.cri.v1.images")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from shoal.cli.finding import Finding, Level
-from shoal.cli.runtimes.containerdconfig import CONFIG, ContainerdConfig, dumped
+from shoal.cli.runtimes.containerdconfig import CAPABILITIES, CONFIG, ContainerdConfig, dumped
 from shoal.cli.runtimes.edits import NotEditable, in_file
 from shoal.cli.runtimes.host import Host
 from shoal.cli.runtimes.mirror import Mirror
@@ -15,8 +15,6 @@ from shoal.cli.runtimes.tomltext import at, literal, parsed
 _CRI = {"cri", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images"}
 _OF_OTHERS = ("/run/docker", "/var/run/docker", "/var/lib/rancher", "/var/snap")
 """Where the configurations of a containerd lie that belongs to another runtime."""
-_NEEDED = ("pull", "resolve")
-"""Blobs and manifests, and what tags stand for."""
 _RESTART = "Run `systemctl restart containerd`; no container is restarted."
 _WRITE = "Run `shoal config containerd --write`."
 
@@ -89,11 +87,11 @@ def capabilities(host: Host, config: ContainerdConfig, mirror: Mirror) -> list[F
         path = config.folder / name / "hosts.toml"
         with in_file(path):
             may = at(parsed(host.text(path) or ""), ("host", mirror.url, "capabilities"))
-        lacking = [each for each in _NEEDED if isinstance(may, list) and each not in may]
+        lacking = [each for each in CAPABILITIES if isinstance(may, list) and each not in may]
         if lacking:
             missing = " and ".join(f"`{each}`" for each in lacking)
             text = f"{path} lets containerd ask the mirror without {missing}: it asks {name} for that."
-            remedy = f"Write `capabilities = {literal(_NEEDED)}` below the mirror in {path}."
+            remedy = f"Write `capabilities = {literal(CAPABILITIES)}` below the mirror in {path}."
             level: Level = "error" if "pull" in lacking else "warning"
             found.append(Finding("containerd-capabilities", level, text, remedy))
     return found
