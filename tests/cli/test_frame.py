@@ -22,10 +22,10 @@ from tests.cli.conftest import Shoal
 from tests.cli.tree import ALL, DAEMONS, DIAGNOSES, JSON, RUN, Words, call, run
 
 HEAVY = {"aiohttp", "cryptography", "msgspec", "peer", "prometheus_client", "proxy", "rich", "structlog", "uvloop"}
-ORDERS = [("status",), ("refresh",)]
-"""Commands that a daemon alone can carry out."""
 KEEPING = [("gc",), ("images",), ("pin",), ("rm",), ("unpin",), ("verify",)]
 """Commands that work on a store at rest too."""
+ORDERS = [words for words in JSON if words not in KEEPING and words[0] not in {"config", "doctor", "pull"}]
+"""Commands that a daemon alone can carry out; the others need none."""
 
 HELP_SECONDS = 0.3
 HELP_RATIO = 12
@@ -43,6 +43,7 @@ def nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "store").mkdir()
     monkeypatch.setenv("SHOAL_PEER__STORE", str(tmp_path / "store"))
     monkeypatch.setenv("SHOAL_PEER__OPERATIONS__PORT", str(port))
+    monkeypatch.setenv("SHOAL_SUPERNODE__OPERATIONS__PORT", str(port))
     monkeypatch.setenv("SHOAL_PROXY__TUNNEL__CA", str(tmp_path / "ca"))
     monkeypatch.setenv(
         "SHOAL_PROXY__UPSTREAMS", json.dumps({"docker.io": {"url": f"http://127.0.0.1:{port}", "retries": 0}})
