@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 
 import structlog
 
@@ -16,6 +17,7 @@ from peer.verifier import Verifier
 from peer.workers import Workers
 from shoal.descriptor import Descriptor
 from shoal.pieces import PieceLayout, PieceSet, piece_digest
+from shoal.traces import NO_SPAN, Span
 
 log = structlog.get_logger()
 
@@ -23,7 +25,16 @@ log = structlog.get_logger()
 class BlobInProgress:
     """One blob's pieces on the disk and in memory. Belongs to the event loop."""
 
-    def __init__(self, descriptor: Descriptor, partial: Partial | Passage, readers: Readers, workers: Workers) -> None:
+    def __init__(
+        self,
+        descriptor: Descriptor,
+        partial: Partial | Passage,
+        readers: Readers,
+        workers: Workers,
+        span: Span = NO_SPAN,
+        joining: Span = NO_SPAN,
+    ) -> None:
+        """`span`: its way in a trace, and `joining` the part until its first piece is here; both are ended here."""
         self.descriptor = descriptor
         self.partial = partial
         """Its file, or what stands in the place of that where it passes by the store."""
@@ -37,6 +48,12 @@ class BlobInProgress:
         if self.passes:
             self.settled.set()
         self.verifier = Verifier(partial, workers)
+        self.span = span
+        self.asked: dict[int, Span] = {}
+        """Pieces that are asked for, as far as they are spans of its trace."""
+        self.asked_for = 0
+        """How many have been spans."""
+        self._joining = joining
         self._workers = workers
 
     @property
@@ -88,7 +105,23 @@ class BlobInProgress:
         else:
             self.partial.mark(index, digest)
         self.verifier.keep(index, content)
+        self._joining.end()
+        self._joining = NO_SPAN
         self.readers.landed(index, content, digest, from_origin=from_origin)
+
+    def trace_end(self, error: Exception | None) -> None:
+        """Nothing more becomes of it: say in its trace how that was."""
+        if not self.span.is_recorded:
+            return
+        for span in (self._joining, *self.asked.values()):
+            span.end()
+        sums: Counter[str] = Counter()
+        for source, size in self.readers.sources(0, self.layout.size):
+            sums[f"shoal.from.{source}"] += size
+        self.span.set({"shoal.pieces": self.layout.count, **sums})
+        if error is not None:
+            self.span.failed(str(error) or repr(error))
+        self.span.end()
 
     def discard(self, pieces: PieceSet) -> None:
         """Pieces are void, unless the whole is right already."""

@@ -27,6 +27,7 @@ from peer.tasks import Tasks
 from peer.workers import Workers
 from shoal.descriptor import BlobKey
 from shoal.reference import Location
+from shoal.traces import Traces
 
 log = structlog.get_logger()
 
@@ -49,8 +50,9 @@ class Downloads:
         tasks: Tasks,
         budget: Budget,
         metrics: PeerMetrics,
+        traces: Traces,
     ) -> None:
-        self.shelf = Shelf(store, holdings, workers, budget, tasks, self)
+        self.shelf = Shelf(store, holdings, workers, budget, tasks, self, traces)
         self._store = store
         self._holdings = holdings
         self._presence = presence

@@ -46,6 +46,7 @@ from peer.metrics import ContactMetrics, LimitMetrics, PeerMetrics
 from peer.neighbours import Neighbours
 from peer.offering import Offering
 from peer.origin import Origin
+from peer.piecespans import PieceSpans
 from peer.presence import Presence
 from peer.reporting import Reporting
 from peer.runner import Runner
@@ -63,6 +64,7 @@ from shoal.descriptor import BlobKey
 from shoal.limitbook import LimitBook
 from shoal.limits import Traffic
 from shoal.membership import Membership
+from shoal.traces import NO_TRACES, Traces
 from supernode.client import ControlClient
 from supernode.protocol import PeerId
 
@@ -87,6 +89,7 @@ class Engine:
         budget: Budget,
         content: ContentStore | None = None,
         membership: Membership | None = None,
+        traces: Traces = NO_TRACES,
     ) -> None:
         """Without a membership everybody is a member."""
         self.id = PeerId(secrets.token_hex(16))
@@ -103,7 +106,9 @@ class Engine:
         decisions = MachineSettings(settings.upload_slots, control is not None, settings.origin_wait)
         self.machine = Machine(decisions, holdings, random.Random(), time.monotonic())
         self.tally = tally = Tally()
-        self._runner = runner = Runner(self.machine, metrics, tally, self._do)
+        self._runner = runner = Runner(
+            self.machine, metrics, tally, self._do, lambda peer, request: self._spans.heard(peer, request)
+        )
         self.neighbours = Neighbours(
             self.id,
             settings.host,
@@ -114,7 +119,7 @@ class Engine:
             connections=budget.peer_connections,
             strangers=budget.strangers,
         )
-        self._fetcher = Fetcher(origin, runner, throttle.origin, throttle.preheat)
+        self._fetcher = Fetcher(origin, runner, throttle.origin, throttle.preheat, traces)
         self.machine.exchange.preheat = throttle.buckets[Traffic.PREHEAT]
         self.visiting = None if control is None else Visiting(control, self.neighbours, self._tasks)
         self.reporting: Reporting | None = None
@@ -135,8 +140,10 @@ class Engine:
             self._tasks,
             budget,
             metrics,
+            traces,
         )
         self._shelf = shelf = self._downloads.shelf
+        self._spans = PieceSpans(traces, shelf.blobs)
         self.supply = Supply(
             store,
             holdings,
@@ -146,6 +153,7 @@ class Engine:
             runner,
             workers,
             image_ahead=settings.image_ahead,
+            traces=traces,
         )
         self._serving = Serving(
             self.neighbours,
@@ -158,6 +166,7 @@ class Engine:
             workers,
             self._tasks,
             throttle.upload,
+            self._spans,
         )
         self.limits = LimitBook(settings.limits, self._limit)
         self._offering = Offering(content, workers, presence.offer, presence.withdraw) if content is not None else None
@@ -255,13 +264,18 @@ class Engine:
                 log.exception("engine.tick_failed")
             self._runner.carry_out()
 
+    def _send(self, command: Send) -> None:
+        message = self._spans.sending(command.peers, command.message)
+        self._metrics.answered(message)
+        self.neighbours.send(command.peers, message)
+
     def _do(self, command: Command) -> None:
         """Have a command of the machine carried out."""
         match command:
             case Send():
-                self._metrics.answered(command.message)
-                self.neighbours.send(command.peers, command.message)
+                self._send(command)
             case Land():
+                self._spans.came(command)
                 self._tasks.own(self._downloads.land(command))
             case Serve():
                 if not self._serving.serve(command.upload):

@@ -14,6 +14,7 @@ from peer.origin import NoRange, Origin, OriginBody, OriginError, OriginUnavaila
 from peer.piecemap import StreamId
 from peer.throttle import Gate
 from shoal.pieces import MIB
+from shoal.traces import Attributes, Traces
 
 log = structlog.get_logger()
 
@@ -37,11 +38,12 @@ class Fetcher:
     """The streams that run. `stop` and `close` end them without a word. What comes passes `gate`, or `preheating` where
     no client waits for it."""
 
-    def __init__(self, origin: Origin, events: Events, gate: Gate, preheating: Gate) -> None:
+    def __init__(self, origin: Origin, events: Events, gate: Gate, preheating: Gate, traces: Traces) -> None:
         self._origin = origin
         self._events = events
         self._gate = gate
         self._preheating = preheating
+        self._traces = traces
         self._tasks: dict[StreamId, asyncio.Task[None]] = {}
         self._room: dict[StreamId, asyncio.Semaphore] = {}
 
@@ -79,7 +81,13 @@ class Fetcher:
     async def _run(self, command: Fetch, blob: BlobInProgress) -> None:
         error: Exception | None = None
         try:
-            await self._stream(command, blob)
+            run: Attributes = {
+                "shoal.location": str(command.location),
+                "shoal.first": command.first,
+                "shoal.pieces": command.end - command.first,
+            }
+            with self._traces.part("origin.fetch", run, blob.span):
+                await self._stream(command, blob)
         except OriginError as caught:
             error = caught
             log.info("stream.ended", digest=command.blob.digest, location=str(command.location), error=str(caught))

@@ -24,12 +24,20 @@ log = structlog.get_logger()
 class Runner:
     """Tells the machine of neighbours, streams and uploads, and when its time has come. Belongs to the event loop."""
 
-    def __init__(self, machine: Machine, metrics: PeerMetrics, tally: Tally, do: Callable[[Command], None]) -> None:
-        """`do` carries out one command."""
+    def __init__(
+        self,
+        machine: Machine,
+        metrics: PeerMetrics,
+        tally: Tally,
+        do: Callable[[Command], None],
+        heard: Callable[[PeerId, wire.Request], None],
+    ) -> None:
+        """`do` carries out one command; `heard` is told of requests that belong to a neighbour's trace."""
         self.machine = machine
         self._tally = tally
         self._metrics = metrics
         self._do = do
+        self._heard = heard
         self._is_due = False
         self._wake: asyncio.TimerHandle | None = None
 
@@ -107,6 +115,8 @@ class Runner:
         if isinstance(event, wire.PieceReceived):
             self._piece(peer, event, now)
         else:
+            if isinstance(event, wire.Request) and event.trace:
+                self._heard(peer, event)
             self.machine.said(peer, event, now)
         self.carry_out_soon()
 

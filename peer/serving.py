@@ -12,6 +12,7 @@ from peer.disk import StoreError, read_all
 from peer.metrics import PeerMetrics
 from peer.neighbours import Neighbours
 from peer.pace import UploadPace
+from peer.piecespans import PieceSpans
 from peer.tally import Tally
 from peer.tasks import Tasks
 from peer.throttle import Gate, Turn
@@ -42,6 +43,7 @@ class Serving:
         workers: Workers,
         tasks: Tasks,
         gate: Gate,
+        spans: PieceSpans,
     ) -> None:
         self._neighbours = neighbours
         self._metrics = metrics
@@ -53,6 +55,7 @@ class Serving:
         self._workers = workers
         self._tasks = tasks
         self._gate = gate
+        self._spans = spans
         self._pace = UploadPace(slots)
         metrics.upload_pace.set_function(lambda: self._pace.limit)
 
@@ -63,8 +66,10 @@ class Serving:
         except (OSError, StoreError):
             return False
         span = PieceLayout.of(upload.blob.size).span(upload.piece)
+        traced = self._spans.serving(upload)
 
         def release(sent: bool) -> None:
+            traced.end()
             if sent:
                 os.close(fd)
                 self._tally.peers_out += span.length

@@ -25,6 +25,7 @@ from peer.workers import Workers
 from shoal.descriptor import BlobKey, Descriptor
 from shoal.pieces import MIB, PieceLayout
 from shoal.reference import Location
+from shoal.traces import Traces
 
 log = structlog.get_logger()
 
@@ -69,7 +70,14 @@ class Shelf:
     """Opens and closes partial blobs within the budget; a digest and size is never open twice."""
 
     def __init__(
-        self, store: Store, holdings: Holdings, workers: Workers, budget: Budget, tasks: Tasks, owner: Owner
+        self,
+        store: Store,
+        holdings: Holdings,
+        workers: Workers,
+        budget: Budget,
+        tasks: Tasks,
+        owner: Owner,
+        traces: Traces,
     ) -> None:
         self._store = store
         self._holdings = holdings
@@ -77,6 +85,7 @@ class Shelf:
         self._most = budget.open_blobs
         self._tasks = tasks
         self._owner = owner
+        self._traces = traces
         self._opening: dict[BlobKey, asyncio.Future[BlobInProgress | Exception]] = {}
         self._saving: dict[BlobKey, asyncio.Task[None]] = {}
         self._read_on: set[BlobInProgress] = set()
@@ -156,6 +165,7 @@ class Shelf:
         del self.blobs[key]
         blob.finished.set()
         blob.settled.set()
+        blob.trace_end(error)
         if error is not None:
             keep = not blob.passes and bool(blob.partial.have) and not isinstance(error, DigestMismatch)
             self._saving[key] = self._tasks.own(self._save(key, blob, keep=keep))
@@ -311,7 +321,9 @@ class Shelf:
             self._owner.unreadable(progress, error)
 
         readers = Readers(partial, told, left, unreadable, self._owner.waited)
-        progress = BlobInProgress(blob, partial, readers, self._workers)
+        span = self._traces.begin("blob.fetch", {"shoal.digest": blob.digest, "shoal.size": blob.size})
+        joining = self._traces.begin("swarm.join", parent=span)
+        progress = BlobInProgress(blob, partial, readers, self._workers, span, joining)
         self.blobs[key] = progress
         return progress
 

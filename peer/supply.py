@@ -23,6 +23,7 @@ from peer.workers import Workers
 from shoal.descriptor import BlobKey, Descriptor
 from shoal.digest import Digest
 from shoal.reference import Location
+from shoal.traces import Traces
 
 
 class Supply:
@@ -39,6 +40,7 @@ class Supply:
         workers: Workers,
         *,
         image_ahead: bool,
+        traces: Traces,
     ) -> None:
         """`image_ahead`: whether the blobs that follow one in its manifest are opened with it."""
         self._store = store
@@ -49,6 +51,7 @@ class Supply:
         self._runner = runner
         self._workers = workers
         self.image_ahead = image_ahead
+        self._traces = traces
         self._plans = ImagePlans()
         self._preheats: Counter[BlobKey] = Counter()
         """The blobs that are being preheated, and for how many."""
@@ -79,6 +82,13 @@ class Supply:
         `since`: from when on its client waits, in seconds of the monotonic clock; None: from now on. Raises
         `DownloadFailed`, or the `OriginError` with which `location` has refused it already.
         """
+        with self._traces.part("blob.open", {"shoal.digest": blob.digest, "shoal.size": blob.size}) as span:
+            underway = self._shelf.blobs.get(blob.key)
+            if underway is not None:
+                span.link(underway.span)
+            return await self._open(blob, location, asked, since)
+
+    async def _open(self, blob: Descriptor, location: Location, asked: Asked | None, since: float | None) -> OpenBlob:
         stored = self._open_stored(blob.digest)
         if stored is not None:
             return OpenBlob(
@@ -94,7 +104,7 @@ class Supply:
         following = self._plans.following(blob.digest, location) if ahead else []
         progress = await self._shelf.open(blob, location, following, asked)
         if progress is None:
-            return await self.open(blob, location, asked, since)  # it was stored meanwhile
+            return await self._open(blob, location, asked, since)  # it was stored meanwhile
         if progress.readers.error is not None:
             raise progress.readers.error
         if progress.passes and len(progress.readers) and not self._shelf.has_memory(blob.size):

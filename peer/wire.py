@@ -102,6 +102,8 @@ class Request(Message, frozen=True):
     piece: PieceNumber
     preheats: bool = False
     """Whether no client waits for it."""
+    trace: Annotated[bytes, msgspec.Meta(max_length=25)] = b""
+    """What the sender waits for it in, where that is traced: ids of a trace and a span, 16 and 8 bytes, and flags."""
 
 
 class Cancel(Message, frozen=True):

@@ -7,7 +7,7 @@ import contextlib
 import re
 import ssl
 import string
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import quote
@@ -66,9 +66,10 @@ class Sessions:
     """For all others: connects to public addresses only."""
 
     @classmethod
-    def open(cls, connections: int, public: PublicResolver) -> Self:
-        """To be closed. Up to so many connections to hosts that are named, and as many to others."""
-        return cls(_open_session(connections, None), _open_session(connections, public))
+    def open(cls, connections: int, public: PublicResolver, traced: Sequence[aiohttp.TraceConfig] = ()) -> Self:
+        """To be closed. Up to so many connections to hosts that are named, and as many to others. `traced`: as
+        `shoal.traces` gives it."""
+        return cls(_open_session(connections, None, traced), _open_session(connections, public, traced))
 
     async def close(self) -> None:
         await self.anywhere.close()
@@ -335,12 +336,15 @@ def tls_contexts(settings: EndpointSettings) -> tuple[ssl.SSLContext | bool, ssl
     return own, other
 
 
-def _open_session(connections: int, resolver: PublicResolver | None) -> aiohttp.ClientSession:
+def _open_session(
+    connections: int, resolver: PublicResolver | None, traced: Sequence[aiohttp.TraceConfig]
+) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=connections, resolver=resolver),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": "shoal", "Accept-Encoding": "identity"},
         auto_decompress=False,
+        trace_configs=list(traced),
         read_bufsize=_READ_SIZE,
         max_line_size=_MAX_HEADER_SIZE,
         max_field_size=_MAX_HEADER_SIZE,

@@ -24,6 +24,7 @@ from proxy.parts import Selection
 from proxy.rules import Verdict
 from proxy.source import Blob
 from shoal.digest import Digest
+from shoal.traces import NO_SPAN, Span
 
 log = structlog.get_logger()
 
@@ -49,6 +50,9 @@ class Call:
 
     target: Target | None = None
     """What is asked for, as soon as that is known."""
+
+    span: Span = NO_SPAN
+    """This request in its trace."""
 
     verdict: Verdict | None = None
     """What the admission rules say of it."""

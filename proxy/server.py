@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol, Self
 
 import structlog
@@ -38,6 +39,7 @@ from shoal.audit import Audit
 from shoal.guests import Guest, Guests, Limits
 from shoal.listener import Listener
 from shoal.reference import Registry
+from shoal.traces import NO_TRACES, Traces
 
 if TYPE_CHECKING:
     from proxy.forward import ForwardProxy
@@ -81,15 +83,17 @@ class ProxyServer:
         audit: Audit | None = None,
         tally: Tally | None = None,
         connections: int = 4096,
+        traces: Traces = NO_TRACES,
     ) -> None:
         """`connections`: how many clients may have at a time; the next ones are refused. `audit` is its owner's, and
         so is `tally`, in which is counted what clients are given."""
         self._settings = settings
         self._metrics = metrics
         self._tally = Tally() if tally is None else tally
+        self._traces = traces
         self._upstreams = upstreams
         self._namer = _namer(settings)
-        self.tags = TagResolver(settings, resolver, upstreams, catalogue, metrics)
+        self.tags = TagResolver(settings, resolver, upstreams, catalogue, metrics, traces=traces)
         self._base = BaseFrontend(upstreams, resolver, settings.rights_freshness)
         self._blobs = BlobFrontend(source, self.tags, settings.lazy)
         self._manifests = ManifestFrontend(source, self.tags)
@@ -208,7 +212,10 @@ class ProxyServer:
 
     async def _handle(self, request: web.Request, inside: Opened | None = None) -> web.StreamResponse:
         """One request: its answer, or an error in place of it as long as no answer has begun."""
-        call = Call(request, self._metrics, self._memory, self._tally, inside)
+        with self._traces.serving(request.headers) as span:
+            return await self._respond(Call(request, self._metrics, self._memory, self._tally, inside, span=span))
+
+    async def _respond(self, call: Call) -> web.StreamResponse:
         try:
             try:
                 with accounted(call.account):
@@ -232,6 +239,8 @@ class ProxyServer:
         self._tally.requests += 1
         self._metrics.request_seconds.labels(call.route, str(status)).observe(seconds)
         self.clientele.asked(request.headers.get(hdrs.USER_AGENT, ""), time.monotonic())
+        if call.span.is_recorded:
+            _describe(call, status)
         if self._audit is not None:
             self._audit.record(**audited(call, status, seconds))
         log.debug(
@@ -310,3 +319,13 @@ class ProxyServer:
 
 def _namer(settings: ProxySettings) -> Namer:
     return Namer(settings.upstreams, Registry(settings.default_upstream), settings.aliases(), settings.any_upstream)
+
+
+def _describe(call: Call, status: int) -> None:
+    """What a trace says of a request, by OpenTelemetry's names where there are some."""
+    request, span = call.request, call.span
+    span.rename(f"{request.method} {call.route}")
+    span.set({"http.request.method": request.method, "url.path": request.path, "http.response.status_code": status})
+    span.set({f"shoal.from.{source}": size for source, size in call.came_from.items()})
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        span.failed(HTTPStatus(status).phrase)

@@ -24,6 +24,7 @@ from shoal.descriptor import MAX_MANIFEST_SIZE, BlobKind, Descriptor
 from shoal.digest import Digest, InvalidDigest
 from shoal.recent import Recent
 from shoal.reference import Location, Registry, Tag
+from shoal.traces import NO_TRACES, Traces
 from supernode.protocol import PROVISIONAL_SECONDS, Resolved
 
 log = structlog.get_logger()
@@ -88,6 +89,7 @@ class TagResolver:
         catalogue: Catalogue,
         metrics: ProxyMetrics,
         clock: Callable[[], float] = time.monotonic,
+        traces: Traces = NO_TRACES,
     ) -> None:
         """`resolver` is None where there is no supernode."""
         self._settings = settings
@@ -96,6 +98,7 @@ class TagResolver:
         self._catalogue = catalogue
         self._metrics = metrics
         self._clock = clock
+        self._traces = traces
         self._table = FreshnessTable()
         self._rights = Rights(settings.rights_freshness)
         self._missing: Recent[tuple[Key, str], tuple[OriginNotFound, float]] = Recent(MAX_ENTRIES)
@@ -228,6 +231,13 @@ class TagResolver:
 
     async def _find(self, key: Key, identity: Identity, known: Descriptor | None) -> Resolution:
         """`known`: a digest's descriptor that stands in for the answer where the origin cannot be asked."""
+        asked = {"shoal.location": str(key.location), "shoal.reference": key.reference}
+        with self._traces.part("tag.resolve", asked) as span:
+            found = await self._found(key, identity, known)
+            span.set({"shoal.digest": found.descriptor.digest, "shoal.stale": found.stale})
+            return found
+
+    async def _found(self, key: Key, identity: Identity, known: Descriptor | None) -> Resolution:
         now = self._clock()
         refusal = self._rights.refusal(key.location, identity, now)
         if refusal is not None:
@@ -286,7 +296,9 @@ class TagResolver:
         location, reference, kind, accept = key
         if self._resolver is None or identity.is_client or accept or kind is BlobKind.BLOB:
             return await self._ask_origin(key, identity, None)
-        answer = await self._resolver.resolve(location, reference, kind, identity.key, self._freshness(key))
+        with self._traces.part("supernode.resolve") as span:
+            answer = await self._resolver.resolve(location, reference, kind, identity.key, self._freshness(key))
+            span.set({"shoal.answer": "none" if answer is None else answer.state})
         if answer is not None and answer.state == "fresh":
             descriptor = _descriptor(answer, key)
             if descriptor is not None:

@@ -38,6 +38,7 @@ from shoal.pieces import MAX_BLOB_SIZE
 from shoal.ranges import ByteRange
 from shoal.recent import Recent
 from shoal.reference import Location, Registry, Tag
+from shoal.traces import NO_TRACES, Traces
 
 MAX_LISTING_SIZE = 8 << 20
 """Bytes of a list of tags or referrers."""
@@ -74,6 +75,7 @@ class UpstreamClient:
         board: LimitBoard,
         *,
         connections: int = 256,
+        traces: Traces = NO_TRACES,
         sleep: Sleep = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -83,6 +85,7 @@ class UpstreamClient:
         """
         self._settings = settings
         self._connections = connections
+        self._traces = traces
         self._sleep = sleep
         self._clock = clock
         self._board = board
@@ -99,7 +102,8 @@ class UpstreamClient:
         self._memory = AnswerMemory()
 
     async def __aenter__(self) -> Self:
-        self._sessions = Sessions.open(self._connections, PublicResolver(self._http_proxies))
+        resolver = PublicResolver(self._http_proxies)
+        self._sessions = Sessions.open(self._connections, resolver, self._traces.of_requests())
         self._stack.push_async_callback(self._sessions.close)
         self._stack.push_async_callback(self._close_registries)
         return self

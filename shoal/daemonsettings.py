@@ -19,6 +19,16 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     format: Annotated[Format, LIVE] = "console"
 
 
+class TracesSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """OpenTelemetry traces of a node. Where they go, the environment says (`OTEL_EXPORTER_OTLP_ENDPOINT` and so on)."""
+
+    enabled: bool = False
+    """Record traces of pulls, from a client's request to the pieces of a blob. Needs `pip install 'shoal[traces]'`."""
+
+    upstreams: bool = False
+    """Tell upstream registries which trace a request belongs to, by the header `traceparent`."""
+
+
 class OperationsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the operations endpoints listen."""
 

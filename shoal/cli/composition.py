@@ -16,6 +16,7 @@ from shoal.cli.node import Node
 from shoal.cli.reloading import Reloading
 from shoal.fields import authority, from_here, is_everywhere, is_loopback
 from shoal.operations import process_metrics
+from shoal.traces import traces_of
 from supernode.daemon import Supernode
 
 Daemon = contextlib.AbstractAsyncContextManager[object]
@@ -86,6 +87,7 @@ def _supernode(configuration: Configuration, metrics: CollectorRegistry, reloadi
 
 
 def _node(configuration: Configuration, metrics: CollectorRegistry, reloading: Reloading) -> Node:
-    found = Node(configuration.peer, configuration.proxy, configuration.cluster, metrics, reloading.reload)
+    traces = traces_of(configuration.traces)
+    found = Node(configuration.peer, configuration.proxy, configuration.cluster, metrics, reloading.reload, traces)
     reloading.tell(lambda read: found.prepare(read.peer, read.proxy))
     return found

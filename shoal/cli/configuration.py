@@ -1,4 +1,4 @@
-"""The whole configuration: one table for each daemon, and the logs."""
+"""The whole configuration: one table for each daemon, the logs and the traces."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import msgspec
 from peer.settings import PeerSettings
 from proxy.settings import ProxySettings
 from shoal.cluster import ClusterSettings
-from shoal.daemonsettings import LogSettings
+from shoal.daemonsettings import LogSettings, TracesSettings
 from supernode.settings import SupernodeSettings
 
 
@@ -19,6 +19,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     peer: PeerSettings = msgspec.field(default_factory=PeerSettings)
     proxy: ProxySettings = msgspec.field(default_factory=ProxySettings)
     log: LogSettings = LogSettings()
+    traces: TracesSettings = TracesSettings()
 
     def __post_init__(self) -> None:
         if self.cluster.uses_tls and self.peer.supernode.startswith("http:"):

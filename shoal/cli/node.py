@@ -40,6 +40,7 @@ from shoal.membership import Membership
 from shoal.operations import OperationsServer
 from shoal.operator import OperatorToken
 from shoal.revision import Reload
+from shoal.traces import NO_TRACES, Traces
 from shoal.version import VERSION
 from supernode.client import ControlClient
 
@@ -54,11 +55,13 @@ class Node:
         cluster: ClusterSettings,
         metrics: CollectorRegistry,
         reload: Reload = not_reloaded,
+        traces: Traces = NO_TRACES,
     ) -> None:
         """Raises `CredentialsUnreadable`, `Exposed` and `MembershipUnusable`."""
         cluster.check_host("peer.host", peer.host)
         self._membership = Membership(cluster)
         self._peer, self._proxy = peer, proxy
+        self._traces = traces
         self._store = Store(peer.store, peer.cache)
         self._content = (
             ContentStore(peer.containerd / FOLDER, peer.store / INDEX) if peer.containerd is not None else None
@@ -75,11 +78,11 @@ class Node:
             else None
         )
         board = LimitBoard(proxy_metrics, None if control is None else control.quiet)
-        self._upstreams = UpstreamClient(proxy, board, connections=budget.origin_connections)
+        self._upstreams = UpstreamClient(proxy, board, connections=budget.origin_connections, traces=traces)
         if control is not None:
             control.quietened = self._upstreams.quieten
         self.engine = Engine(
-            peer, self._store, self._upstreams, control, metrics, budget, self._content, self._membership
+            peer, self._store, self._upstreams, control, metrics, budget, self._content, self._membership, traces
         )
         self.proxy = ProxyServer(
             proxy,
@@ -91,6 +94,7 @@ class Node:
             audit=self._audit,
             tally=self.engine.tally,
             connections=budget.client_connections,
+            traces=traces,
         )
         self._witness: Witness | None = None
         self._preheating: Preheating | None = None
@@ -155,6 +159,7 @@ class Node:
     async def __aenter__(self) -> Self:
         """Raises `StoreError`, and `OSError` where an address is not to be had."""
         async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(asyncio.to_thread, self._traces.close)
             if self._audit is not None:
                 await stack.enter_async_context(self._audit)
             await asyncio.to_thread(self._token.make)

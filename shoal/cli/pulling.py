@@ -20,6 +20,7 @@ from shoal.descriptor import Platform
 from shoal.fields import authority, from_here
 from shoal.operations import process_metrics
 from shoal.reference import Reference, Registry
+from shoal.traces import traces_of
 
 log = structlog.get_logger()
 
@@ -66,5 +67,6 @@ async def _short_lived(configuration: Configuration) -> AsyncIterator[Node]:
         configuration.peer, port=0, shutdown_grace=0.0, operations=OperationsSettings(host="127.0.0.1", port=0)
     )
     proxy = msgspec.structs.replace(configuration.proxy, host="127.0.0.1", port=0, shutdown_timeout=0.0)
-    async with Node(peer, proxy, configuration.cluster, process_metrics()) as node:
+    traces = traces_of(configuration.traces)
+    async with Node(peer, proxy, configuration.cluster, process_metrics(), traces=traces) as node:
         yield node

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from peer.connection import Span
 from peer.metrics import LimitMetrics, PeerMetrics
 from peer.neighbours import Neighbours
+from peer.piecespans import PieceSpans
 from peer.serving import Serving
 from peer.tally import Tally
 from peer.tasks import Tasks
@@ -20,6 +21,7 @@ from peer.uploads import Upload
 from peer.workers import Workers
 from shoal.descriptor import BlobKey
 from shoal.digest import Digest
+from shoal.traces import NO_TRACES
 from supernode.protocol import PeerId
 
 CONTENT = b"a piece of a blob"
@@ -56,6 +58,7 @@ async def test_a_file_that_does_not_give_a_piece_is_told_of(
         workers,
         tasks,
         Throttle(LimitMetrics(CollectorRegistry())).upload,
+        PieceSpans(NO_TRACES, {}),
     )
     upload = Upload(PeerId("0" * 32), KEY, 0)
     assert serving.serve(upload)
