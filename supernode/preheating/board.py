@@ -41,18 +41,18 @@ class BoardMetrics:
 
     def __init__(self, registry: CollectorRegistry, board: PreheatBoard) -> None:
         self.ended = Counter(
-            "shoal_supernode_preheats_total", "Preheats that have ended, by outcome", ["outcome"], registry=registry
+            "shoal_supernode_preheats_total", "Preheats that have ended, by outcome.", ["outcome"], registry=registry
         )
         self.images = Counter(
             "shoal_supernode_preheated_images_total",
-            "Images on nodes that preheats were to bring there, by outcome",
+            "Images on nodes that preheats were to bring there, by outcome.",
             ["outcome"],
             registry=registry,
         )
         for outcome in (JobState.DONE, JobState.FAILED, JobState.CANCELLED):
             self.ended.labels(outcome)
             self.images.labels(outcome)
-        running = Gauge("shoal_supernode_preheats_running", "Preheats that have not ended", registry=registry)
+        running = Gauge("shoal_supernode_preheats_running", "Preheats that have not ended.", registry=registry)
         running.set_function(lambda: sum(not job.is_over for job in board.jobs.values()))
 
 

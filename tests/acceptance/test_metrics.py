@@ -34,7 +34,7 @@ def families(text: str) -> set[str]:
 
 @pytest.fixture
 async def known(tmp_path: Path) -> set[str]:
-    return {each.name for each in (*await of_node(tmp_path / "none"), *of_supernode())}
+    return {each.name for each in (*await of_node(tmp_path / "none"), *await of_supernode())}
 
 
 def test_metrics_of_both_daemons_please_promtool_and_say_what_happened(

@@ -32,8 +32,8 @@ async def node(tmp_path: Path) -> list[Exported]:
 
 
 @pytest.fixture
-def supernode() -> list[Exported]:
-    return of_supernode()
+async def supernode() -> list[Exported]:
+    return await of_supernode()
 
 
 def rules() -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from proxy.settings import ProxySettings
 from shoal.cli.node import Node
 from shoal.cluster import ClusterSettings
 from shoal.operations import process_metrics
-from supernode.server import SupernodeServer
+from supernode.daemon import Supernode
 from supernode.settings import SupernodeSettings
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -55,10 +55,10 @@ async def of_node(store: Path) -> list[Exported]:
     return sorted(_exported(registry))
 
 
-def of_supernode() -> list[Exported]:
+async def of_supernode() -> list[Exported]:
     """The metrics of a supernode that never begins."""
     registry = process_metrics()
-    SupernodeServer(SupernodeSettings(), registry)
+    Supernode(SupernodeSettings(), ClusterSettings(insecure=True), registry)
     return sorted(_exported(registry))
 
 
@@ -109,7 +109,7 @@ def main() -> None:
     """Make the tables of docs/metrics.md anew."""
     with tempfile.TemporaryDirectory() as folder:
         node = asyncio.run(of_node(Path(folder)))
-    PAGE.write_text(page_with_tables(PAGE.read_text(), node, of_supernode()))
+    PAGE.write_text(page_with_tables(PAGE.read_text(), node, asyncio.run(of_supernode())))
 
 
 if __name__ == "__main__":
