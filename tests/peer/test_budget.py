@@ -72,7 +72,9 @@ def test_a_daemon_raises_its_limit(tmp_path: Path) -> None:
         "    print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    yield\n"
-        "shoal.cli.daemon.run(daemon)"
+        "async def hung_up():\n"
+        "    pass\n"
+        "shoal.cli.daemon.run(daemon, hung_up)"
     )
     packages = {"PYTHONPATH": str(Path(peer.budget.__file__).parents[1])}
     shown = subprocess.run(
