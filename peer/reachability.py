@@ -29,8 +29,6 @@ class Reachability:
     def __init__(self) -> None:
         self.failures: Recent[tuple[str, int], Failure] = Recent(_MAX_FAILURES)
         """By host and port."""
-        self.reached = 0
-        """Calls that this peer made and that were answered by the member that was meant."""
         self.visitors = 0
         """Calls of other members that came to this peer."""
         self.visited_at: float | None = None
@@ -43,7 +41,6 @@ class Reachability:
         known = self.failures.get((host, port))
         if outcome == Outcome.REACHED:
             self.failures.pop((host, port), None)
-            self.reached += 1
         elif known is None:
             self.failures.put((host, port), Failure(outcome, now, now))
         else:

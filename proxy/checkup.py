@@ -69,8 +69,6 @@ class Checkup(msgspec.Struct, frozen=True):
     """The same for people."""
     neighbours: int
     """Connected peers."""
-    reached: int
-    """Calls to other peers that were answered."""
     visitors: int
     """Calls of other peers that came."""
     turned_away: str
@@ -113,7 +111,6 @@ class Checkups:
             trouble.kind,
             trouble.text,
             len(engine.neighbours.all),
-            ways.reached,
             ways.visitors,
             _turned_away(ways, now),
             [

@@ -19,7 +19,8 @@ from shoal.cli.doctor.listeners import Listener
 from shoal.cli.doctor.neighbours import judge_neighbours
 from shoal.cli.doctor.node import NodeAnswer, Status, UpstreamState
 from shoal.cli.doctor.origins import OriginAnswer, Place, judge_limit, judge_origin
-from shoal.cli.doctor.runtimes import RuntimeState, Swallower, judge_runtimes
+from shoal.cli.doctor.runtimes import Swallower, judge_runtimes
+from shoal.cli.doctor.runtimestates import RuntimeState
 from shoal.cli.doctor.supernode import Attempt, Proof, SupernodeFacts, judge_supernode
 from shoal.cli.doctor.swarm import ImageAnswer, Use, judge_image, judge_use
 from shoal.cli.finding import Finding
@@ -39,7 +40,6 @@ CHECKUP = Checkup(
     trouble="",
     trouble_text="",
     neighbours=1,
-    reached=3,
     visitors=2,
     turned_away="",
     failed_calls=[],

@@ -5,6 +5,11 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
+from shoal.cli.doctor import examination
+from shoal.cli.doctor.subject import Subject
+from shoal.cli.finding import Finding
 from tests.cli.conftest import Shoal
 from tests.world.examined import Examiner
 from tests.world.nodes import Node
@@ -30,6 +35,20 @@ def test_people_read_levels_texts_codes_and_remedies(tmp_path: Path, shoal: Shoa
     assert "[daemon-down]\n           > Start it: `systemctl start shoal`" in ended.out
     assert "[origin-unreachable]" in ended.out
     assert max(map(len, ended.out.splitlines())) <= 100
+
+
+def test_a_fault_in_one_part_does_not_hide_the_others(
+    tmp_path: Path, shoal: Shoal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def failing(_: Subject) -> list[Finding]:
+        raise KeyError("a fault")
+
+    monkeypatch.setattr(examination, "PARTS", {**examination.PARTS, "Clock": failing})
+    environment = Node(tmp_path, {"docker.io": "http://127.0.0.1:1"}).environment
+    ended = shoal("doctor", "--json", "--root", tmp_path, **environment)
+    codes = [finding["code"] for part in ended.told["parts"] for finding in part["findings"]]
+    assert {"part-failed", "daemon-down", "store-good"} <= set(codes)
+    assert "doctor.part_failed" in ended.err
 
 
 def test_a_configuration_that_cannot_be_used_is_a_finding(tmp_path: Path, shoal: Shoal) -> None:

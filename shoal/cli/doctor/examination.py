@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
+import structlog
+
 from shoal.cli.configuration import Configuration
 from shoal.cli.doctor import (
     clocks,
@@ -21,9 +23,13 @@ from shoal.cli.doctor import (
 )
 from shoal.cli.doctor.executor import Unwaited
 from shoal.cli.doctor.node import ask_node
+from shoal.cli.doctor.runtimestates import states_of
 from shoal.cli.doctor.subject import Subject
 from shoal.cli.finding import Finding
 from shoal.cli.runtimes.host import Host
+from shoal.cli.runtimes.mirror import mirror_of
+
+log = structlog.get_logger()
 
 _SECONDS = 7.0
 """For all of it: what is silent is waited for no longer."""
@@ -67,15 +73,27 @@ def unusable(error: str) -> list[Part]:
 
 async def _examine(configuration: Configuration, host: Host, image: str) -> list[Part]:
     asyncio.get_running_loop().set_default_executor(Unwaited())
-    subject = Subject(configuration, host, image, asyncio.create_task(ask_node(configuration.peer)))
+    asking = asyncio.create_task(ask_node(configuration.peer))
+    checking = asyncio.create_task(asyncio.to_thread(states_of, host, mirror_of(configuration.proxy)))
+    subject = Subject(configuration, host, image, asking, checking)
     tasks = {name: asyncio.ensure_future(look(subject)) for name, look in PARTS.items()}
     done, _ = await asyncio.wait(tasks.values(), timeout=_SECONDS)
-    parts = [Part(name, tuple(task.result()) if task in done else (_unfinished(name),)) for name, task in tasks.items()]
-    rest = [subject.asking, *tasks.values()]
-    for task in rest:
+    parts = [Part(name, _outcome(name, task) if task in done else (_unfinished(name),)) for name, task in tasks.items()]
+    for task in (asking, checking, *tasks.values()):
         task.cancel()
-    await asyncio.gather(*rest, return_exceptions=True)
+    await asyncio.gather(asking, checking, *tasks.values(), return_exceptions=True)
     return parts
+
+
+def _outcome(name: str, task: asyncio.Future[list[Finding]]) -> tuple[Finding, ...]:
+    """What a part has found. A fault of ours in one part must not hide what the others have found."""
+    error = task.exception()
+    if error is None:
+        return tuple(task.result())
+    log.error("doctor.part_failed", part=name, exc_info=error)
+    text = f"{name} could not be looked at, by a fault of Shoal itself: {type(error).__name__}: {error}."
+    remedy = "Tell its developers, with the lines that `shoal doctor` prints to standard error."
+    return (Finding("part-failed", "warning", text, remedy),)
 
 
 def _unfinished(name: str) -> Finding:

@@ -8,6 +8,7 @@ from shoal.cli.doctor.subject import Subject
 from shoal.cli.doctor.supernode import SAID
 from shoal.cli.finding import Finding
 from shoal.fields import authority, is_loopback
+from shoal.units import format_age
 from supernode.protocol import Outcome, Probed
 
 _LATELY_SECONDS = 120.0
@@ -134,7 +135,7 @@ def _judge_strangers(checkup: Checkup) -> list[Finding]:
 
 
 def _shown(calls: list[FailedCall]) -> str:
-    names = [authority(call.host, call.port) for call in calls[:_MAX_SHOWN]]
+    names = [f"{authority(call.host, call.port)} (for {format_age(call.since)})" for call in calls[:_MAX_SHOWN]]
     more = f" and {len(calls) - _MAX_SHOWN} more" if len(calls) > _MAX_SHOWN else ""
     return ", ".join(names) + more
 

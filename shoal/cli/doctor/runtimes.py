@@ -12,15 +12,14 @@ from yarl import URL
 
 from proxy.egress import Egress
 from proxy.settings import ProxySettings
+from shoal.cli.doctor.runtimestates import RuntimeState
 from shoal.cli.doctor.subject import Subject
 from shoal.cli.finding import Finding
-from shoal.cli.runtimes.catalog import RUNTIMES
 from shoal.cli.runtimes.containerdconfig import read
 from shoal.cli.runtimes.edits import NotEditable
 from shoal.cli.runtimes.host import FileUnusable, Host
 from shoal.cli.runtimes.mirror import Mirror, mirror_of
 from shoal.cli.runtimes.processes import processes
-from shoal.cli.runtimes.runtime import Runtime
 from shoal.reference import Registry
 
 _PROGRAMS = ("dockerd", "containerd", "crio", "buildkitd", "k3s", "rke2")
@@ -28,20 +27,6 @@ _PROC = Path("/proc")
 _EVERY = "_default"
 _PORT = re.compile(r"_([0-9]+)_$")
 """How containerd writes a registry's port in the name of its folder, `registry.example_5000_`."""
-
-
-@dataclass(frozen=True, slots=True)
-class RuntimeState:
-    """One runtime of the host, and what its own check has found."""
-
-    name: str
-    is_touched: bool
-    """Whether anything of Shoal's is in its files."""
-    findings: tuple[Finding, ...]
-
-    @property
-    def is_configured(self) -> bool:
-        return not any(finding.level == "error" for finding in self.findings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,26 +79,11 @@ async def examine(subject: Subject) -> list[Finding]:
     host, settings = subject.host, subject.configuration.proxy
     mirror = mirror_of(settings)
     states, swallowers, unserved = await asyncio.gather(
-        asyncio.to_thread(states_of, host, mirror),
+        subject.runtimes(),
         asyncio.to_thread(_swallowers, host, mirror),
         asyncio.to_thread(_unserved, host, mirror, settings),
     )
     return judge_runtimes(states, swallowers, unserved, mirror)
-
-
-def states_of(host: Host, mirror: Mirror) -> list[RuntimeState]:
-    """All runtimes that the host has."""
-    return [_state(runtime, host, mirror) for runtime in RUNTIMES.values() if runtime.is_present(host)]
-
-
-def _state(runtime: Runtime, host: Host, mirror: Mirror) -> RuntimeState:
-    try:
-        found = runtime.check(host, mirror)
-        return RuntimeState(runtime.name, bool(runtime.undo(host, mirror).changes), tuple(found))
-    except FileUnusable as error:
-        text = f"How {runtime.name} is configured could not be seen: {error}."
-        remedy = "Run `shoal doctor` as root; where it is the file that is wrong, put that right."
-        return RuntimeState(runtime.name, True, (Finding("runtime-unseen", "warning", text, remedy),))
 
 
 def _unserved(host: Host, mirror: Mirror, settings: ProxySettings) -> list[str]:

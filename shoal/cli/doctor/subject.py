@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from shoal.cli.configuration import Configuration
 from shoal.cli.doctor.node import NodeAnswer
+from shoal.cli.doctor.runtimestates import RuntimeState
 from shoal.cli.runtimes.host import Host
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A node. Its daemon is asked once, and all parts that need its answer wait for it."""
+    """A node. Its daemon is asked once, as the runtimes are, and all parts that need the answers wait for them."""
 
     configuration: Configuration
     host: Host
@@ -20,10 +21,15 @@ class Subject:
     image: str
     """What is to be resolved through the mirror; empty for none."""
     asking: asyncio.Task[NodeAnswer]
+    checking: asyncio.Task[list[RuntimeState]]
 
     async def node(self) -> NodeAnswer:
         """What the daemon says."""
         return await asyncio.shield(self.asking)
+
+    async def runtimes(self) -> list[RuntimeState]:
+        """How the host's runtimes are configured."""
+        return await asyncio.shield(self.checking)
 
     async def supernode(self) -> str:
         """The supernode's address: the configuration's, else the one that the daemon was started with; may be empty."""

@@ -72,7 +72,7 @@ def judge_supernode(facts: SupernodeFacts, node: NodeAnswer) -> list[Finding]:
         remedy = "Set `peer.supernode` to the address of the cluster's supernode, such as `http://10.0.0.1:5090`."
         return [Finding("supernode-none", "warning", text, remedy)]
     found = _judge_way(facts)
-    if found and all(each.level == "error" for each in found) and not _is_partly(facts):
+    if found and not _is_partly(facts):
         return found
     found += _judge_loopback_name(facts)
     if facts.proof is not None and facts.proof.kind:

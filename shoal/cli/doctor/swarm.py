@@ -15,7 +15,7 @@ from proxy.checkup import Asker, Checkup
 from proxy.upstream import MANIFEST_ACCEPT
 from shoal.cli.doctor.daemon import AGENT
 from shoal.cli.doctor.node import NodeAnswer
-from shoal.cli.doctor.runtimes import states_of
+from shoal.cli.doctor.runtimestates import RuntimeState
 from shoal.cli.doctor.subject import Subject
 from shoal.cli.finding import Finding
 from shoal.cli.runtimes.host import FileUnusable, Host
@@ -147,13 +147,13 @@ def judge_image(answer: ImageAnswer) -> list[Finding]:
 
 async def examine(subject: Subject) -> list[Finding]:
     """The part of the report."""
-    node, uses, image = await asyncio.gather(subject.node(), asyncio.to_thread(_uses, subject), _ask_for_image(subject))
+    node, states, image = await asyncio.gather(subject.node(), subject.runtimes(), _ask_for_image(subject))
+    uses = await asyncio.to_thread(_uses, subject.host, states)
     return judge_use(uses, node) + ([] if image is None else judge_image(image))
 
 
-def _uses(subject: Subject) -> list[Use]:
-    states = states_of(subject.host, mirror_of(subject.configuration.proxy))
-    return [Use(state.name, _pulled(subject.host, state.name)) for state in states if state.is_configured]
+def _uses(host: Host, states: list[RuntimeState]) -> list[Use]:
+    return [Use(state.name, _pulled(host, state.name)) for state in states if state.is_configured]
 
 
 def _pulled(host: Host, runtime: str) -> float | None:
