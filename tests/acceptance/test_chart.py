@@ -54,7 +54,7 @@ _VALUES: dict[str, dict[str, Any]] = {
     "open policy": {"networkPolicy": {"enabled": True}},
     "own secrets": {"cluster": {"existingSecret": "mine"}, "operator": {"existingSecret": "theirs"}},
     "k3s": {"runtime": {"name": "k3s"}, "peer": {"containerd": "/var/lib/rancher/k3s/agent/containerd"}},
-    "openshift": {"runtime": {"name": "crio"}, "peer": {"containerd": ""}},
+    "openshift": {"runtime": {"name": "crio"}, "peer": {"containerd": "", "seLinuxOptions": {"type": "spc_t"}}},
     "talos": {"runtime": {"name": "none"}, "supernode": {"host": "::"}},
     "other ports": {
         "image": {"digest": f"sha256:{'0' * 64}"},
@@ -153,7 +153,7 @@ def test_every_value_is_in_the_schema(helm: Path) -> None:
         known = schema["properties"].keys() - {"global"}
         assert values.keys() == known, path
         for key, value in values.items():
-            if isinstance(value, dict) and "properties" in schema["properties"][key]:
+            if value and isinstance(value, dict) and "properties" in schema["properties"][key]:
                 compare(value, schema["properties"][key], f"{path}.{key}")
 
     compare(values, schema, "")
@@ -257,6 +257,16 @@ def test_monitoring_takes_the_files_as_they_are(objects: dict[tuple[str, str], _
     assert objects["PrometheusRule", "shoal"]["spec"] == alerts
     dashboard = json.loads((_ROOT / "deploy/grafana/shoal.json").read_text())
     assert json.loads(objects["ConfigMap", "shoal-dashboard"]["data"]["shoal.json"]) == dashboard
+
+
+def test_the_cleanup_uses_nothing_that_is_gone_by_then(rendered: list[_Object]) -> None:
+    hooks = [each for each in rendered if "helm.sh/hook" in each["metadata"].get("annotations", {})]
+    accounts = {each["metadata"]["name"] for each in hooks if each["kind"] == "ServiceAccount"}
+    for pod in pods(hooks):
+        assert pod["spec"]["serviceAccountName"] in accounts
+        assert [each for each in pod["spec"].get("volumes", []) if "hostPath" not in each] == []
+    weights = {each["kind"]: int(each["metadata"]["annotations"]["helm.sh/hook-weight"]) for each in hooks}
+    assert not weights or weights["ServiceAccount"] < weights["DaemonSet"] < weights["Job"]
 
 
 def test_secrets_that_are_made_are_good_enough(objects: dict[tuple[str, str], _Object]) -> None:

@@ -77,7 +77,7 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
         run(*download, *binary, "--requirement", _ROOT / "deploy" / lock)
     (folder / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /wheelhouse\n")
     podman = Podman(folder)
-    root = debian_root("python3", "python3-venv", "systemd", "dbus")
+    root = debian_root()
     archive = subprocess.Popen(["tar", "--create", f"--directory={root}", "."], stdout=subprocess.PIPE)
     assert archive.stdout is not None
     with archive, archive.stdout as content:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import re
 import shutil
 import time
@@ -23,15 +24,7 @@ _SCORES = {"shoal-peer.service": 1.2, "shoal-supernode.service": 1.1}
 """Of 10, which is exposed; below 2 systemd calls it OK."""
 _BLOB = "of containerd"
 _BLOB_FILE = f"io.containerd.content.v1.content/blobs/sha256/{hashlib.sha256(_BLOB.encode()).hexdigest()}"
-_SETTINGS = """
-[supernode]
-host = "127.0.0.1"
-[peer]
-supernode = "http://127.0.0.1:5090"
-containerd = "/run/shoal/containerd"
-[log]
-format = "json"
-"""
+_PAGE = _ROOT / "docs/deployment/systemd.md"
 
 
 @pytest.mark.parametrize("unit", _SCORES)
@@ -41,8 +34,7 @@ def test_a_unit_is_hardened_as_far_as_the_documents_say(unit: str) -> None:
     found = re.search(r"Overall exposure level for \S+: ([\d.]+)", said)
     assert found is not None
     assert float(found[1]) == _SCORES[unit]
-    page = (_ROOT / "docs/deployment/systemd.md").read_text()
-    assert f"`{unit}` | {_SCORES[unit]}" in page
+    assert f"`{unit}` | {_SCORES[unit]}" in _PAGE.read_text()
 
 
 @pytest.mark.parametrize("unit", _SCORES)
@@ -82,6 +74,14 @@ class Installed:
             time.sleep(0.1)
 
 
+def documented() -> list[str]:
+    """The commands by which people are told to install the units."""
+    section = _PAGE.read_text().partition("\n## Install\n")[2].partition("\n## ")[0]
+    commands = [line[4:] for line in section.splitlines() if line.startswith("    ")]
+    assert commands[-1] == "systemctl enable --now shoal-peer"
+    return [command.replace("x86_64", platform.machine()) for command in commands]
+
+
 @pytest.fixture(scope="module")
 def installed(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     require_root()
@@ -89,29 +89,25 @@ def installed(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     if "overlay" not in Path("/proc/filesystems").read_text():
         lack("no overlay file system")
     folder = tmp_path_factory.mktemp("machine")
-    machine = Machine(debian_root("python3", "python3-venv", "systemd", "dbus"), folder)
+    machine = Machine(debian_root(), folder)
     disk = machine.disk
-    for place in ("usr/local/bin", "etc/systemd/system", "usr/lib/sysusers.d", "etc/shoal"):
-        (disk / place).mkdir(parents=True)
-    shutil.copy(program, disk / "usr/local/bin/shoal")
-    shutil.copy(_UNITS / "shoal.sysusers", disk / "usr/lib/sysusers.d/shoal.conf")
-    (disk / "etc/shoal/shoal.toml").write_text(_SETTINGS)
-    secret = disk / "etc/shoal/cluster-secret"
-    secret.touch(mode=0o600)
-    secret.write_text("of one machine alone\n")
+    sources = disk / "src"
+    shutil.copytree(_UNITS, sources / "deploy/systemd")
+    shutil.copy(program, sources / program.name)
+    (disk / "etc/systemd/system").mkdir(parents=True)
+    (disk / "etc/hosts").write_text("127.0.0.1 localhost supernode.example\n")
     for unit in _SCORES:
-        shutil.copy(_UNITS / unit, disk / "etc/systemd/system" / unit)
         drop_in = disk / f"etc/systemd/system/{unit}.d/test.conf"
         drop_in.parent.mkdir()
         # root in a sandbox may not have more descriptors than it was given, nor is there much time
-        drop_in.write_text("[Service]\nLimitNOFILE=4096\nWatchdogSec=3s\n")
+        drop_in.write_text("[Service]\nLimitNOFILE=4096\nWatchdogSec=3s\nEnvironment=SHOAL_LOG__FORMAT=json\n")
     blob = disk / "var/lib/containerd" / _BLOB_FILE
     blob.parent.mkdir(parents=True)
     blob.write_text(_BLOB)
     (disk / "var/lib/containerd").chmod(0o700)
     with machine:
-        machine.run("systemd-sysusers")
-        machine.run("systemctl", "start", *_SCORES)
+        for command in documented():
+            machine.run("sh", "-e", "-c", f"cd /src; {command}")
         yield Installed(machine)
 
 
