@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import time
 from collections.abc import Awaitable
 
 import pytest
+from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from peer.bucket import BURST_SECONDS
 from peer.engine import Engine
+from peer.metrics import LimitMetrics
+from peer.throttle import Throttle
 from shoal.descriptor import Descriptor
 from shoal.limits import Traffic
 from supernode.server import SupernodeServer
@@ -88,6 +92,25 @@ async def test_a_limit_that_is_lifted_counts_for_what_is_underway(
     assert not reading.done()
     limits.order(traffic, None)
     assert await seconds(reading) < 5  # at the old rate ten
+
+
+async def test_who_waits_goes_as_soon_as_a_limit_lets_it_and_not_when_it_is_cancelled() -> None:
+    throttle, gone = Throttle(LimitMetrics(CollectorRegistry())), asyncio.Queue[str]()
+    throttle.change(Traffic.ORIGIN, MB)
+    throttle.change(Traffic.DOWNLOAD, MB)
+    for name in ("cancelled", "first", "second"):
+        turn = throttle.origin.book(100 * MB, functools.partial(gone.put_nowait, name))
+        assert turn is not None
+        if name == "cancelled":
+            turn.cancel()
+    throttle.change(Traffic.ORIGIN, 0.0)
+    await asyncio.sleep(0)
+    assert gone.empty()  # the other limit holds
+    throttle.change(Traffic.DOWNLOAD, 0.0)
+    assert {gone.get_nowait(), gone.get_nowait()} == {"first", "second"}
+    assert gone.empty()
+    assert not throttle.waiting
+    assert throttle.origin.portion == 0
 
 
 async def test_an_engine_that_stops_while_bytes_wait_stops_at_once(start: Start, origin: MemoryOrigin) -> None:
