@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from enum import StrEnum
 
 from peer.sink import Source
-from peer.tally import Supplier
 
 
 class Cause(StrEnum):
@@ -62,6 +61,8 @@ class Cause(StrEnum):
     """For the check of the whole blob, before which the last bytes are not given."""
     NODE = "node"
     """For this node itself."""
+    BETWEEN = "between"
+    """Of a pull: its client asked for nothing, as long as it unpacks what it has."""
 
 
 FLOWING = frozenset({Cause.CLIENT, Cause.PEERS, Cause.ORIGIN})
@@ -76,19 +77,26 @@ class Account:
         self.cause = Cause.NODE
         self.seconds: dict[Cause, float] = {}
         self.given: dict[Source, int] = {}
-        self.suppliers: dict[Supplier, int] = {}
-        """Bytes of the blob that came to this node meanwhile, whoever asked for them."""
         self.first_byte_at: float | None = None
+        self.changing: Callable[[float], None] = lambda _: None
+        """Told of each moment at which the cause is about to change."""
         self._since = now
+        self._is_closed = False
 
     def turn(self, cause: Cause, now: float) -> None:
         """From now on time goes by for this."""
-        if cause is not self.cause:
-            self.settle(now)
+        if cause is not self.cause and not self._is_closed:
+            self.changing(now)
+            self._settle(now)
             self.cause = cause
 
-    def settle(self, now: float) -> None:
-        """Count the time until now."""
+    def close(self, now: float) -> None:
+        """The request is over; who is late to tell of it counts for nothing."""
+        if not self._is_closed:
+            self._settle(now)
+            self._is_closed = True
+
+    def _settle(self, now: float) -> None:
         self.seconds[self.cause] = self.seconds.get(self.cause, 0.0) + max(0.0, now - self._since)
         self._since = max(self._since, now)
 

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 import structlog
 
+from peer.arrivals import Arrivals
 from peer.asked import Asked
 from peer.blob import BlobInProgress, store_failed
 from peer.budget import Budget
+from peer.causes import Causes
 from peer.commands import Land
 from peer.condition import StoreCondition
 from peer.disk import StoreError, StoreFull, Tampered
@@ -31,6 +33,9 @@ from shoal.traces import Traces
 
 log = structlog.get_logger()
 
+_LOOK_SECONDS = 0.01
+"""Between two looks at what readers wait for: what moves quickly is not to cost more for being watched."""
+
 
 class Downloads:
     """Does for each blob that is open on the shelf what has to be done between its pieces, the store and the machine.
@@ -51,6 +56,8 @@ class Downloads:
         budget: Budget,
         metrics: PeerMetrics,
         traces: Traces,
+        causes: Causes,
+        arrivals: Arrivals,
     ) -> None:
         self.shelf = Shelf(store, holdings, workers, budget, tasks, self, traces)
         self._store = store
@@ -63,6 +70,9 @@ class Downloads:
         self._workers = workers
         self._tasks = tasks
         self._metrics = metrics
+        self._causes = causes
+        self._arrivals = arrivals
+        self._looked_at = 0.0
         self._hashing: set[BlobInProgress] = set()
 
     # --- what the machine decides about blobs -----------------------------------------------------------------------
@@ -118,6 +128,15 @@ class Downloads:
         if self._holdings.holds(key):
             self._presence.offer(key)
 
+    def look(self, now: float) -> None:
+        """Note what readers wait for at this moment."""
+        if now - self._looked_at < _LOOK_SECONDS:
+            return
+        self._looked_at = now
+        for key, blob in self.shelf.blobs.items():
+            for reader, piece in blob.readers.waiting:
+                reader.account.turn(self._causes.of(key, piece, now), now)
+
     # --- what happens to blobs (peer.shelf.Owner) -------------------------------------------------------------------
 
     def opened(
@@ -156,6 +175,10 @@ class Downloads:
     def reading(self, key: BlobKey, reader: int, piece: int, waits_since: float | None) -> None:
         """A reader stands at a piece."""
         self._machine.reading(key, reader, piece, waits_since)
+        waiting = None if waits_since is None else self.shelf.blobs[key].readers.get(reader)
+        if waiting is not None:
+            now = time.monotonic()
+            waiting.account.turn(self._causes.of(key, piece, now), now)
         if self._machine.has_commands:
             self._runner.carry_out_soon()
 
@@ -254,6 +277,9 @@ class Downloads:
             if self.shelf.blobs.get(key) is not blob:
                 return
             self._metrics.ended.labels("complete").inc()
+            sought = self._machine.sought.get(key)
+            if sought is not None:
+                self._arrivals.ended(sought)
             if isinstance(blob.partial, Passage):
                 self._machine.passed(key)
                 await self._keep(blob.partial)

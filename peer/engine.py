@@ -13,8 +13,10 @@ from typing import Self
 import structlog
 from prometheus_client import CollectorRegistry
 
+from peer.arrivals import Arrivals
 from peer.blob import BlobInProgress
 from peer.budget import Budget
+from peer.causes import Causes
 from peer.commands import (
     Answer,
     Command,
@@ -129,6 +131,10 @@ class Engine:
             )
         self._contact = Contact(control, self.id, lambda: self.port, settings, runner)
         self.presence = presence = Presence(holdings, workers, self._contact, runner)
+        self.arrivals = Arrivals(self.machine.sought)
+        self.causes = Causes(
+            self.machine, self._fetcher.cause, lambda: throttle.holds_back(Traffic.DOWNLOAD), control is not None
+        )
         self._downloads = Downloads(
             store,
             holdings,
@@ -141,7 +147,10 @@ class Engine:
             budget,
             metrics,
             traces,
+            self.causes,
+            self.arrivals,
         )
+        runner.looks = self._downloads.look
         self._shelf = shelf = self._downloads.shelf
         self._spans = PieceSpans(traces, shelf.blobs)
         self.supply = Supply(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Protocol
 
 import structlog
 
+from peer.account import Account, Cause, accounted, current_account, waiting_for
 from peer.blob import BlobInProgress
 from peer.commands import Fetch
 from peer.origin import NoRange, Origin, OriginBody, OriginError, OriginUnavailable, SizeDiffers
@@ -46,12 +48,16 @@ class Fetcher:
         self._traces = traces
         self._tasks: dict[StreamId, asyncio.Task[None]] = {}
         self._room: dict[StreamId, asyncio.Semaphore] = {}
+        self._accounts: dict[StreamId, Account] = {}
+        """What each stream waits for."""
 
     def start(self, command: Fetch, blob: BlobInProgress) -> None:
         """Begin a stream, or open it again."""
         self.stop(command.stream)
         in_hand = 1 if blob.passes else max(1, _BYTES_IN_HAND // blob.layout.piece_size)
         self._room[command.stream] = asyncio.Semaphore(in_hand)
+        account = self._accounts[command.stream] = Account(time.monotonic())
+        account.turn(Cause.ORIGIN_ANSWER, account.began_at)
         task = self._tasks[command.stream] = asyncio.create_task(self._run(command, blob))
         task.add_done_callback(lambda _: self._over(command.stream, task))
 
@@ -59,7 +65,13 @@ class Fetcher:
         """End a stream."""
         task = self._tasks.pop(stream, None)
         if task is not None:
+            del self._room[stream], self._accounts[stream]
             task.cancel()
+
+    def cause(self, stream: StreamId) -> Cause:
+        """What a stream waits for."""
+        account = self._accounts.get(stream)
+        return Cause.ORIGIN_ANSWER if account is None else account.cause
 
     def landed(self, stream: StreamId) -> None:
         """A piece of a stream has been written, or not: there is room for one more."""
@@ -76,7 +88,7 @@ class Fetcher:
 
     def _over(self, stream: StreamId, task: asyncio.Task[None]) -> None:
         if self._tasks.get(stream) is task:
-            del self._tasks[stream], self._room[stream]
+            del self._tasks[stream], self._room[stream], self._accounts[stream]
 
     async def _run(self, command: Fetch, blob: BlobInProgress) -> None:
         error: Exception | None = None
@@ -86,7 +98,8 @@ class Fetcher:
                 "shoal.first": command.first,
                 "shoal.pieces": command.end - command.first,
             }
-            with self._traces.part("origin.fetch", run, blob.span):
+            account = self._accounts[command.stream]
+            with self._traces.part("origin.fetch", run, blob.span), accounted(account):
                 await self._stream(command, blob)
         except OriginError as caught:
             error = caught
@@ -114,6 +127,7 @@ class Fetcher:
         """Cut what comes into pieces, as long as the machine wants more of it."""
         events, stream = self._events, command.stream
         index, growing = command.first, blob.grow(command.first)
+        current_account().turn(Cause.ORIGIN, time.monotonic())
         try:
             if not growing.buffer:
                 await self._whole(stream, blob, index, growing.buffer)
@@ -142,10 +156,15 @@ class Fetcher:
 
     async def _whole(self, stream: StreamId, blob: BlobInProgress, index: int, content: bytearray) -> bool:
         """A piece is complete: it is hashed and written beside the stream that goes on, unless nobody wants it."""
-        await self._room[stream].acquire()
+        room = self._room[stream]
+        if room.locked():
+            with waiting_for(Cause.DISK):
+                await room.acquire()
+        else:
+            await room.acquire()
         kept, goes_on = self._events.fetched(stream, index, content)
         if not kept:
-            self._room[stream].release()
+            room.release()
             blob.readers.growing.pop(index, None)
         return goes_on
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from peer.account import Cause, current_account
 from peer.disk import StoreError
 from peer.errors import DownloadFailed
 from peer.partial import Partial
@@ -45,6 +46,10 @@ class Reader:
         self.error: Exception | None = None
         self.is_answered = False
         """Whether `ready` is to wait no longer."""
+        self.account = current_account()
+        """Where its client's time goes."""
+        self.waits_for: int | None = None
+        """The piece at which it stands and waits."""
         self._readers = readers
         self._passed: PieceSet = 0
         """Pieces that bytes were given from."""
@@ -176,6 +181,17 @@ class Readers:
         """Whether a reader waits for bytes."""
         return bool(self._waiting)
 
+    @property
+    def waiting(self) -> Iterator[tuple[Reader, int]]:
+        """Readers that wait for bytes, and the pieces at which they stand."""
+        for reader in self._readers.values():
+            if reader.waits_for is not None:
+                yield reader, reader.waits_for
+
+    def get(self, number: int) -> Reader | None:
+        """A reader that is here, by its number."""
+        return self._readers.get(number)
+
     def enter(self, location: Location, *, is_ranged: bool = False) -> Reader:
         """A new reader, of a client that named `location` and wants all of the blob, or ranges of it."""
         self._last += 1
@@ -272,7 +288,9 @@ class Readers:
                     stands = min(unsettled, index)  # what is behind a reader is let go, but for what it has to land yet
                 self._told(reader.number, stands, None)
                 if since is not None:
-                    self._waited(time.monotonic() - since)
+                    now, reader.waits_for = time.monotonic(), None
+                    reader.account.turn(Cause.CLIENT, now)
+                    self._waited(now - since)
                 return count
             if self.error is not None:
                 raise self.error
@@ -281,7 +299,7 @@ class Readers:
             if unsettled is not None and (self.has_landed(index) or isinstance(self.partial, Passage)):
                 piece = unsettled
             if piece != waits_for:
-                waits_for = piece
+                waits_for = reader.waits_for = piece
                 self._told(reader.number, piece, since)
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.add(waiter)

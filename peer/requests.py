@@ -167,6 +167,11 @@ class Requests:
         if account is not None:
             account.waiting_since = max(account.waiting_since, at)
 
+    def silence(self, peer: PeerId, now: float) -> float:
+        """Seconds for which a neighbour that was asked has sent no byte."""
+        account = self._accounts.get(peer)
+        return 0.0 if account is None else now - account.waiting_since
+
     def done(self, peer: PeerId, asked_at: float, size: int, now: float) -> None:
         """A piece of `size` bytes has come."""
         account, took = self._account(peer), now - asked_at

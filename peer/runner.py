@@ -34,6 +34,8 @@ class Runner:
     ) -> None:
         """`do` carries out one command; `heard` is told of requests that belong to a neighbour's trace."""
         self.machine = machine
+        self.looks: Callable[[float], None] = lambda _: None
+        """Told each time that something may have changed for who waits."""
         self._tally = tally
         self._metrics = metrics
         self._do = do
@@ -57,6 +59,7 @@ class Runner:
                 self._do(command)
             except Exception:  # a fault of ours in one command must not lose the others
                 log.exception("engine.command_failed", command=type(command).__name__)
+        self.looks(time.monotonic())
         if self._wake is not None:
             self._wake.cancel()
             self._wake = None

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import structlog
 
+from peer.account import Cause, waiting_for
 from peer.asked import Asked
 from peer.blob import BlobInProgress, store_failed
 from peer.budget import Budget
@@ -110,7 +111,8 @@ class Shelf:
             return self.blobs[key]
         has_room = True
         if key not in self._opening:
-            has_room = await self._wait_for_room(blob)
+            with waiting_for(Cause.ROOM):
+                has_room = await self._wait_for_room(blob)
             if self._stopping:
                 raise Stopping("the daemon is shutting down")
         if key not in self._opening:

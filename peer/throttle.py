@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 
+from peer.account import Cause, waiting_for
 from peer.bucket import TokenBucket
 from peer.metrics import LimitMetrics
 from shoal.limits import Traffic
@@ -27,6 +28,10 @@ class Turn:
         self._earliest = earliest
         self._began = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
+
+    def waits_for(self, traffic: Traffic) -> bool:
+        """Whether it is this limit's turn, among others."""
+        return traffic in self._marks
 
     def cancel(self) -> None:
         """Let go of it: nothing is called any more."""
@@ -106,7 +111,8 @@ class Gate:
         if turn is None:
             return
         try:
-            await come.wait()
+            with waiting_for(Cause.LIMIT):
+                await come.wait()
         finally:
             turn.cancel()
 
@@ -122,6 +128,10 @@ class Throttle:
         self.peers = Gate(self, Traffic.DOWNLOAD)
         self.origin = Gate(self, Traffic.DOWNLOAD, Traffic.ORIGIN)
         self.preheat = Gate(self, Traffic.DOWNLOAD, Traffic.ORIGIN, Traffic.PREHEAT)
+
+    def holds_back(self, traffic: Traffic) -> bool:
+        """Whether anything waits for this limit now."""
+        return any(turn.waits_for(traffic) for turn in self.waiting)
 
     def change(self, traffic: Traffic, rate: float) -> None:
         """A limit is another one from now on, in bytes per second; 0: none. Who waits for it waits accordingly."""

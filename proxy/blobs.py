@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from aiohttp import hdrs, web
 
+from peer.account import Cause, waiting_for
 from peer.asked import Asked, Behind
 from peer.origin import OriginNotFound, OriginUnavailable, SizeDiffers
 from proxy.identity import Identity
@@ -48,11 +49,12 @@ class BlobFrontend:
         digest, location = target.digest, target.location
         named, stored = self._source.named(digest, location), self._source.stored(digest)
         size = stored if stored is not None else (named.size if named is not None else None)
-        if size is not None:
-            blob = Descriptor(digest, size)
-            await self._tags.admit(location, blob, identity, named=named is not None)
-        else:
-            blob = (await self._tags.resolve(location, digest, BlobKind.BLOB, identity)).descriptor
+        with waiting_for(Cause.TAG):
+            if size is not None:
+                blob = Descriptor(digest, size)
+                await self._tags.admit(location, blob, identity, named=named is not None)
+            else:
+                blob = (await self._tags.resolve(location, digest, BlobKind.BLOB, identity)).descriptor
         since = call.started_at
         if since < self._failed.get((digest, location), 0.0):
             since -= _HURRY_SECONDS

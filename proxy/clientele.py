@@ -27,9 +27,13 @@ class Clientele:
 
     def asked(self, agent: str, now: float) -> None:
         """A request was answered."""
-        name = agent.split(" ", 1)[0][:_MAX_NAME]
-        if not name.isascii() or not name.isprintable():
-            name = ""
+        name = program_of(agent)
         known = self.programs.get(name)
         requests = 1 if known is None else known.requests + 1
         self.programs.put(name, Program(now, requests))
+
+
+def program_of(agent: str) -> str:
+    """Name and version in a `User-Agent`; empty where it holds none."""
+    name = agent.split(" ", 1)[0][:_MAX_NAME]
+    return name if name.isascii() and name.isprintable() else ""

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
+from peer.account import Cause, waiting_for
 from peer.origin import OriginDenied, OriginError, OriginUnavailable
 from proxy.addresses import NotPermitted, PublicResolver
 from proxy.authorization import CATALOG, Authorizer, token_scope
@@ -145,7 +146,8 @@ class Endpoint:
         authorizer, name = self._authorizer, question.name
         for last in (False,) * (_MAX_SIGN_INS * question.signed) + (True,):
             try:
-                sent = await authorizer.header(identity, name) if question.signed else None
+                with waiting_for(Cause.TOKEN):
+                    sent = await authorizer.header(identity, name) if question.signed else None
             except OriginDenied:
                 self._refused(identity)
                 raise
@@ -201,7 +203,8 @@ class Endpoint:
                     break
                 challenges = response.headers.getall("WWW-Authenticate", [])
                 response.close()
-                elsewhere = await self._sign_in_elsewhere(url, challenges, elsewhere)
+                with waiting_for(Cause.TOKEN):
+                    elsewhere = await self._sign_in_elsewhere(url, challenges, elsewhere)
                 response = await self._request(method, url, headers, elsewhere)
             target = response.headers.get("Location")
             if response.status not in _REDIRECTS or target is None:
@@ -216,7 +219,7 @@ class Endpoint:
         self, method: str, url: URL, headers: Mapping[str, str], authorization: str | None
     ) -> aiohttp.ClientResponse:
         signed = {**headers, "Authorization": authorization} if authorization is not None else headers
-        with translated(self.host if url.host is None else url.host):
+        with translated(self.host if url.host is None else url.host), waiting_for(Cause.ORIGIN_ANSWER):
             return await self._send(method, url, headers=signed)
 
     async def _send(self, method: str, url: URL, **options: Any) -> aiohttp.ClientResponse:

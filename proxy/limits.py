@@ -65,6 +65,10 @@ class LimitBoard:
         """Of each registry that said so: requests that it allows in its window, and how many are left."""
         return {registry: (limit.limit, limit.remaining) for registry, limit in self.limits.items()}
 
+    def is_quiet(self, registry: Registry) -> bool:
+        """Whether an upstream is left alone now."""
+        return self.quiet_until.get(registry, 0.0) > time.monotonic()
+
     def quiet(self, registry: Registry, seconds: float) -> None:
         """The upstream answered 429: it is left alone for so long."""
         self._metrics.limited.labels(self._metrics.upstream(registry)).inc()

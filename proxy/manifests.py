@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from aiohttp import hdrs, web
 
+from peer.account import Cause, waiting_for
 from peer.errors import DownloadFailed
 from peer.origin import OriginError, OriginNotFound, SizeDiffers
 from peer.sink import Source
@@ -15,6 +16,7 @@ from proxy.freshness import Resolution
 from proxy.identity import Identity
 from proxy.naming import ManifestTarget
 from proxy.parts import select
+from proxy.pulls import Record
 from proxy.responses import UNKNOWN_TYPE, Call, content_headers, not_modified
 from proxy.source import BlobSource
 from proxy.tags import TagResolver
@@ -44,8 +46,11 @@ class ManifestFrontend:
     async def answer(self, call: Call, target: ManifestTarget, identity: Identity) -> None:
         """GET and HEAD; HEAD begins no download. Raises `OriginError` or `DownloadFailed`."""
         request, location = call.request, target.location
-        resolution = await self._resolve(target, identity, accepted(request.headers.getall(hdrs.ACCEPT, [])))
+        with waiting_for(Cause.TAG):
+            resolution = await self._resolve(target, identity, accepted(request.headers.getall(hdrs.ACCEPT, [])))
         found = resolution.descriptor
+        if call.record is not None:
+            call.record.names(found.digest)
         marks = {"Warning": f'299 - "stale: {location.registry} did not answer"'} if resolution.stale else {}
         unchanged = not_modified(request, found.digest)
         if unchanged is not None:
@@ -58,7 +63,7 @@ class ManifestFrontend:
             await call.send(web.Response(headers=headers))
             return
         source, content = await self._read(resolution, target, call.started_at)
-        media_type = await self._learn(content, found, location, identity)
+        media_type = await self._learn(content, found, location, identity, call.record)
         headers = {**content_headers(found.digest, media_type, len(content)), **marks}
         status = 200
         selection = select(request, found.digest, len(content), media_type)
@@ -125,7 +130,14 @@ class ManifestFrontend:
         resolution = await self._tags.resolve(location, found.digest, BlobKind.MANIFEST, identity)
         return resolution.descriptor.media_type or UNKNOWN_TYPE
 
-    async def _learn(self, content: bytes, found: Descriptor, location: Location, identity: Identity) -> str:
+    async def _learn(
+        self,
+        content: bytes,
+        found: Descriptor,
+        location: Location,
+        identity: Identity,
+        record: Record | None = None,
+    ) -> str:
         """Tell what the manifest names, so that it may be asked for there, and say its media type."""
         try:
             manifest = Manifest.parse(content)
@@ -134,6 +146,8 @@ class ManifestFrontend:
         _check_type(found.digest, manifest.media_type)
         children = tuple(child for child, _ in manifest.children)
         named = (*manifest.blobs, *children)
+        if record is not None:
+            record.names(found.digest, (each.digest for each in named))
         self._source.expect(named, location)
         self._tags.name(location, named)
         return manifest.media_type

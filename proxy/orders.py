@@ -8,6 +8,7 @@ from shoal.reference import Reference
 
 STATUS_PATH, REFRESH_PATH, REMOVE_PATH = "/v1/status", "/v1/refresh", "/v1/rm"
 IMAGES_PATH = "/v1/images"
+PULLS_PATH, EXPLAIN_PATH = "/v1/pulls", "/v1/pulls/explain"
 PIN_PATH, UNPIN_PATH, SWEEP_PATH, VERIFY_PATH = "/v1/pin", "/v1/unpin", "/v1/gc", "/v1/verify"
 
 

@@ -12,6 +12,7 @@ import msgspec
 import structlog
 from yarl import URL
 
+from peer.account import Cause, waiting_for
 from peer.origin import OriginDenied, OriginError, OriginNotFound, OriginUnavailable
 from proxy.egress import Egress
 from proxy.endpoint import Endpoint, Question, Sessions, translated
@@ -89,7 +90,8 @@ class UpstreamRegistry:
 
     async def node(self) -> Identity | None:
         """This node's own credentials, or None where it has none."""
-        return await self._own.credentials.get()
+        with waiting_for(Cause.TOKEN):
+            return await self._own.credentials.get()
 
     async def public(self) -> Identity:
         """As whom clients that say nothing are served: nobody, or this node where the configuration says so."""

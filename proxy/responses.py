@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import structlog
 from aiohttp import hdrs, web
 
-from peer.account import Account
+from peer.account import Account, Cause
 from peer.errors import DownloadFailed
 from peer.origin import OriginError
 from peer.sink import Source
@@ -21,6 +21,7 @@ from proxy.memory import LONG, AnswerMemory
 from proxy.metrics import ProxyMetrics
 from proxy.naming import Target
 from proxy.parts import Selection
+from proxy.pulls import Record
 from proxy.rules import Verdict
 from proxy.source import Blob
 from shoal.digest import Digest
@@ -56,6 +57,9 @@ class Call:
 
     verdict: Verdict | None = None
     """What the admission rules say of it."""
+
+    record: Record | None = None
+    """By what the account of its pull is kept, where it belongs to one."""
 
     route: str = "other"
     started_at: float = field(default_factory=time.monotonic)
@@ -151,6 +155,7 @@ class Call:
         except ConnectionError as error:
             raise ClientLeft(str(error)) from None
         assert writer is not None
+        self.account.turn(Cause.CLIENT, time.monotonic())
         if request.method == hdrs.METH_GET and response.status in {200, 206}:
             self.metrics.first_byte_seconds.labels(self.route).observe(time.monotonic() - self.started_at)
         if blob is not None and selection is not None:

@@ -13,6 +13,7 @@ import aiohttp
 import structlog
 import tenacity
 
+from peer.account import Cause, waiting_for
 from peer.origin import OriginUnavailable
 from proxy.settings import UpstreamSettings
 
@@ -106,11 +107,16 @@ def parse_retry_after(header: str | None, now: datetime) -> float | None:
 
 async def persist(work: Callable[[], Awaitable[T]], upstream: UpstreamSettings, sleep: Sleep = asyncio.sleep) -> T:
     """The result of `work`, called again after each `Transient` within the upstream's bounds; raises the last error."""
+
+    async def pause(seconds: float) -> None:
+        with waiting_for(Cause.ORIGIN_FAILED):
+            await sleep(seconds)
+
     retrying = tenacity.AsyncRetrying(
         stop=tenacity.stop_after_attempt(upstream.retries + 1) | tenacity.stop_after_delay(upstream.read_timeout),
         wait=_pause,
         retry=tenacity.retry_if_exception(_is_worth_it),
-        sleep=sleep,
+        sleep=pause,
         before_sleep=_log_failure,
         reraise=True,
     )

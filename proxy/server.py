@@ -20,7 +20,7 @@ from proxy.audited import audited
 from proxy.base import BaseFrontend, BaseOrigin
 from proxy.blobs import BlobFrontend
 from proxy.catalogue import Catalogue
-from proxy.clientele import Clientele
+from proxy.clientele import Clientele, program_of
 from proxy.destinations import Opened
 from proxy.errors import ErrorAnswer, ProxyRefused, PushRefused, answer_to
 from proxy.heads import MAX_FIELD_SIZE, MAX_HEADERS
@@ -30,15 +30,17 @@ from proxy.manifests import ManifestFrontend
 from proxy.memory import AnswerMemory
 from proxy.metrics import ProxyMetrics
 from proxy.naming import PREFIX, BlobTarget, CatalogTarget, ManifestTarget, Namer, ReferrersTarget, TagsTarget, Target
+from proxy.pulls import Client, Pulls
 from proxy.reading import ImageReader
 from proxy.responses import API_HEADERS, Call
 from proxy.settings import ProxySettings
 from proxy.source import BlobSource
 from proxy.tags import OriginHead, Resolver, TagResolver
 from shoal.audit import Audit
+from shoal.digest import Digest
 from shoal.guests import Guest, Guests, Limits
 from shoal.listener import Listener
-from shoal.reference import Registry
+from shoal.reference import Location, Registry, Tag
 from shoal.traces import NO_TRACES, Traces
 
 if TYPE_CHECKING:
@@ -82,15 +84,17 @@ class ProxyServer:
         *,
         audit: Audit | None = None,
         tally: Tally | None = None,
+        pulls: Pulls | None = None,
         connections: int = 4096,
         traces: Traces = NO_TRACES,
     ) -> None:
         """`connections`: how many clients may have at a time; the next ones are refused. `audit` is its owner's, and
-        so is `tally`, in which is counted what clients are given."""
+        so are `tally`, in which is counted what clients are given, and `pulls`, in which account is kept of them."""
         self._settings = settings
         self._metrics = metrics
         self._tally = Tally() if tally is None else tally
         self._traces = traces
+        self.pulls = Pulls() if pulls is None else pulls
         self._upstreams = upstreams
         self._namer = _namer(settings)
         self.tags = TagResolver(settings, resolver, upstreams, catalogue, metrics, traces=traces)
@@ -237,6 +241,9 @@ class ProxyServer:
         request = call.request
         seconds = time.monotonic() - call.started_at
         self._tally.requests += 1
+        if call.record is not None:
+            size = 0 if call.response is None else call.response.content_length or 0
+            call.record.end(status, size, time.monotonic())
         self._metrics.request_seconds.labels(call.route, str(status)).observe(seconds)
         self.clientele.asked(request.headers.get(hdrs.USER_AGENT, ""), time.monotonic())
         if call.span.is_recorded:
@@ -277,9 +284,11 @@ class ProxyServer:
                 await self._forward.relay(call)  # who pushes asks so whether the registry itself has it
             case BlobTarget():
                 call.route = "blob"
+                self._note(call, target.location, target.digest)
                 await self._blobs.answer(call, target, identity)
             case ManifestTarget():
                 call.route = "manifest"
+                self._note(call, target.location, target.reference)
                 await self._manifests.answer(call, target, identity)
             case TagsTarget():
                 call.route = "tags"
@@ -290,6 +299,12 @@ class ProxyServer:
             case ReferrersTarget():
                 call.route = "referrers"
                 await self._listings.answer(call, target, identity)
+
+    def _note(self, call: Call, location: Location, reference: Tag | Digest) -> None:
+        """Keep an account of the pull to which this belongs."""
+        request, now = call.request, time.time()
+        client = Client(request.remote or "", program_of(request.headers.get(hdrs.USER_AGENT, "")))
+        call.record = self.pulls.begin(client, location, call.route, request.method, reference, call.account, now)
 
     def _admit(self, call: Call, target: Target) -> None:
         """Raises `AdmissionDenied`."""

@@ -31,6 +31,7 @@ _SECTIONS = {
     },
     "A node and its store": {
         "status": "shoal.cli.status:status",
+        "explain": "shoal.cli.explain:explain",
         "doctor": "shoal.cli.doctor.command:doctor",
         "limit": "shoal.cli.limit:limit",
         "reload": "shoal.cli.reload:reload",

@@ -18,6 +18,7 @@ from peer.contentstore import FOLDER, INDEX, ContentStore
 from peer.engine import Engine
 from peer.settings import PeerSettings
 from peer.store import Store
+from proxy.accounts import Accounts
 from proxy.administration import Administration
 from proxy.catalogue import CATALOGUE, Catalogue
 from proxy.checkup import CHECKUP_PATH, Checkups, Particulars
@@ -25,6 +26,7 @@ from proxy.keeping import Keeping
 from proxy.limits import LimitBoard
 from proxy.metrics import ProxyMetrics, certificate_metric
 from proxy.preheating import Preheating
+from proxy.pulls import Pulls
 from proxy.repair import Repair
 from proxy.server import ProxyServer
 from proxy.settings import ProxySettings
@@ -93,6 +95,7 @@ class Node:
             proxy_metrics,
             audit=self._audit,
             tally=self.engine.tally,
+            pulls=Pulls(self.engine.arrivals.since),
             connections=budget.client_connections,
             traces=traces,
         )
@@ -112,6 +115,7 @@ class Node:
         self.engine.presence.damaged = self._repair.begin
         self._verification = Verification(self.engine.supply, self._repair)
         keeping = Keeping(self._store, self.proxy.tags.last_known, self._catalogue.repositories)
+        self.engine.causes.is_quiet = board.is_quiet
         if self.engine.reporting is not None:
             self.engine.reporting.limits = board.last
             self.engine.reporting.images = lambda: asyncio.to_thread(keeping.held, self.proxy.tags.known())
@@ -132,7 +136,11 @@ class Node:
             peer.operations,
             metrics,
             {"proxy": lambda: self._serving},
-            [*administration.routes(), web.get(CHECKUP_PATH, changes.look(checkups.make))],
+            [
+                *administration.routes(),
+                *Accounts(self.proxy.pulls, changes).routes(),
+                web.get(CHECKUP_PATH, changes.look(checkups.make)),
+            ],
         )
         self._serving = False
         self._stack = contextlib.AsyncExitStack()
