@@ -33,6 +33,8 @@ class Particulars(msgspec.Struct, frozen=True):
     """Where other peers do."""
     supernode: str
     """The supernode's address; empty where it has none."""
+    configured: float
+    """Seconds since it read its configuration, at its start or later."""
 
 
 class FailedCall(msgspec.Struct, frozen=True):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import resource
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
@@ -63,6 +64,7 @@ class Node:
         cluster.check_host("peer.host", peer.host)
         self._membership = Membership(cluster)
         self._peer, self._proxy = peer, proxy
+        self._configured_at = time.monotonic()
         self._traces = traces
         self._store = Store(peer.store, peer.cache)
         self._content = (
@@ -155,6 +157,7 @@ class Node:
             for each in prepared:
                 each()
             self._peer, self._proxy = peer, proxy
+            self._configured_at = time.monotonic()
             self._metrics.reconfigure(proxy.upstreams)
             if self._control is not None:
                 self._control.wait = peer.origin_wait
@@ -205,6 +208,7 @@ class Node:
             authority(proxy.host, self.proxy.port),
             authority(peer.host, self.engine.port),
             peer.supernode,
+            time.monotonic() - self._configured_at,
         )
 
     def _ends(self) -> Mapping[str, float]:

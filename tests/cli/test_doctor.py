@@ -11,7 +11,7 @@ from peer.settings import CacheSettings
 from proxy.checkup import Asker, Checkup, FailedCall, Particulars
 from proxy.settings import UpstreamSettings
 from shoal.cli.doctor.clocks import Reading, judge_clock
-from shoal.cli.doctor.daemon import DaemonFacts, MirrorAnswer, Port, Wanted, judge_daemon
+from shoal.cli.doctor.daemon import DaemonFacts, File, MirrorAnswer, Port, Wanted, judge_daemon
 from shoal.cli.doctor.descriptors import judge_descriptors
 from shoal.cli.doctor.disk import DiskFacts, judge_disk
 from shoal.cli.doctor.installation import Certificate, Means, judge_configuration
@@ -34,7 +34,7 @@ STORE = "/var/lib/shoal"
 SUPERNODE = "http://10.0.0.1:5090"
 PROBE = Probed(1, "10.0.0.2", 5081, 2, [Call("c" * 32, "10.0.0.3", 5081, Outcome.REACHED)])
 CHECKUP = Checkup(
-    Particulars(42, VERSION, STORE, "127.0.0.1:5080", "0.0.0.0:5081", SUPERNODE),
+    Particulars(42, VERSION, STORE, "127.0.0.1:5080", "0.0.0.0:5081", SUPERNODE, 7200.0),
     uptime=7200.0,
     supernode_connected=True,
     trouble="",
@@ -53,8 +53,10 @@ STATUS = Status("", [])
 DOWN = NodeAnswer("127.0.0.1:5082", fault="refused", detail="Connection refused")
 WANTED = Wanted(STORE, "127.0.0.1:5080", "5081", SUPERNODE)
 SERVES = MirrorAnswer("http://127.0.0.1:5080", 200)
-NOBODY = tuple(Port(key, port, None) for key, port in (("proxy.port", 5080), ("peer.operations.port", 5082)))
-OTHER = Listener(7, "nginx -g daemon off;")
+LOOPBACK = "127.0.0.1"
+NOBODY = (Port("proxy.port", LOOPBACK, 5080, None), Port("peer.operations.port", LOOPBACK, 5082, None))
+OTHER = Port("proxy.port", LOOPBACK, 5080, Listener(7, "nginx -g daemon off;"))
+ONE, TWO = Port("proxy.port", LOOPBACK, 5080, None), Port("peer.port", "0.0.0.0", 5080, None)
 
 
 def up(**changes: object) -> NodeAnswer:
@@ -107,6 +109,15 @@ def test_a_daemon_that_runs_as_configured_is_well() -> None:
     assert well(judge_daemon(DaemonFacts(up(), WANTED, SERVES, NOBODY)))
 
 
+def test_one_port_at_two_addresses_is_no_fault() -> None:
+    ports = Port("proxy.port", "127.0.0.1", 5080, None), Port("peer.port", "10.0.0.2", 5080, None)
+    assert only(judge_daemon(DaemonFacts(DOWN, WANTED, SERVES, ports))) == "daemon-down"
+
+
+def test_a_file_that_is_older_than_the_daemon_is_no_fault() -> None:
+    assert well(judge_daemon(DaemonFacts(up(), WANTED, SERVES, NOBODY, file=File("/etc/shoal/shoal.toml", 7201.0))))
+
+
 def test_a_supernode_that_the_daemon_was_given_by_a_flag_is_no_fault() -> None:
     wanted = Wanted(STORE, "127.0.0.1:5080", "5081", "")
     assert well(judge_daemon(DaemonFacts(up(), wanted, SERVES, NOBODY)))
@@ -117,9 +128,24 @@ def test_a_supernode_that_the_daemon_was_given_by_a_flag_is_no_fault() -> None:
     [
         (DaemonFacts(DOWN, WANTED, MirrorAnswer(SERVES.url, fault="refused"), NOBODY), "daemon-down", ["shoal peer"]),
         (
-            DaemonFacts(DOWN, WANTED, SERVES, (Port("proxy.port", 5080, OTHER),)),
+            DaemonFacts(DOWN, WANTED, SERVES, (OTHER,)),
             "port-taken",
             ["process 7 (nginx", "proxy.port", "peer.store"],
+        ),
+        (
+            DaemonFacts(
+                DOWN,
+                WANTED,
+                SERVES,
+                (ONE, TWO),
+            ),
+            "ports-equal",
+            ["`proxy.port` and `peer.port`"],
+        ),
+        (
+            DaemonFacts(up(), WANTED, SERVES, NOBODY, file=File("/etc/shoal/shoal.toml", 60.0)),
+            "daemon-not-reloaded",
+            ["shoal reload"],
         ),
         (
             DaemonFacts(NodeAnswer("127.0.0.1:5082", fault="silent", detail="no answer"), WANTED, SERVES, NOBODY),
@@ -164,7 +190,7 @@ def test_a_supernode_that_the_daemon_was_given_by_a_flag_is_no_fault() -> None:
             ["proxy.host", "proxy.port"],
         ),
         (
-            DaemonFacts(up(), WANTED, MirrorAnswer(SERVES.url, 200, "foreign"), (Port("proxy.port", 5080, OTHER),)),
+            DaemonFacts(up(), WANTED, MirrorAnswer(SERVES.url, 200, "foreign"), (OTHER,)),
             "mirror-foreign",
             ["proxy.port"],
         ),
@@ -420,7 +446,7 @@ def test_a_clock_that_is_wrong(offsets: list[float], code: str, level: str) -> N
     assert (only(found, "timedatectl"), found[0].level) == (code, level)
 
 
-DISK = DiskFacts(STORE, 100 * GIB, 50 * GIB, 1_000_000, "ext4", False, True, True, True)
+DISK = DiskFacts(STORE, 100 * GIB, 50 * GIB, 1_000_000, "ext4", False, True, True, True, True)
 
 
 def disk(**changes: object) -> DiskFacts:
@@ -442,6 +468,7 @@ def test_a_store_with_room_is_well() -> None:
         (disk(free=4 * GIB), "disk-short", ["peer.cache.free"]),
         (disk(files_free=10), "disk-few-files", ["inodes"]),
         (disk(is_read_only=True), "store-read-only", ["mount it writable"]),
+        (disk(is_folder=False), "store-no-folder", ["peer.store"]),
         (disk(is_writable=False), "store-not-writable", ["chmod"]),
         (disk(kind="tmpfs"), "store-in-memory", ["peer.store"]),
         (disk(fault="Permission denied"), "store-unseen", ["as root"]),

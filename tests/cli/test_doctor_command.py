@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,10 +22,19 @@ def test_it_asks_the_daemon_and_all_that_is_around_it(tmp_path: Path, stack: Exi
     node = Node(tmp_path / "node", {"docker.io": ScriptedOrigin().start(stack)})
     node.start(stack)
     (tmp_path / "root").mkdir()
-    examined = Examiner(tmp_path / "root", node.environment).run()
+    file = tmp_path / "shoal.toml"
+    file.write_text("")
+    later = time.time() + 60
+    os.utime(file, (later, later))
+    examined = Examiner(tmp_path / "root", node.environment).run("--config", str(file))
     well = {each.code for each in examined.findings if each.level == "ok"}
     assert {"daemon-up", "mirror-serves", "clock-right", "store-good", "swarm-idle"} <= well
-    assert examined.faults == {"runtime-none": "warning", "supernode-none": "warning", "origin-foreign": "error"}
+    assert examined.faults == {
+        "daemon-not-reloaded": "warning",
+        "runtime-none": "warning",
+        "supernode-none": "warning",
+        "origin-foreign": "error",
+    }
     assert examined.code == 1
 
 

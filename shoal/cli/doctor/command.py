@@ -48,7 +48,7 @@ def doctor(invocation: Invocation, as_json: bool, image: str, root: Path) -> Non
     except BadConfiguration as error:
         parts, broken = unusable(error.message), ExitCode.UNUSABLE
     else:
-        parts, broken = examine(configuration, Host(root), image), ExitCode.FAILED
+        parts, broken = examine(configuration, invocation.file, Host(root), image), ExitCode.FAILED
     if as_json:
         click.echo(json.dumps(report.as_json(parts)))
     else:

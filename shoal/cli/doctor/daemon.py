@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import aiohttp
 
+from proxy.checkup import Particulars
 from shoal.cli.configuration import Configuration
-from shoal.cli.doctor.listeners import Listener, listener_at
+from shoal.cli.doctor.listeners import Listener, listener_at, overlap
 from shoal.cli.doctor.node import NodeAnswer
 from shoal.cli.doctor.subject import Subject
 from shoal.cli.finding import Finding
@@ -22,6 +25,8 @@ _PROXY_TIMEOUT = aiohttp.ClientTimeout(total=6.0, sock_connect=2.0)
 """A mirror answers any question within 5 s."""
 _API = "Docker-Distribution-Api-Version"
 _ANY_PORT = ":0"
+_SLACK_SECONDS = 2.0
+"""Between the moment that a file is written and that a daemon has read it and begun."""
 AGENT = "shoal-doctor"
 """The `User-Agent` of this command, which is no client's."""
 
@@ -31,8 +36,14 @@ class Port:
     """A port that the configuration gives to the daemon, and who listens there."""
 
     key: str
+    host: str
     number: int
     listener: Listener | None
+
+    def excludes(self, other: Port) -> bool:
+        """Whether one daemon cannot have both."""
+        is_same = self.number == other.number != 0 and overlap(self.host, other.host)
+        return is_same and self.key != other.key
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +66,14 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
+class File:
+    """The configuration file, and how many seconds ago it was changed."""
+
+    path: str
+    changed: float
+
+
+@dataclass(frozen=True, slots=True)
 class DaemonFacts:
     """One daemon and its ports."""
 
@@ -63,6 +82,8 @@ class DaemonFacts:
     mirror: MirrorAnswer
     ports: tuple[Port, ...] = field(default=())
     token_fault: str = ""
+    file: File | None = None
+    """None where no file is given."""
 
 
 def judge_daemon(facts: DaemonFacts) -> list[Finding]:
@@ -70,7 +91,7 @@ def judge_daemon(facts: DaemonFacts) -> list[Finding]:
     checkup = facts.node.checkup
     if checkup is None:
         return [*_judge_silence(facts), *_judge_mirror(facts)]
-    found: list[Finding] = []
+    found = _judge_file(facts.file, checkup.particulars)
     told = checkup.particulars
     differing = [
         f"its {name} is {theirs} and not {ours}"
@@ -115,9 +136,25 @@ def judge_daemon(facts: DaemonFacts) -> list[Finding]:
     return found
 
 
+def _judge_file(file: File | None, told: Particulars) -> list[Finding]:
+    if file is None or file.changed > told.configured - _SLACK_SECONDS:
+        return []
+    text = (
+        f"{file.path} was changed {format_age(file.changed)} ago, and the daemon has read its configuration "
+        f"{format_age(told.configured)} ago."
+    )
+    remedy = "Run `shoal reload`, which says what holds at once and what needs a restart."
+    return [Finding("daemon-not-reloaded", "warning", text, remedy)]
+
+
 def _judge_silence(facts: DaemonFacts) -> list[Finding]:
     """Why no daemon answers."""
     answer = facts.node
+    twice = [port for port in facts.ports if any(port.excludes(other) for other in facts.ports)]
+    if twice:
+        keys = " and ".join(f"`{port.key}`" for port in twice)
+        text = f"The daemon cannot start: {keys} are one port, {twice[0].number}."
+        return [Finding("ports-equal", "error", text, f"Give {keys} different ports.")]
     taken = [port for port in facts.ports if port.listener is not None]
     if answer.fault == "refused" and taken:
         found = []
@@ -180,7 +217,17 @@ async def examine(subject: Subject) -> list[Finding]:
     node, mirror, ports = await asyncio.gather(
         subject.node(), _ask_mirror(configuration), asyncio.to_thread(_ports, configuration)
     )
-    return judge_daemon(DaemonFacts(node, _wanted(configuration), mirror, ports, _token_fault(configuration)))
+    wanted, token_fault = _wanted(configuration), _token_fault(configuration)
+    return judge_daemon(DaemonFacts(node, wanted, mirror, ports, token_fault, _file(subject.file)))
+
+
+def _file(path: Path | None) -> File | None:
+    if path is None:
+        return None
+    try:
+        return File(str(path), time.time() - path.stat().st_mtime)
+    except OSError:  # it was read a moment ago
+        return None
 
 
 def _wanted(configuration: Configuration) -> Wanted:
@@ -196,7 +243,7 @@ def _wanted(configuration: Configuration) -> Wanted:
 def _ports(configuration: Configuration) -> tuple[Port, ...]:
     peer = configuration.peer
     places = (("proxy", configuration.proxy), ("peer", peer), ("peer.operations", peer.operations))
-    return tuple(Port(f"{key}.port", each.port, listener_at(each.host, each.port)) for key, each in places)
+    return tuple(Port(f"{key}.port", each.host, each.port, listener_at(each.host, each.port)) for key, each in places)
 
 
 def _token_fault(configuration: Configuration) -> str:

@@ -39,6 +39,8 @@ class DiskFacts:
     is_owners: bool
     """Whether this user is the daemon's: root, or the store's owner."""
     exists: bool
+    is_folder: bool
+    """Whether it, or what is to hold it, is a folder."""
     fault: str = ""
     """Why it could not be looked at."""
 
@@ -54,12 +56,15 @@ def judge_disk(facts: DiskFacts, cache: CacheSettings, node: NodeAnswer) -> list
         text = f"The store {store} is on a disk that is read-only: nothing is kept."
         remedy = "Look at `dmesg` for faults of the disk, mount it writable, or set `peer.store` to another disk."
         found.append(Finding("store-read-only", "error", text, remedy))
+    elif not facts.is_folder:
+        text = f"The store {store} cannot be made: a file stands in the place of a folder."
+        found.append(Finding("store-no-folder", "error", text, "Remove that file, or set `peer.store` to a folder."))
     elif facts.exists and facts.is_owners and not facts.is_writable:
         text = f"The store {store} cannot be written to by its owner."
         found.append(Finding("store-not-writable", "error", text, f"Run `chmod -R u+rwX {store}` as its owner."))
     fault = node.status.store_fault if node.status is not None else ""
     if fault and not found:
-        text = f"The daemon cannot keep what comes: {fault}."
+        text = f"The daemon could not keep what came last: {fault}."
         remedy = f"Make {store} writable for the daemon's user, free space on its disk, or set another `peer.store`."
         found.append(Finding("store-failing", "error", text, remedy))
     if facts.kind in _IN_MEMORY:
@@ -118,9 +123,10 @@ def _facts(store: Path) -> DiskFacts:
             os.access(folder, os.W_OK | os.X_OK),
             os.geteuid() in {0, state.st_uid},
             folder == store.absolute(),
+            folder.is_dir(),
         )
     except OSError as error:
-        return DiskFacts(str(store), 0, 0, -1, "", False, False, False, False, error.strerror or str(error))
+        return DiskFacts(str(store), 0, 0, -1, "", False, False, False, False, False, error.strerror or str(error))
 
 
 def _kind(device: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 
@@ -58,10 +59,13 @@ class Part:
     findings: tuple[Finding, ...]
 
 
-def examine(configuration: Configuration, host: Host, image: str) -> list[Part]:
-    """Look at everything; takes 7 s at most. `image` is to be resolved through the mirror; empty for none."""
+def examine(configuration: Configuration, file: Path | None, host: Host, image: str) -> list[Part]:
+    """Look at everything; takes 7 s at most. `file`: where the configuration stands, besides variables and flags.
+
+    `image` is to be resolved through the mirror; empty for none.
+    """
     with asyncio.Runner() as runner:
-        return runner.run(_examine(configuration, host, image))
+        return runner.run(_examine(configuration, file, host, image))
 
 
 def unusable(error: str) -> list[Part]:
@@ -71,11 +75,11 @@ def unusable(error: str) -> list[Part]:
     return [Part("Configuration", (found,))]
 
 
-async def _examine(configuration: Configuration, host: Host, image: str) -> list[Part]:
+async def _examine(configuration: Configuration, file: Path | None, host: Host, image: str) -> list[Part]:
     asyncio.get_running_loop().set_default_executor(Unwaited())
     asking = asyncio.create_task(ask_node(configuration.peer))
     checking = asyncio.create_task(asyncio.to_thread(states_of, host, mirror_of(configuration.proxy)))
-    subject = Subject(configuration, host, image, asking, checking)
+    subject = Subject(configuration, file, host, image, asking, checking)
     tasks = {name: asyncio.ensure_future(look(subject)) for name, look in PARTS.items()}
     done, _ = await asyncio.wait(tasks.values(), timeout=_SECONDS)
     parts = [Part(name, _outcome(name, task) if task in done else (_unfinished(name),)) for name, task in tasks.items()]

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from shoal.redaction import redacted
+
 _PROC = Path("/proc")
 _LISTENING = "0A"
 """The state in `/proc/net/tcp` (proc(5))."""
@@ -39,6 +41,15 @@ def listener_at(host: str, port: int) -> Listener | None:
     return Listener(0, "")
 
 
+def overlap(one: str, other: str) -> bool:
+    """Whether a port cannot be listened at by two, at these hosts. A name may be any address."""
+    try:
+        addresses = [ipaddress.ip_address(host) for host in (one, other)]
+    except ValueError:
+        return True
+    return any(address.is_unspecified for address in addresses) or addresses[0] == addresses[1]
+
+
 def _inodes(name: str, host: str, port: int) -> Iterator[str]:
     try:
         lines = (_PROC / "net" / name).read_text().splitlines()[1:]
@@ -47,7 +58,7 @@ def _inodes(name: str, host: str, port: int) -> Iterator[str]:
     for line in lines:
         fields = line.split()
         address, _, number = fields[1].partition(":")
-        if fields[3] == _LISTENING and int(number, 16) == port and _excludes(_parsed(address), host):
+        if fields[3] == _LISTENING and int(number, 16) == port and overlap(str(_parsed(address)), host):
             yield fields[9]
 
 
@@ -58,24 +69,21 @@ def _parsed(text: str) -> _Address:
     return ipaddress.ip_address(b"".join(words if sys.byteorder == "big" else [word[::-1] for word in words]))
 
 
-def _excludes(taken: _Address, host: str) -> bool:
-    """Whether nobody else may listen at `host` where somebody listens at `taken`. A name may be any address."""
-    try:
-        wanted = ipaddress.ip_address(host)
-    except ValueError:
-        return True
-    return taken.is_unspecified or wanted.is_unspecified or taken == wanted
-
-
 def _holds(folder: Path, inodes: set[str]) -> bool:
     try:
-        for file in (folder / "fd").iterdir():
-            found = _SOCKET.fullmatch(str(file.readlink()))
-            if found and found[1] in inodes:
-                return True
+        files = list((folder / "fd").iterdir())
     except OSError:  # it has ended, or is somebody else's
         return False
-    return False
+    return any(_inode(file) in inodes for file in files)
+
+
+def _inode(file: Path) -> str:
+    """Of the socket that a descriptor is; empty where it is none, or closed meanwhile."""
+    try:
+        found = _SOCKET.fullmatch(str(file.readlink()))
+    except OSError:
+        return ""
+    return found[1] if found else ""
 
 
 def _name(folder: Path) -> str:
@@ -83,4 +91,4 @@ def _name(folder: Path) -> str:
         words = (folder / "cmdline").read_bytes().split(b"\0")[:4]
     except OSError:
         return "?"
-    return b" ".join(words).decode(errors="replace").strip()
+    return redacted(b" ".join(words).decode(errors="replace").strip())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from pathlib import Path
 
 from shoal.cli.configuration import Configuration
 from shoal.cli.doctor.node import NodeAnswer
@@ -16,6 +17,8 @@ class Subject:
     """A node. Its daemon is asked once, as the runtimes are, and all parts that need the answers wait for them."""
 
     configuration: Configuration
+    file: Path | None
+    """Where the configuration stands, besides variables and flags."""
     host: Host
     """Whose files tell of runtimes."""
     image: str
