@@ -226,6 +226,13 @@ json_option = click.option(
 """Of every command that prints; it comes as the parameter `as_json`."""
 
 supernode_option = _setting("--supernode", ("peer", "supernode"), "URL", "The supernode, http://host:5090.")
+root_option = click.option(
+    "--root",
+    metavar="FOLDER",
+    default="/",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Where the host's file system is mounted, such as /host in a container.",
+)
 listen_option = _address("--listen", ("proxy",), f"Where clients reach the node. {ADDRESS_HINT}")
 store_option = _setting("--store", ("peer", "store"), "FOLDER", "Where blobs are kept.")
 operations_option = _address("--operations", ("peer", "operations"), "The node's operations port.")

@@ -134,6 +134,7 @@ def test_a_cluster_that_is_well_has_no_faults(cluster: Cluster, root: Path, stac
         "descriptors-enough",
         "mirror-asked",
         "swarm-used",
+        "last-pull",
         "image-given",
     } <= well
 

@@ -17,7 +17,7 @@ from shoal.cli.doctor.disk import DiskFacts, judge_disk
 from shoal.cli.doctor.installation import Certificate, Means, judge_configuration
 from shoal.cli.doctor.listeners import Listener
 from shoal.cli.doctor.neighbours import judge_neighbours
-from shoal.cli.doctor.node import NodeAnswer, Status, UpstreamState
+from shoal.cli.doctor.node import NodeAnswer, PullState, Status, UpstreamState
 from shoal.cli.doctor.origins import OriginAnswer, Place, judge_limit, judge_origin
 from shoal.cli.doctor.runtimes import Swallower, judge_runtimes
 from shoal.cli.doctor.runtimestates import RuntimeState
@@ -533,6 +533,17 @@ def test_much_that_comes_from_origins_alone_is_told_where_there_are_others() -> 
     received = {"peer": 0, "origin": GIB}
     assert only(judge_use([], up(received=received)), "neighbours") == "swarm-unused"
     assert well(judge_use([], up(received=received, neighbours=0, probe=None)))
+
+
+def test_the_last_pull_is_told_with_its_verdict() -> None:
+    own = PullState("docker.io/library/a:1", "shoal-doctor", 1, "It took 1 s.")
+    good = PullState("docker.io/library/b:1", "docker/28.2.2", 0, "It took 2 s.")
+    bad = PullState("docker.io/library/c:1", "docker/28.2.2", 2, "It took 3 s. Two requests failed.")
+    found = judge_use([], NodeAnswer("", CHECKUP, STATUS, (own, good, bad)))
+    assert well(found)
+    assert "docker.io/library/b:1. It took 2 s." in found[-1].text
+    found = judge_use([], NodeAnswer("", CHECKUP, STATUS, (bad, good)))
+    assert only(found, "shoal explain docker.io/library/c:1") == "last-pull-failed"
 
 
 def test_an_image_is_given_stale_or_refused() -> None:

@@ -9,7 +9,7 @@ import click
 
 from shoal.cli.exits import BadConfiguration, ExitCode
 from shoal.cli.frame import Command
-from shoal.cli.options import Invocation, json_option, node_options, supernode_option
+from shoal.cli.options import Invocation, json_option, node_options, root_option, supernode_option
 
 
 @click.command(
@@ -24,13 +24,7 @@ from shoal.cli.options import Invocation, json_option, node_options, supernode_o
 @node_options
 @json_option
 @click.option("--image", metavar="IMAGE", default="", help="Also have the mirror say what this image's tag stands for.")
-@click.option(
-    "--root",
-    metavar="FOLDER",
-    default="/",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Where the host's file system is mounted, such as /host in a container.",
-)
+@root_option
 @click.pass_obj
 def doctor(invocation: Invocation, as_json: bool, image: str, root: Path) -> None:
     """Look at the whole way of a pull, and say what to do about each fault.

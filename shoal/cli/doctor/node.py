@@ -10,7 +10,7 @@ import msgspec
 
 from peer.settings import PeerSettings
 from proxy.checkup import CHECKUP_PATH, Checkup
-from proxy.orders import STATUS_PATH
+from proxy.orders import PULLS_PATH, STATUS_PATH
 from shoal.cli.orders import operations_address
 from shoal.operator import OperatorToken, TokenUnusable
 
@@ -34,6 +34,23 @@ class Status(msgspec.Struct, frozen=True):
     upstreams: list[UpstreamState]
 
 
+class PullState(msgspec.Struct, frozen=True):
+    """One of the last pulls, as `shoal explain` tells it in short."""
+
+    image: str
+    agent: str
+    """What its client says to be."""
+    failed: int
+    """Requests that were not answered well."""
+    verdict: str
+
+
+class Pulls(msgspec.Struct, frozen=True):
+    """The last pulls, the newest first."""
+
+    pulls: list[PullState]
+
+
 @dataclass(frozen=True, slots=True)
 class NodeAnswer:
     """The daemon's answers. Without a checkup, `fault` says why: `refused` where nobody listens, `silent`, `forbidden`,
@@ -43,6 +60,7 @@ class NodeAnswer:
     """Where it was asked, `host:port`."""
     checkup: Checkup | None = None
     status: Status | None = None
+    pulls: tuple[PullState, ...] = ()
     fault: str = ""
     detail: str = ""
 
@@ -56,8 +74,15 @@ async def ask_node(settings: PeerSettings) -> NodeAnswer:
         headers = {}
     try:
         async with aiohttp.ClientSession(f"http://{address}", timeout=_TIMEOUT, headers=headers) as session:
-            checkup, status = await asyncio.gather(_get(session, CHECKUP_PATH), _get(session, STATUS_PATH))
-        return NodeAnswer(address, msgspec.json.decode(checkup, type=Checkup), msgspec.json.decode(status, type=Status))
+            checkup, status, pulls = await asyncio.gather(
+                _get(session, CHECKUP_PATH), _get(session, STATUS_PATH), _get(session, PULLS_PATH)
+            )
+        return NodeAnswer(
+            address,
+            msgspec.json.decode(checkup, type=Checkup),
+            msgspec.json.decode(status, type=Status),
+            tuple(msgspec.json.decode(pulls, type=Pulls).pulls),
+        )
     except aiohttp.ClientResponseError as error:
         fault = "forbidden" if error.status in {401, 403} else "foreign"
         return NodeAnswer(address, fault=fault, detail=f"status {error.status}")

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -14,7 +15,7 @@ import aiohttp
 from proxy.checkup import Asker, Checkup
 from proxy.upstream import MANIFEST_ACCEPT
 from shoal.cli.doctor.daemon import AGENT
-from shoal.cli.doctor.node import NodeAnswer
+from shoal.cli.doctor.node import NodeAnswer, PullState
 from shoal.cli.doctor.runtimestates import RuntimeState
 from shoal.cli.doctor.subject import Subject
 from shoal.cli.finding import Finding
@@ -74,7 +75,8 @@ def judge_use(uses: list[Use], node: NodeAnswer) -> list[Finding]:
     if checkup is None:
         text = "Whether pulls go through the mirror could not be seen, since the daemon does not tell."
         return [Finding("use-unseen", "warning", text, "Start the daemon and run `shoal doctor` again.")]
-    return [finding for use in uses for finding in _judge_runtime(use, checkup)] + _judge_sources(checkup)
+    found = [finding for use in uses for finding in _judge_runtime(use, checkup)]
+    return found + _judge_sources(checkup) + _judge_last(node.pulls)
 
 
 def _judge_runtime(use: Use, checkup: Checkup) -> list[Finding]:
@@ -127,6 +129,18 @@ def _judge_sources(checkup: Checkup) -> list[Finding]:
         )
         return [Finding("swarm-unused", "warning", text, remedy)]
     return [Finding("swarm-used", "ok", text)]
+
+
+def _judge_last(pulls: Sequence[PullState]) -> list[Finding]:
+    """The last pull of a client other than this command."""
+    last = next((pull for pull in pulls if not pull.agent.startswith(AGENT)), None)
+    if last is None:
+        return []
+    text = f"The last pull was of {last.image}. {last.verdict}"
+    if last.failed:
+        remedy = f"Run `shoal explain {last.image}`, which says of each request what became of it."
+        return [Finding("last-pull-failed", "warning", text, remedy)]
+    return [Finding("last-pull", "ok", text)]
 
 
 def judge_image(answer: ImageAnswer) -> list[Finding]:

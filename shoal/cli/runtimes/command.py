@@ -15,6 +15,7 @@ from shoal.cli.options import (
     general_options,
     json_option,
     listen_option,
+    root_option,
     upstream_option,
 )
 
@@ -52,13 +53,7 @@ def _command(name: str, title: str, files: str) -> click.Command:
         "--check", "action", flag_value="check", help="Say whether pulls go through this node; exit code 1 if not."
     )
     @click.option("--undo", "action", flag_value="undo", help="Put back what was there before.")
-    @click.option(
-        "--root",
-        metavar="FOLDER",
-        default="/",
-        type=click.Path(path_type=Path, exists=True, file_okay=False),
-        help="Where the host's file system is mounted, such as /host in a container.",
-    )
+    @root_option
     @click.pass_obj
     def command(invocation: Invocation, as_json: bool, action: _Action | None, root: Path) -> None:
         from shoal.cli.runtimes.actions import run
