@@ -14,8 +14,8 @@ from shoal.cli.doctor.clocks import Reading, judge_clock
 from shoal.cli.doctor.daemon import DaemonFacts, File, MirrorAnswer, Port, Wanted, judge_daemon
 from shoal.cli.doctor.descriptors import judge_descriptors
 from shoal.cli.doctor.disk import DiskFacts, judge_disk
-from shoal.cli.doctor.installation import Certificate, Means, judge_configuration
 from shoal.cli.doctor.listeners import Listener
+from shoal.cli.doctor.membership import Certificate, Means, judge_configuration
 from shoal.cli.doctor.neighbours import judge_neighbours
 from shoal.cli.doctor.node import NodeAnswer, PullState, Status, UpstreamState
 from shoal.cli.doctor.origins import OriginAnswer, Place, judge_limit, judge_origin

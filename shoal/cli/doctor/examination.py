@@ -15,7 +15,7 @@ from shoal.cli.doctor import (
     daemon,
     descriptors,
     disk,
-    installation,
+    membership,
     neighbours,
     origins,
     runtimes,
@@ -38,7 +38,7 @@ _SECONDS = 7.0
 Examine = Callable[[Subject], Awaitable[list[Finding]]]
 
 PARTS: Mapping[str, Examine] = {
-    "Configuration": installation.examine,
+    "Configuration": membership.examine,
     "Daemon": daemon.examine,
     "Container runtimes": runtimes.examine,
     "Supernode": supernode.examine,
