@@ -15,6 +15,7 @@ MEASUREMENTS = {
     "memory": "Resident memory of a peer that pulls large blobs.",
     "control": "Control messages of one supernode.",
     "sim": "Simulated swarms of up to 10,000 peers.",
+    "preheating": "A pull beside a preheat, simulated.",
 }
 _OTHERS = {"report": "Draw the results into docs/benchmarks.md."}
 

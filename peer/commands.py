@@ -58,8 +58,6 @@ class Fetch(NamedTuple):
     location: Location
     first: int
     end: int
-    preheats: bool = False
-    """Whether no client waits for what it brings."""
 
 
 class StopFetch(NamedTuple):

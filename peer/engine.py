@@ -58,7 +58,7 @@ from peer.store import Store
 from peer.supply import Supply
 from peer.tally import Tally
 from peer.tasks import Tasks
-from peer.throttle import Throttle
+from peer.throttle import Gate, Throttle
 from peer.upkeep import Upkeep
 from peer.visiting import Visiting
 from peer.workers import Workers
@@ -121,7 +121,7 @@ class Engine:
             connections=budget.peer_connections,
             strangers=budget.strangers,
         )
-        self._fetcher = Fetcher(origin, runner, throttle.origin, throttle.preheat, traces)
+        self._fetcher = Fetcher(origin, runner, self._gate, traces)
         self.machine.exchange.preheat = throttle.buckets[Traffic.PREHEAT]
         self.visiting = None if control is None else Visiting(control, self.neighbours, self._tasks)
         self.reporting: Reporting | None = None
@@ -248,6 +248,11 @@ class Engine:
         self._runner.carry_out()
         await self._shelf.saved()
         await asyncio.gather(*(blob.finished.wait() for blob in verified))
+
+    def _gate(self, key: BlobKey) -> Gate:
+        """What bytes of a blob pass that come from an origin."""
+        sought = self.machine.sought.get(key)
+        return self._throttle.preheat if sought is not None and sought.book.preheats else self._throttle.origin
 
     def _limit(self, traffic: Traffic, rate: float) -> None:
         """A limit is another one from now on."""

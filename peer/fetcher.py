@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 import structlog
@@ -14,7 +14,8 @@ from peer.blob import BlobInProgress
 from peer.commands import Fetch
 from peer.origin import NoRange, Origin, OriginBody, OriginError, OriginUnavailable, SizeDiffers
 from peer.piecemap import StreamId
-from peer.throttle import Gate
+from peer.throttle import Gate, passed
+from shoal.descriptor import BlobKey
 from shoal.pieces import MIB
 from shoal.traces import Attributes, Traces
 
@@ -37,14 +38,12 @@ class Events(Protocol):
 
 
 class Fetcher:
-    """The streams that run. `stop` and `close` end them without a word. What comes passes `gate`, or `preheating` where
-    no client waits for it."""
+    """The streams that run. `stop` and `close` end them without a word. What comes of a blob passes its gate."""
 
-    def __init__(self, origin: Origin, events: Events, gate: Gate, preheating: Gate, traces: Traces) -> None:
+    def __init__(self, origin: Origin, events: Events, gate: Callable[[BlobKey], Gate], traces: Traces) -> None:
         self._origin = origin
         self._events = events
         self._gate = gate
-        self._preheating = preheating
         self._traces = traces
         self._tasks: dict[StreamId, asyncio.Task[None]] = {}
         self._room: dict[StreamId, asyncio.Semaphore] = {}
@@ -132,8 +131,8 @@ class Fetcher:
             if not growing.buffer:
                 await self._whole(stream, blob, index, growing.buffer)
                 return
-            gate = self._preheating if command.preheats else self._gate
-            async for chunk in _without(gate.passed(body.chunks()), start - body.start):
+            chunks = passed(body.chunks(), lambda: self._gate(command.blob))
+            async for chunk in _without(chunks, start - body.start):
                 events.received(stream, len(chunk))
                 rest = memoryview(chunk)
                 while rest:

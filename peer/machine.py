@@ -191,7 +191,6 @@ class Machine:
         """A client's image has these blobs: those of them that are preheated are now what it waits for."""
         promoted = [self.sought[key] for key in keys if key in self.sought and self.sought[key].book.preheats]
         for sought in promoted:
-            self.sourcing.stand_back(sought)  # what streams in may be held to the limit of preheating
             sought.book.preheats = sought.book.stands_back = False
             sought.moved_at = now
         if promoted:

@@ -431,8 +431,7 @@ class Sourcing:
         if stream.place.ranges:
             first = lowest(rest)
             end = first + leading_run(rest, first)
-        preheats = stream.sought.book.preheats
-        self._out.append(Fetch(stream.id, stream.sought.key, stream.place.location, first, end, preheats))
+        self._out.append(Fetch(stream.id, stream.sought.key, stream.place.location, first, end))
         self._count()
 
     def _give_up(self, stream: Stream, pieces: PieceSet) -> None:

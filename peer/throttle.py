@@ -93,17 +93,8 @@ class Gate:
         self._throttle.waiting.add(turn)
         return turn
 
-    async def passed(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """The chunks, each of them when its turn has come, and in smaller ones where there is a limit."""
-        async for chunk in chunks:
-            begin = 0
-            while begin < len(chunk):
-                end = min(begin + self.portion, len(chunk)) if self.portion else len(chunk)
-                await self._pass(end - begin)
-                yield chunk[begin:end] if end - begin < len(chunk) else chunk
-                begin = end
-
-    async def _pass(self, size: int) -> None:
+    async def pass_by(self, size: int) -> None:
+        """Wait until so many bytes have had their turn."""
         if not self.portion:
             return
         come = asyncio.Event()
@@ -115,6 +106,19 @@ class Gate:
                 await come.wait()
         finally:
             turn.cancel()
+
+
+async def passed(chunks: AsyncIterator[bytes], gate: Callable[[], Gate]) -> AsyncIterator[bytes]:
+    """The chunks, each of them when its turn has come at what is its gate by then, and in smaller ones where there is a
+    limit."""
+    async for chunk in chunks:
+        begin = 0
+        while begin < len(chunk):
+            at = gate()
+            end = min(begin + at.portion, len(chunk)) if at.portion else len(chunk)
+            await at.pass_by(end - begin)
+            yield chunk[begin:end] if end - begin < len(chunk) else chunk
+            begin = end
 
 
 class Throttle:

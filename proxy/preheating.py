@@ -224,12 +224,15 @@ class Preheating:
         """Returns the manifests that there are under a name, without those that were known already."""
         try:
             read = [await self._images.manifest(location, reference)]
+            for child, _ in read[0][1].children:  # the index that stands in for a list of referrers
+                read.append(await self._images.manifest(location, child.digest))
         except OriginNotFound:
             if isinstance(reference, Digest):
                 raise
             return []
-        for child, _ in read[0][1].children:  # the index that stands in for a list of referrers
-            read.append(await self._images.manifest(location, child.digest))
+        except InvalidManifest as error:  # of a kind that is not known here: nobody can tell what belongs to it
+            log.info("preheat.referrer_unknown", image=run.order.image, reference=reference, error=str(error))
+            return []
         fresh = [(found, manifest) for found, manifest in read if found.digest not in run.blobs]
         for found, manifest in fresh:
             self._belongs(run, found, manifest)
@@ -268,7 +271,13 @@ class Preheating:
     async def _pin(self, digest: Digest, name: str) -> None:
         if self._store.size(digest) is None:
             raise Unfit("it is here in containerd's store alone, where nothing can be pinned")
-        await asyncio.to_thread(self._store.pin, digest, name)
+        await asyncio.to_thread(self._pin_alone, digest, name)
+
+    def _pin_alone(self, digest: Digest, name: str) -> None:
+        """What the name stood for before is let go; in a thread."""
+        if any(name in names for pinned, names in self._store.pins().items() if pinned != digest):
+            self._store.unpin(name)
+        self._store.pin(digest, name)
 
     async def _keep_pins(self, message: protocol.KeepPins) -> None:
         kept = set(message.names)

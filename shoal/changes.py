@@ -164,8 +164,11 @@ class Changes:
 
 
 def _as_texts(said: Mapping[str, object]) -> dict[str, object]:
-    """What was ordered, with lists as texts."""
-    return {name: " ".join(map(str, value)) if isinstance(value, list) else value for name, value in said.items()}
+    """What was ordered, with lists of texts as one."""
+    return {
+        name: " ".join(value) if isinstance(value, list) and all(isinstance(each, str) for each in value) else value
+        for name, value in said.items()
+    }
 
 
 def _is_here(request: web.Request) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
@@ -20,12 +19,10 @@ from shoal.operations import OperationsServer
 from shoal.operator import OperatorToken
 from shoal.revision import Reload
 from supernode.administration import Administration
+from supernode.description import description_routes
 from supernode.gallery import Gallery
 from supernode.onlookers import Onlookers
-from supernode.preheating.api import PreheatApi
-from supernode.preheating.archive import Archive
-from supernode.preheating.board import PreheatBoard
-from supernode.preheating.tokens import PreheatTokens
+from supernode.preheating.preheats import Preheats
 from supernode.server import SupernodeServer
 from supernode.settings import SupernodeSettings
 from supernode.views import ClusterView
@@ -58,18 +55,12 @@ class Supernode:
         self.view = ClusterView(self.server.tracker, self.server.roster, telemetry)
         self.onlookers = Onlookers(telemetry)
         gallery = Gallery(self.view, self.onlookers, telemetry, changes)
-        self.preheats = PreheatBoard(
-            self.server.roster, self.server.send, Archive(settings.state), metrics, random.Random()
-        )
-        self.server.preheats = self.preheats
-        file = settings.preheat.tokens_file
-        tokens = PreheatTokens(self._token, Path(file).expanduser() if file else None)
-        preheats = PreheatApi(self.preheats, Changes(tokens, self._audit, from_elsewhere=True), tokens)
+        self._preheats = Preheats(settings.preheat, settings.state, self.server, self._token, self._audit, metrics)
         self.operations = OperationsServer(
             settings.operations,
             metrics,
             {"supernode": lambda: self._serving},
-            [*administration.routes(), *gallery.routes(), *preheats.routes()],
+            [*administration.routes(), *gallery.routes(), *self._preheats.routes(), *description_routes()],
             largest_body=_LARGEST_ORDER,
         )
         self._serving = False
@@ -87,7 +78,7 @@ class Supernode:
                 await stack.enter_async_context(self._audit)
             await asyncio.to_thread(self._make_token)
             await stack.enter_async_context(self.operations)
-            await stack.enter_async_context(self.preheats)
+            await stack.enter_async_context(self._preheats)
             await stack.enter_async_context(self._membership)
             await stack.enter_async_context(self.server)
             stack.callback(self._unready)

@@ -32,6 +32,7 @@ from shoal.limitbook import LimitBook
 from shoal.limits import Traffic
 from shoal.membership import Membership
 from shoal.messages import InvalidMessage
+from shoal.reference import Location
 from shoal.strangers import Complaints, group_of
 from supernode import protocol
 from supernode.door import Door, Place
@@ -398,6 +399,11 @@ class SupernodeServer:
             if spent > _TURN_SECONDS:
                 await asyncio.sleep(_REST * spent)
                 spent = 0.0
+
+    def refresh(self, location: Location) -> None:
+        """Have all nodes ask the origin anew for a repository."""
+        self.tracker.refresh(location)
+        self._flush()
 
     def send(self, peer: PeerId, message: protocol.FromSupernode) -> None:
         """Tell a node something; nothing happens where it has gone."""

@@ -210,6 +210,11 @@ class Tracker:
             case protocol.Hello():
                 raise InvalidMessage("a second hello")
 
+    def refresh(self, location: Location) -> None:
+        """What references of a repository stand for is to be asked of the origin anew, by all."""
+        self._tags.refresh(location.registry, location.repository)
+        self._outbox.send(list(self._peers), protocol.Refresh(location.registry, location.repository))
+
     def tick(self, now: float) -> None:
         """Tell news of piece digests, revoke leases that do not move, grant what is free, forget silent peers."""
         if self._born_at is None:

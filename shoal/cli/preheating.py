@@ -6,7 +6,6 @@ from collections import Counter
 from types import TracebackType
 from typing import Any, Self
 
-import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
@@ -62,7 +61,7 @@ class Watcher:
 
     def _bar(self, key: str, name: str, images: list[News]) -> None:
         if key not in self._tasks:
-            self._tasks[key] = self._bars.add_task(click.unstyle(name)[:40], total=None, state="")
+            self._tasks[key] = self._bars.add_task(_plain(name)[:40], total=None, state="")
         size = sum(image["size"] for image in images)
         arrived = sum(image["arrived"] for image in images)
         self._bars.update(self._tasks[key], total=size or None, completed=arrived, state=_counted(images))
@@ -76,11 +75,11 @@ class Watcher:
 
 def line(node: str, image: News) -> str:
     """One image on one node, in one line."""
-    text = f"{node}: {image['image']}: {image['state']}"
+    text = f"{_plain(node)}: {image['image']}: {image['state']}"
     if image["state"] == "done":
         about = f" and {image['referrers']} referrers" if image["referrers"] else ""
         return f"{text}, {image['digest']}, {image['blobs']} blobs{about}, {format_size(image['size'])}"
-    return f"{text}: {image['error']}" if image["error"] else text
+    return f"{text}: {_plain(image['error'])}" if image["error"] else text
 
 
 def outcome(job: News) -> str:
@@ -94,6 +93,11 @@ def outcome(job: News) -> str:
     words = ", ".join(f"{counts[state]} {state}" for state in counts if state != "done")
     there = f"{counts['done']} of {len(tasks)} images on {len(job['runs'])} nodes are there, verified"
     return "\n".join([f"preheat {job['id']} {job['state']}: {there}{f'; {words}' if words else ''}", *lines])
+
+
+def _plain(text: str) -> str:
+    """What a node says, without what a terminal would act upon."""
+    return "".join(each if each.isprintable() else "?" for each in text)
 
 
 def _counted(images: list[News]) -> str:

@@ -13,11 +13,16 @@ from aiohttp import hdrs, web
 from shoal.changes import Changes, OrderRefused, Outcome
 from supernode.preheating import views
 from supernode.preheating.board import PreheatBoard
+from supernode.preheating.calendar import Calendar
+from supernode.preheating.inbox import Inbox
 from supernode.preheating.jobs import Job
 from supernode.preheating.order import PreheatOrder
+from supernode.preheating.pushes import Notification
 from supernode.preheating.tokens import PreheatTokens
 
-PREHEATS_PATH = "/v1/preheats"
+PREHEATS_PATH, SCHEDULES_PATH, WEBHOOK_PATH = "/v1/preheats", "/v1/schedules", "/v1/webhooks/registry"
+_KRAKEN_PATH, _KRAKEN_HEALTH_PATH = "/registry/notifications", "/health"
+"""What Harbor's driver for Kraken asks for."""
 _NEWS_SECONDS, _COMMENT_SECONDS = 0.5, 10.0
 """Between two looks for news, and after which a stream says that it is alive."""
 _EVENTS = "text/event-stream"
@@ -30,15 +35,20 @@ class _NoOrder(msgspec.Struct):
 class PreheatApi:
     """Handlers; `routes` belong to the operations server."""
 
-    def __init__(self, board: PreheatBoard, changes: Changes, tokens: PreheatTokens) -> None:
+    def __init__(
+        self, board: PreheatBoard, calendar: Calendar, inbox: Inbox, changes: Changes, tokens: PreheatTokens
+    ) -> None:
         """`changes` asks for one of `tokens`."""
         self._board = board
+        self._calendar = calendar
+        self._inbox = inbox
         self._changes = changes
         self._tokens = tokens
 
     def routes(self) -> list[web.RouteDef]:
-        """Orders and their states."""
+        """Orders and their states, and what registries tell."""
         show = self._changes.show
+        push = self._changes.order("push", Notification, self._pushed)
         one = PREHEATS_PATH + "/{id}"
         return [
             web.post(PREHEATS_PATH, self._changes.order("preheat", PreheatOrder, self._order)),
@@ -46,7 +56,17 @@ class PreheatApi:
             web.get(one, show(self._show)),
             web.delete(one, self._changes.order("cancel_preheat", _NoOrder, self._cancel)),
             web.get(f"{one}/events", show(self._events)),
+            web.get(SCHEDULES_PATH, self._changes.look(lambda: {"schedules": self._calendar.shown()})),
+            web.post(WEBHOOK_PATH, push),
+            web.post(_KRAKEN_PATH, push),
+            web.get(_KRAKEN_HEALTH_PATH, self._health),
         ]
+
+    async def _pushed(self, notification: Notification, _: web.Request) -> Outcome:
+        return self._inbox.take(notification)
+
+    async def _health(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response({"status": "alive"})
 
     async def _order(self, order: PreheatOrder, request: web.Request) -> Outcome:
         job = self._board.order(order, self._tokens.holder(request.headers.getall(hdrs.AUTHORIZATION, [])))

@@ -37,13 +37,7 @@ class Archive:
         """Write a job down, in place of what was written of it before; to be called in a thread."""
         path = self._path(job_id)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            new = path.with_suffix(".new")
-            with new.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(path)
+            write_whole(path, content)
             self._is_failing = False
         except OSError as error:
             if not self._is_failing:
@@ -59,3 +53,14 @@ class Archive:
 
     def _path(self, job_id: str) -> Path:
         return self._folder / f"{job_id}.json"
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, in place of what was there, or not at all. Raises `OSError`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    with new.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)

@@ -36,6 +36,10 @@ _ANSWER_SECONDS = 30.0
 Send = Callable[[PeerId, protocol.FromSupernode], None]
 
 
+class Crowded(OrderRefused):
+    """As many preheats are running as may."""
+
+
 class BoardMetrics:
     """What Prometheus is told of preheats."""
 
@@ -45,7 +49,7 @@ class BoardMetrics:
         )
         self.images = Counter(
             "shoal_supernode_preheated_images_total",
-            "Images on nodes that preheats were to bring there, by outcome.",
+            "Images that preheats were to bring to a node, by outcome on each node.",
             ["outcome"],
             registry=registry,
         )
@@ -109,9 +113,9 @@ class PreheatBoard:
     # --- orders -----------------------------------------------------------------------------------------------------
 
     def order(self, order: PreheatOrder, by: str, pin_owner: str = "") -> Job:
-        """Begin a job; raises `OrderRefused`."""
+        """Begin a job; raises `OrderRefused`, which may be `Crowded`."""
         if sum(not job.is_over for job in self.jobs.values()) >= _MAX_RUNNING:
-            raise OrderRefused(f"{_MAX_RUNNING} preheats are running already")
+            raise Crowded(f"{_MAX_RUNNING} preheats are running already")
         chosen = Selection.parse(order.nodes).choose(list(self._roster), self._rng)
         if not chosen:
             raise OrderRefused(f"no node that is here is meant by {order.nodes!r}")
@@ -122,16 +126,15 @@ class PreheatBoard:
         self.jobs[job.id] = job
         log.info("preheat.ordered", id=job.id, by=by, images=len(order.images), nodes=len(chosen))
         self._forget()
-        self._decide(job, now)
+        self.decide(job)
         self._is_due.set()
         return job
 
     def cancel(self, job: Job) -> None:
         """Have a job stop; what is complete stays."""
-        now = self._clock()
-        self._tell(job.cancel(now))
+        self._tell(job.cancel(self._clock()))
         log.info("preheat.cancelled", id=job.id)
-        self._decide(job, now)
+        self.decide(job)
 
     # --- nodes ------------------------------------------------------------------------------------------------------
 
@@ -160,13 +163,17 @@ class PreheatBoard:
             now = self._clock()
             job.heard(peer, message, now)
 
+    def nodes(self) -> list[Node]:
+        """The nodes that are here."""
+        return list(self._roster)
+
     def tell(self, peer: PeerId, message: protocol.FromSupernode) -> None:
         """Tell a node something."""
         self._send(peer, message)
 
     async def tags(self, registry: str, repository: str, pattern: str, nodes: Selection) -> list[str]:
-        """The tags of a repository that match a pattern, the newest first, as one of these nodes is told by the
-        registry; raises `OrderRefused`."""
+        """The tags of a repository that match a pattern, as one of these nodes is told by the registry; raises
+        `OrderRefused`."""
         able = [node for node in self._roster if node.preheats and nodes.takes(node)]
         if not able:
             raise OrderRefused("no node is here that could list the tags")
@@ -193,14 +200,15 @@ class PreheatBoard:
             await asyncio.sleep(_DECIDE_SECONDS)
             try:
                 for job in list(self.jobs.values()):
-                    self._decide(job, self._clock())
+                    self.decide(job)
             except Exception:  # a fault of ours in one round
                 log.exception("preheat.deciding_failed")
 
-    def _decide(self, job: Job, now: float) -> None:
+    def decide(self, job: Job) -> None:
+        """Have a job go on as it should now."""
         if job.is_over:
             return
-        self._tell(job.decide(now))
+        self._tell(job.decide(self._clock()))
         if job.is_over:
             self._metrics.ended.labels(job.state).inc()
             counts = job.count()

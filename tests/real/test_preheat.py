@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,17 +15,21 @@ from typing import Any
 
 import pytest
 
+from bench.daemons import Daemon
 from bench.images import BenchImage, write_image
 from bench.origin import PROGRAM
 from shoal.digest import Digest
 from tests.world.artifacts import push_artifact, push_fallback_tag
-from tests.world.nodes import Node, Supernode
+from tests.world.client import get
+from tests.world.images import Layout, made_layer
+from tests.world.nodes import Node, Supernode, wait_until
 from tests.world.programs import require, require_root
 from tests.world.registries import Registry
 
 UPSTREAM = "registry.test:5000"
 REPOSITORY = "base/image"
 IMAGE = f"{UPSTREAM}/{REPOSITORY}:latest"
+TOKEN = "registry-token-of-forty-letters-or-so"
 MIB = 1 << 20
 
 
@@ -33,9 +39,17 @@ class Cluster:
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.folder = folder
         self._stack = stack
-        self.registry = Registry(folder / "registry").start(stack)
-        self.image: BenchImage = write_image(self.registry.root, REPOSITORY, [3 * MIB, MIB])
         self.supernode = Supernode(folder / "supernode")
+        self.running: Daemon
+        webhook = f"http://127.0.0.1:{self.supernode.operations_port}/v1/webhooks/registry"
+        self.registry = Registry(folder / "registry", notifies=webhook, token=TOKEN).start(stack)
+        self.image: BenchImage = write_image(self.registry.root, REPOSITORY, [3 * MIB, MIB])
+        (folder / "tokens").write_text(f"registry {TOKEN}\n")
+        self.supernode.settings |= {
+            "SHOAL_SUPERNODE__AUDIT": str(folder / "audit"),
+            "SHOAL_SUPERNODE__PREHEAT__TOKENS_FILE": str(folder / "tokens"),
+            "SHOAL_SUPERNODE__PREHEAT__PUSHES__REGISTRIES": json.dumps({f"127.0.0.1:{self.registry.port}": UPSTREAM}),
+        }
 
     def node(self, name: str, registry: Registry | None = None, **settings: str) -> Node:
         """Another node, of which the supernode is told."""
@@ -66,7 +80,7 @@ class Cluster:
 def cluster(tmp_path: Path, stack: ExitStack) -> Cluster:
     require(PROGRAM)
     cluster = Cluster(tmp_path, stack)
-    cluster.supernode.start(stack)
+    cluster.running = cluster.supernode.start(stack)
     return cluster
 
 
@@ -116,3 +130,61 @@ def test_the_summary_is_what_is_on_each_node(cluster: Cluster, stack: ExitStack)
     code, printed, _ = cluster.shoal("preheat", IMAGE, "--nodes", "name=good")
     assert (code, "1 of 1 images on 1 nodes are there, verified" in printed) == (0, True)
     assert cluster.registry.sent() - sent < 100_000
+    audit = cluster.folder / "audit"
+    wait_until(lambda: audit.read_text().count('"action":"preheat"') == 2, "both orders are noted")
+    noted = next(line for line in map(json.loads, audit.read_text().splitlines()) if line["action"] == "preheat")
+    assert (noted["images"], noted["nodes"], noted["status"]) == (IMAGE, "all", 200)
+
+
+def test_a_client_does_not_wait_for_it_and_ctrl_c_cancels_it_on_the_nodes(cluster: Cluster) -> None:
+    """What has come stays."""
+    node = cluster.node("slow")
+    command = [sys.executable, "-m", "shoal.cli", "preheat", IMAGE, "--rate", "200kB/s", "--json"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(cluster.environment)
+    )
+    try:
+        wait_until(lambda: node.received("origin") > 300_000, "something has come")
+        digest, size = cluster.image.blobs[-1]
+        began = time.monotonic()
+        assert len(get(node, f"/v2/{REPOSITORY}/blobs/{digest}").body) == size
+        assert time.monotonic() - began < size / 400_000
+        process.send_signal(signal.SIGINT)
+        printed, told = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert "Traceback" not in told
+    job = json.loads(printed)
+    assert (process.returncode, job["state"], by_node(job)["slow"]["state"]) == (130, "cancelled", "cancelled")
+    wait_until(lambda: node.counted("shoal_downloads") == 0, "the node has stopped")
+    before = node.received("origin")
+    assert before < cluster.image.size
+
+    code, printed, _ = cluster.shoal("preheat", IMAGE, "--json")
+    assert (code, by_node(json.loads(printed))["slow"]["state"]) == (0, "done")
+    assert node.received("origin") < cluster.image.size + MIB
+
+
+def test_what_is_pushed_to_a_registry_comes_to_the_nodes(cluster: Cluster, tmp_path: Path) -> None:
+    require("skopeo")
+    nodes = [cluster.node("one"), cluster.node("two")]
+    layout = Layout(tmp_path / "layout")
+    for push in range(2):
+        layers = [made_layer(f"pushed {push}", 300_000)]
+        digest = layout.push(layout.image(layers), cluster.registry.port, "team/app:1.0")
+        for node in nodes:
+            wait_until(lambda node=node, digest=digest: digest in node.stored(), "the image is there")  # type: ignore[misc]
+    code, printed, _ = cluster.shoal("preheats", "--json")
+    jobs = json.loads(printed)["preheats"]
+    assert (code, {job["by"] for job in jobs}) == (0, {"push"})
+    assert all(job["images"] == [f"{UPSTREAM}/team/app:1.0"] for job in jobs)
+
+
+def test_a_preheat_goes_on_when_its_supernode_is_started_anew(cluster: Cluster, stack: ExitStack) -> None:
+    cluster.node("one")
+    code, job_id, _ = cluster.shoal("preheat", IMAGE, "--rate", "1MB/s", "--detach")
+    assert code == 0
+    cluster.running.kill()
+    cluster.supernode.start(stack)
+    code, printed, _ = cluster.shoal("preheats", job_id.strip(), "--follow", "--json")
+    assert (code, by_node(json.loads(printed))["one"]["state"]) == (0, "done")

@@ -37,6 +37,10 @@ class Registry:
     host: Host | None = None
     """Where it runs; None: on loopback."""
     port: int = 0
+    notifies: str = ""
+    """Where it tells of pushes."""
+    token: str = ""
+    """What it bears there."""
     _started: Daemon | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -99,6 +103,10 @@ class Registry:
                     "rootcertbundle": str(self.tokens.authority.file),
                 }
             }
+        if self.notifies:
+            headers = {"Authorization": [f"Bearer {self.token}"]}
+            endpoint = {"name": "told", "url": self.notifies, "headers": headers, "timeout": "5s", "threshold": 3}
+            config["notifications"] = {"endpoints": [{**endpoint, "backoff": "1s"}]}
         return config
 
 
