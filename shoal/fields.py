@@ -56,8 +56,8 @@ _DURATION = Unit(
 
 Size = Annotated[int, _SIZE]
 """Bytes."""
-Rate = Annotated[float, _RATE]
-"""Bytes per second."""
+Rate = Annotated[float | None, _RATE]
+"""Bytes per second; None where nothing is said of it."""
 Duration = Annotated[float, _DURATION]
 """Seconds."""
 

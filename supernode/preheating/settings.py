@@ -31,7 +31,7 @@ class Manner(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     pin: bool = False
     """Whether nodes keep the images whatever else they need room for."""
 
-    rate: Rate | None = None
+    rate: Rate = None
     """How much each node takes at most for all that it preheats; else as much as its own limit lets it."""
 
     concurrency: Annotated[int, Meta(ge=1, le=100_000)] = 100
