@@ -1,4 +1,4 @@
-"""`python -m manual` writes docs/commands.md; `python -m manual FOLDER` writes man pages and completions below it."""
+"""`python -m manual` writes what docs/ has of the code; `python -m manual FOLDER`, man pages and completions."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import sys
 import time
 from pathlib import Path
 
-from manual.markdown import COMMANDS, commands_page
+from manual.pages import write
 from manual.share import write_manual
 from shoal.version import VERSION
 
 if len(sys.argv) > 1:
     write_manual(Path(sys.argv[1]), VERSION, int(os.environ.get("SOURCE_DATE_EPOCH", time.time())))
 else:
-    COMMANDS.write_text(commands_page(), encoding="utf-8")
+    write()

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from manual.commands import Described, everything, program
+from manual.marks import escaped
 from shoal.cli.exits import ExitCode
-
-COMMANDS = Path(__file__).parent.parent / "docs/commands.md"
 
 _INTRODUCTION = """\
 # Commands
@@ -68,27 +66,20 @@ def _contents(whole: Described) -> Iterator[str]:
 def _described(described: Described) -> Iterator[str]:
     yield f"## {described.path}"
     yield ""
-    yield f"    {described.usage}"
+    yield from ["```text", described.usage, "```"]
     for paragraph in [described.summary, *described.paragraphs]:
         yield ""
-        yield _escaped(paragraph)
+        yield escaped(paragraph)
     yield ""
     yield from _options("Options", described)
     yield "Examples:"
     yield ""
-    yield from (f"    {example}" for example in described.command.examples)
+    yield from ["```sh examples", *described.command.examples, "```"]
 
 
 def _options(heading: str, described: Described) -> Sequence[str]:
     options = [(name, text) for name, text in described.options.get(heading, []) if name != "--help"]
     if not options:
         return []
-    rows = [f"| `{name}` | {_escaped(text)} |" for name, text in options]
+    rows = [f"| `{name}` | {escaped(text)} |" for name, text in options]
     return [f"| {heading.lower()} | |", "| --- | --- |", *rows, ""]
-
-
-def _escaped(text: str) -> str:
-    """What Markdown would take for more than text."""
-    for mark in ("|", "*", "<", "["):
-        text = text.replace(mark, f"\\{mark}")
-    return text

@@ -37,7 +37,7 @@ class CacheSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """How much the store may hold. Pinned images and what is in use stay also beyond it."""
 
     high: Amount = "80%"
-    """Over so much the store gives up what was least recently used ..."""
+    """Over so much, of the disk or as a size, the store gives up what was least recently used ..."""
 
     low: Amount = "70%"
     """... until it holds no more than this."""
@@ -66,6 +66,7 @@ class PeerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Where other peers connect. Empty: every address where the supernode is on another machine, else 127.0.0.1."""
 
     port: Port = 5081
+    """The port for other peers."""
 
     advertise: str = ""
     """The host that other peers are told. Empty: the address from which the supernode sees this peer."""
@@ -84,16 +85,16 @@ class PeerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """The supernode, `http://host:5090`. Empty: none; the peer is a pull-through cache on one node."""
 
     store: Path = msgspec.field(default_factory=default_store)
-    """The folder of the blob store."""
+    """The folder of the blob store, an OCI image layout. `/var/lib/shoal` for root, else `~/.local/share/shoal`."""
 
     containerd: Path | None = None
     """The root of this node's containerd, as a rule `/var/lib/containerd`: what its content store holds is read
-    where it lies, and offered to other peers."""
+    where it lies, hashed once at 50 MiB/s at most, and offered to other peers. Nothing is written there."""
 
     cache: CacheSettings = DEFAULT_CACHE
 
     upload_slots: Annotated[int, Meta(ge=1, le=64), LIVE] = UPLOAD_SLOTS
-    """Pieces served to other peers at a time (design, "balanced degree")."""
+    """Pieces served to other peers at a time."""
 
     limits: LimitSettings = NO_LIMITS
 

@@ -40,9 +40,11 @@ class TunnelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Forward-proxy mode: the proxy as `HTTPS_PROXY` and `HTTP_PROXY` of clients."""
 
     enabled: bool = False
+    """Whether the proxy is one for `HTTPS_PROXY` and `HTTP_PROXY` too."""
 
     ca: Path = msgspec.field(default_factory=default_authority)
-    """The folder of the node's own certificate authority, which `shoal config ca` makes."""
+    """The folder of the node's own certificate authority, which `shoal config ca` makes.
+    `/var/lib/shoal-ca` for root, else `~/.local/share/shoal-ca`."""
 
     others: Literal["tunnel", "refuse"] = "tunnel"
     """What becomes of hosts that the configuration does not name."""

@@ -38,7 +38,11 @@ class RuleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """What becomes of some images."""
 
     name: _Name
+    """What clients, metrics and logs are told of the rule that decided."""
+
     verdict: Decision
+    """What becomes of what the rule matches."""
+
     images: list[str] = msgspec.field(default_factory=lambda: ["*"])
     """Patterns of `registry/repository`."""
 
@@ -65,7 +69,10 @@ class RuleBook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Whether what is denied is only told of and pulled all the same."""
 
     default: Decision = "allow"
+    """What becomes of what no rule matches."""
+
     rules: list[RuleSettings] = []
+    """The rules; the first that matches decides."""
 
     def __post_init__(self) -> None:
         names = [DEFAULT_RULE, *(rule.name for rule in self.rules)]

@@ -38,7 +38,11 @@ class EndpointSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Where it listens, `https://host[:port]` or `http://...`. Empty: `https://` and the registry's own name."""
 
     username: str = ""
+    """This node's own name there. Clients have credentials of their own."""
+
     password: str = ""
+    """The password of `username`."""
+
     password_file: str = ""
     """A file that holds the password (white space around it is dropped), instead of `password`."""
 
@@ -49,9 +53,11 @@ class EndpointSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Certificates of authorities (PEM) that are trusted here besides those of the system."""
 
     cert_file: str = ""
-    """This node's own certificate (PEM), for an upstream that asks for one; `key_file` is its key."""
+    """This node's own certificate (PEM), for an upstream that asks for one."""
 
     key_file: str = ""
+    """The key of that certificate (PEM)."""
+
     http_proxy: str = ""
     """The HTTP proxy on the way there, `http://[user:password@]host:port`; `none` for none, whatever else is set."""
 
@@ -156,6 +162,8 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """
 
     host: Host = "127.0.0.1"
+    """Where clients reach the node."""
+
     port: Port = 5080
     """0 takes any free port."""
 
@@ -184,7 +192,8 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Seconds for which a tag's digest is given without a question to the supernode or the origin."""
 
     freshness: Annotated[dict[str, _Wait], LIVE] = {}
-    """`tag_freshness` for images that a pattern names, `registry/repository:tag` with `*`; the first that matches."""
+    """`tag_freshness` for images that a pattern names, `registry/repository:tag` with `*`; the first that matches, as
+    in `{"docker.io/library/*:latest" = 10, "quay.io/base/*" = 3600}`."""
 
     rights_freshness: Annotated[_Wait, LIVE] = 60.0
     """Seconds for which the origin's yes to a client's own credentials is remembered."""
@@ -200,10 +209,12 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     admission: Annotated[AdmissionSettings, LIVE] = AdmissionSettings()
 
     audit: str = ""
-    """A file to which a line of JSON is added for each request that has ended. Empty: none."""
+    """A file to which each request that has ended, and each change by an operator, adds a line of JSON; rotate it by
+    renaming. Empty: none."""
 
     client_timeout: _ClientTimeout = 60.0
-    """Seconds after which a client that takes no byte of what is sent to it is cut; each byte begins them anew."""
+    """Seconds after which a client that takes no byte of what is sent to it is cut; each byte begins them anew.
+    One that takes less than 1 KiB/s of what waits for it is cut too."""
 
     shutdown_timeout: _Wait = 30.0
     """Seconds that running responses get to finish when the proxy stops."""

@@ -16,7 +16,10 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """What is logged, and how."""
 
     level: Annotated[Level, LIVE] = "info"
+    """What is less important than this is not logged."""
+
     format: Annotated[Format, LIVE] = "console"
+    """Lines for people, or one JSON object for each line."""
 
 
 class TracesSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -33,7 +36,10 @@ class OperationsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """Where the operations endpoints listen."""
 
     host: Host = "127.0.0.1"
+    """Where metrics, health and orders of operators are answered."""
+
     port: Port = 0
+    """0 takes any free port."""
 
     token_file: str = ""
     """The file with the token of who may make changes. Empty: in the store, where the daemon makes one."""

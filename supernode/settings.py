@@ -33,18 +33,20 @@ class SupernodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """Where peers reach the supernode. Peers on other machines need another one."""
 
     port: Port = 5090
+    """The port for peers."""
 
     operations: OperationsSettings = OperationsSettings(port=5091)
 
     state: Path = msgspec.field(default_factory=default_state)
-    """The folder of what outlives a restart, such as the operator's token. What swarms need is in memory alone."""
+    """The folder of what outlives a restart, such as the operator's token. What swarms need is in memory alone.
+    `/var/lib/shoal-supernode` for root, else `~/.local/share/shoal-supernode`."""
 
     audit: str = ""
     """A file to which each change by an operator adds a line of JSON; rotate it by renaming. Empty: none."""
 
     origin_slots: Annotated[int, Meta(ge=1, le=64), LIVE] = ORIGIN_SLOTS
-    """Leases given out at a time for one origin, over all its blobs (the rule is in `supernode.leases`), and up to half
-    as many that are in their last piece."""
+    """Leases given out at a time for one origin, over all its blobs, and up to half as many that are in
+    their last piece."""
 
     announce_interval: Annotated[Duration, Meta(ge=0.1, le=3600)] = 5.0
     """Peers announce themselves at least this often; one that is silent for three intervals is forgotten."""

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from shoal.cli.exits import ExitCode
-from shoal.cli.options import GeneralOption
+from shoal.cli.options import InvocationOption
 
 Sections = Mapping[str, Mapping[str, str]]
 """Headings, and below each the names of commands with where they are: `module:attribute`."""
@@ -133,9 +133,13 @@ class _Imported(UserDict[str, Any]):
 def option_sections(command: click.Command, ctx: click.Context) -> dict[str, list[click.Option]]:
     """The options below their headings: a command's own ones, and those that all have."""
     options = [each for each in command.get_params(ctx) if isinstance(each, click.Option) and not each.hidden]
-    general = [each for each in options if isinstance(each, GeneralOption) or "--help" in each.opts]
+    general = [each for each in options if _is_general(each)]
     own = [each for each in options if each not in general]
     return {"Options": own, "Options of all commands": general} if own else {"Options": general}
+
+
+def _is_general(option: click.Option) -> bool:
+    return "--help" in option.opts or (isinstance(option, InvocationOption) and option.general)
 
 
 def summary(command: click.Command) -> str:

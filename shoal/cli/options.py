@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import starmap
 from pathlib import Path
@@ -29,8 +29,15 @@ _PATHS = {"FILE": click.Path(dir_okay=False), "FOLDER": click.Path(file_okay=Fal
 ADDRESS_HINT = "HOST or :PORT alone leaves the other as it is."
 
 
-class GeneralOption(click.Option):
-    """An option that all commands have; help shows it below those of the command itself."""
+class InvocationOption(click.Option):
+    """An option that sets something of the `Invocation`."""
+
+    def __init__(self, *args: Any, general: bool, sets: Sequence[KeyPath], **attributes: Any) -> None:
+        """`general`: all commands have it, and help shows it below those of the command itself. `sets`: the keys of the
+        configuration that it sets; `*` stands for a name that is given."""
+        super().__init__(*args, **attributes)
+        self.general = general
+        self.sets = sets
 
 
 @dataclass
@@ -114,10 +121,9 @@ def _take_json(context: click.Context, _: click.Parameter, value: bool) -> bool:
     return value
 
 
-def _option(*names: str, general: bool = False, **attributes: Any) -> Callable[[F], F]:
-    """An option that sets something of the invocation. `general`: it is the same in all commands."""
-    cls = GeneralOption if general else click.Option
-    return click.option(*names, cls=cls, expose_value=False, **attributes)
+def _option(*names: str, general: bool = False, sets: Sequence[KeyPath] = (), **attributes: Any) -> Callable[[F], F]:
+    """An option that sets something of the invocation (`InvocationOption`)."""
+    return click.option(*names, cls=InvocationOption, expose_value=False, general=general, sets=sets, **attributes)
 
 
 def _setting(flag: str, path: KeyPath, metavar: str, text: str, general: bool = False) -> Callable[[F], F]:
@@ -127,7 +133,8 @@ def _setting(flag: str, path: KeyPath, metavar: str, text: str, general: bool = 
         if value is not None:
             _invocation(context).overrides.append((flag, path, value))
 
-    return _option(flag, metavar=metavar, type=_PATHS.get(metavar), callback=take, help=text, general=general)
+    kind = _PATHS.get(metavar)
+    return _option(flag, metavar=metavar, type=kind, callback=take, help=text, general=general, sets=[path])
 
 
 def _switch(flag: str, path: KeyPath, text: str) -> Callable[[F], F]:
@@ -137,7 +144,7 @@ def _switch(flag: str, path: KeyPath, text: str) -> Callable[[F], F]:
         if value:
             _invocation(context).overrides.append((flag, path, True))
 
-    return _option(flag, is_flag=True, callback=take, help=text)
+    return _option(flag, is_flag=True, callback=take, help=text, sets=[path])
 
 
 def _address(flag: str, table: KeyPath, text: str) -> Callable[[F], F]:
@@ -154,10 +161,13 @@ def _address(flag: str, table: KeyPath, text: str) -> Callable[[F], F]:
             if part is not None:
                 _invocation(context).overrides.append((flag, (*table, key), part))
 
-    return _option(flag, metavar="HOST:PORT", callback=take, help=text)
+    sets = [(*table, "host"), (*table, "port")]
+    return _option(flag, metavar="HOST:PORT", callback=take, help=text, sets=sets)
 
 
-def _entries(flag: str, metavar: str, entry: Callable[[str], tuple[KeyPath, object]], text: str) -> Callable[[F], F]:
+def _entries(
+    flag: str, metavar: str, entry: Callable[[str], tuple[KeyPath, object]], text: str, sets: KeyPath
+) -> Callable[[F], F]:
     """An option that may be given several times, each time for a key of its own. `entry` raises `ValueError`."""
 
     def take(context: click.Context, _: click.Parameter, values: tuple[str, ...]) -> None:
@@ -168,7 +178,8 @@ def _entries(flag: str, metavar: str, entry: Callable[[str], tuple[KeyPath, obje
                 raise click.BadParameter(str(error)) from None
             _invocation(context).overrides.append((flag, path, set_to))
 
-    return _option(flag, metavar=metavar, multiple=True, callback=take, help=f"{text} May be given several times.")
+    text = f"{text} May be given several times."
+    return _option(flag, metavar=metavar, multiple=True, callback=take, help=text, sets=[sets])
 
 
 def _upstream(text: str) -> tuple[KeyPath, object]:
@@ -237,7 +248,11 @@ listen_option = _address("--listen", ("proxy",), f"Where clients reach the node.
 store_option = _setting("--store", ("peer", "store"), "FOLDER", "Where blobs are kept.")
 operations_option = _address("--operations", ("peer", "operations"), "The node's operations port.")
 upstream_option = _entries(
-    "--upstream", "NAME[=URL]", _upstream, "A registry to stand for, and where it is if not at https://NAME."
+    "--upstream",
+    "NAME[=URL]",
+    _upstream,
+    "A registry to stand for, and where it is if not at https://NAME.",
+    ("proxy", "upstreams", "*", "url"),
 )
 any_upstream_option = _switch(
     "--any-upstream", ("proxy", "any_upstream"), "Stand for every registry with a public name too."
@@ -277,7 +292,13 @@ node_options = _all(
     _setting("--advertise", ("peer", "advertise"), "HOST", "The host that other peers are told, behind NAT."),
     _setting("--zone", ("peer", "zone"), "NAME", "What is near: peers prefer neighbours of their own zone."),
     _setting("--name", ("peer", "name"), "NAME", "What people call this node. The machine's name."),
-    _entries("--label", "NAME=VALUE", _label, "By what people choose this node among others."),
+    _entries(
+        "--label",
+        "NAME=VALUE",
+        _label,
+        "By what people choose this node among others.",
+        ("peer", "labels"),
+    ),
     store_option,
     _setting("--cache-size", ("peer", "cache", "high"), "SIZE", "The most that the store holds: 200GiB, or 80%."),
     _setting(

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from manual.commands import everything, program
-from manual.markdown import COMMANDS, commands_page
+from manual.docstrings import of_class
+from manual.pages import pages
+from manual.settings import settings_of, tables, written
 from manual.share import write_manual
 from shoal.cli.exits import ExitCode
 from tests.world.programs import require
@@ -25,8 +27,15 @@ def share(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "share"
 
 
-def test_the_page_of_commands_is_current() -> None:
-    assert COMMANDS.read_text(encoding="utf-8") == commands_page(), "run `make manual`"
+def test_pages_from_the_code_are_current() -> None:
+    for path, text in pages().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name}: run `make manual`"
+
+
+def test_each_setting_has_a_meaning() -> None:
+    missing = [written(each.path) for table in tables() for each in settings_of(table) if not each.meaning]
+    assert not missing, "a docstring below the field"
+    assert all(of_class(table.kind) for table in tables())
 
 
 def test_each_command_has_a_man_page_that_is_shown_without_a_warning(share: Path) -> None:
