@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.documents import typed
 from tests.world.debian import debian_root
 from tests.world.machine import Machine
 from tests.world.programs import lack, require, require_root, run
@@ -76,8 +77,7 @@ class Installed:
 
 def documented() -> list[str]:
     """The commands by which people are told to install the units."""
-    section = _PAGE.read_text().partition("\n## Install\n")[2].partition("\n## ")[0]
-    commands = [line[4:] for line in section.splitlines() if line.startswith("    ")]
+    commands = [line for block in typed(_PAGE) if "units" in block.words for line in block.text.splitlines()]
     assert commands[-1] == "systemctl enable --now shoal-peer"
     return [command.replace("x86_64", platform.machine()) for command in commands]
 

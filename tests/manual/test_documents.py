@@ -1,0 +1,183 @@
+"""What the documents name is there: pages, settings, commands, files; and what they show is what programs read."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+
+from manual.settings import NAME, settings_of, tables, written
+from shoal.cli import main
+from shoal.cli.configuration import Configuration
+from shoal.settings import load
+from tests.acceptance.documents import (
+    ELSEWHERE,
+    ROOT,
+    TYPED,
+    anchors,
+    blocks,
+    commands,
+    documents,
+    links,
+    prose,
+    spans,
+    typed,
+)
+
+_ROOMS = ("shoal", "supernode", "peer", "proxy")
+_FOLDERS = (*_ROOMS, "bench", "deploy", "docs", "manual", "tests")
+_CHART = {ROOT / "docs/deployment/kubernetes.md", ROOT / "deploy/helm/shoal/README.md"}
+"""Whose values are named like settings."""
+_INDENTED = re.compile(r"(?:^|\n)(?!- |\d+\. | )[^\n]*\n\n {4}(\S[^\n]*)")
+_DOTTED = re.compile(r"(?:cluster|supernode|peer|proxy|log|traces)(?:\.[a-z_]+)+")
+_WORDS = {"IMAGE": "alpine", "RUNTIME": "docker", "RATE": "200MB/s", "COMMAND": "pull", "/host": "/"}
+"""What stands for something in the text."""
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    for link in links(document):
+        if link.startswith(("https://", "http://", "mailto:")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = document if not name else (document.parent / name).resolve()
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_what_is_typed_stands_in_a_block_that_says_where() -> None:
+    for document in documents():
+        found = _INDENTED.search(prose(document))
+        assert found is None, f"{document}: a block is fenced: {found[1] if found else ''}"
+        assert all(block.language for block in blocks(document)), f"{document}: a block names its language"
+        for block in typed(document):
+            first, *others = block.words or ("",)
+            assert first in TYPED or (first == "elsewhere" and others[0] in ELSEWHERE), f"{document}: {block.text}"
+
+
+def test_commands_of_shoal_are_read_by_the_command_line() -> None:
+    lines = {
+        (document, line)
+        for document in documents()
+        for line in itertools.chain(
+            (filled(words) for block in typed(document) for words in commands(block.text)), inline_commands(document)
+        )
+    }
+    read = [(document, arguments) for document, line in lines if (arguments := of_shoal(line))]
+    assert len(read) > 100
+    for document, arguments in read:
+        try:
+            parse(arguments)
+        except (click.MissingParameter, click.exceptions.NoArgsIsHelpError):  # the text speaks of the command
+            assert len(arguments) <= 2, f"{document}: shoal {' '.join(arguments)}"
+        except click.ClickException as error:
+            pytest.fail(f"{document}: shoal {' '.join(arguments)}: {error.format_message()}")
+
+
+def test_examples_of_configurations_can_be_used(tmp_path: Path) -> None:
+    file = tmp_path / "shoal.toml"
+    found = [block for document in documents() for block in blocks(document) if block.language == "toml"]
+    assert len(found) > 5
+    for block in found:
+        file.write_text(block.text)
+        load(Configuration, file, {})
+
+
+def test_examples_of_yaml_and_json_can_be_read() -> None:
+    for document in documents():
+        for block in blocks(document):
+            if block.language == "yaml":
+                assert list(yaml.safe_load_all(block.text))
+            elif block.language == "json":
+                json.loads(block.text)
+
+
+def test_settings_that_are_named_exist() -> None:
+    keys = {written(setting.path).replace(f'."{NAME}"', "") for table in tables() for setting in settings_of(table)}
+    keys |= {written(table.path).replace(f'."{NAME}"', "") for table in tables()}
+    keys = {key.replace('."NAME"', "") for key in keys} | {table.path[0] for table in tables()}
+    variables = {setting.variable for table in tables() for setting in settings_of(table)}
+    variables |= {f"SHOAL_{key.upper().replace('.', '__')}" for key in keys}
+    sources = "".join(path.read_text() for room in _ROOMS for path in (ROOT / room).rglob("*.py"))
+    for document in documents():
+        for span in spans(document):
+            variable = re.match(r"SHOAL_[A-Z_]+__[A-Z_]+", span)
+            assert not variable or variable[0] in variables, f"{document}: {span}"
+            dotted = _DOTTED.fullmatch(re.sub(r'\."[^"]+"', "", span).partition(" = ")[0])
+            if dotted is None or document in _CHART:
+                continue
+            place = ROOT / dotted[0].replace(".", "/")
+            is_module = place.is_dir() or place.with_suffix(".py").exists()
+            assert dotted[0] in keys or is_module or f'"{dotted[0]}"' in sources, f"{document}: {span}"
+
+
+def test_files_and_targets_that_are_named_exist() -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for document in documents():
+        lines = [tuple(words) for block in typed(document) for words in commands(block.text)]
+        for words in [*lines, *(tuple(span.split()) for span in spans(document))]:
+            for target in words[1:] if words and words[0] == "make" else ():
+                assert "=" in target or target in targets, f"{document}: make {target}"
+            for word in words:
+                folder, slash, rest = word.partition("/")
+                if slash and rest and folder in _FOLDERS and re.fullmatch(r"[\w./-]+", word):
+                    assert (ROOT / word).exists(), f"{document}: {word}"
+
+
+def test_the_table_of_rooms_has_each_package_and_no_module_that_is_gone() -> None:
+    table = re.findall(
+        r"^\| `([a-z.]+)` \| [^|]* \| ([^|]*) \|$", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE
+    )
+    assert {package for package, _ in table} == {".".join(folder.parts) for folder in packages()}
+    for package, text in table:
+        gone = [
+            name
+            for name in re.findall(r"`(\w+)`", text)
+            if not (ROOT / package.replace(".", "/") / f"{name}.py").exists()
+        ]
+        assert not gone, package
+
+
+def packages() -> Iterator[Path]:
+    for room in _ROOMS:
+        yield from (path.parent.relative_to(ROOT) for path in (ROOT / room).rglob("__init__.py"))
+
+
+def inline_commands(document: Path) -> Iterator[tuple[str, ...]]:
+    """What the text says that can be typed."""
+    for span in spans(document):
+        words = span.split()
+        if words[0] == "shoal" and not re.search(r"\||\.\.\.|[<*]", span):
+            yield filled(words)
+
+
+def filled(words: list[str]) -> tuple[str, ...]:
+    """A command line with something in place of what stands for it."""
+    return tuple(_WORDS.get(word, word) for word in words)
+
+
+def of_shoal(line: tuple[str, ...]) -> list[str]:
+    """The arguments of `shoal` in a line, wherever it is called there; empty where it is not."""
+    for place, (word, following) in enumerate(itertools.pairwise(line)):
+        if Path(word).name == "shoal" and following in main.commands:
+            ends = [end for end in ("&&", "|", ";", ">") if end in line[place:]]
+            return list(line[place + 1 : min(line.index(end, place) for end in ends) if ends else None])
+    return []
+
+
+def parse(arguments: list[str]) -> None:
+    """Have the command line read arguments, and run nothing; raises `click.ClickException`."""
+    context = main.make_context("shoal", list(arguments))
+    while isinstance(context.command, click.Group):
+        name, command, rest = context.command.resolve_command(context, [*context._protected_args, *context.args])
+        assert command is not None
+        try:
+            context = command.make_context(name, rest, parent=context)
+        except click.exceptions.Exit:  # --help
+            return
