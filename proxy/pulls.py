@@ -17,8 +17,10 @@ from proxy.timeline import Timeline
 from shoal.digest import Digest
 from shoal.reference import Location, Tag
 
-MAX_PULLS, MAX_REQUESTS = 200, 1024
+MAX_PULLS, MAX_REQUESTS = 200, 512
 """Pulls that are remembered, and requests of one of them that are told one by one."""
+MAX_WEIGHT, _REQUEST_WEIGHT = 60_000, 8
+"""What all pulls together may weigh, about 10 MiB: a digest that one names is one, and a request as much as so many."""
 Came = Callable[[Digest, float], Sequence[Brought]]
 """Who has brought a blob to this node since a time of the monotonic clock."""
 
@@ -84,6 +86,11 @@ class Pull:
         """From its begin to the end of its last request."""
         return self.timeline.ended_at - self.timeline.began_at
 
+    @property
+    def weight(self) -> int:
+        """What it takes in memory."""
+        return _REQUEST_WEIGHT * len(self.requests) + len(self.named)
+
     def is_over(self, now: float) -> bool:
         """Whether its client has asked for nothing for a while."""
         return not self.timeline.is_open and now - self.timeline.ended_at > _QUIET_SECONDS
@@ -144,6 +151,8 @@ class Pulls:
         pull = self._running(client, location, kind, reference, at)
         if pull is None:
             pull = Pull(client, location, reference, now, Timeline(at))
+            while sum(each.weight for each in self._pulls) > MAX_WEIGHT:
+                self._pulls.popleft()
             self._pulls.append(pull)
         request = Request(kind, method, reference, account)
         if isinstance(reference, Digest):

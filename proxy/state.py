@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 from peer.engine import Engine
 from peer.sought import Sought
 from peer.tally import Supplier
+from proxy.explanation import summary
 from proxy.limits import LimitBoard
+from proxy.pulls import Pulls
 from proxy.settings import ProxySettings
 from shoal.fields import authority
 from shoal.reference import Registry
 from supernode.client import NO_TROUBLE, ControlClient
 from supernode.protocol import PeerId
 
-_MAX_DOWNLOADS, _MAX_SUPPLIERS = 100, 16
-"""Downloads that are told, and of each the suppliers that gave most."""
+_MAX_DOWNLOADS, _MAX_SUPPLIERS, _MAX_PULLS = 100, 16, 5
+"""Downloads that are told, of each the suppliers that gave most, and the last pulls."""
 
 Shown = dict[str, object]
 
@@ -24,7 +27,13 @@ class NodeState:
     """Looks at one node; belongs to its event loop."""
 
     def __init__(
-        self, settings: ProxySettings, engine: Engine, board: LimitBoard, control: ControlClient | None, supernode: str
+        self,
+        settings: ProxySettings,
+        engine: Engine,
+        board: LimitBoard,
+        control: ControlClient | None,
+        supernode: str,
+        pulls: Pulls,
     ) -> None:
         """`control` is None, and `supernode`, its address, empty where there is none."""
         self._settings = settings
@@ -32,6 +41,7 @@ class NodeState:
         self._board = board
         self._control = control
         self._supernode = supernode
+        self._pulls = pulls
         self._began_at = time.monotonic()
 
     def reconfigure(self, settings: ProxySettings) -> None:
@@ -68,6 +78,7 @@ class NodeState:
                 "requests": tally.requests,
             },
             "downloads": [_download(each, now) for each in list(engine.machine.sought.values())[:_MAX_DOWNLOADS]],
+            "pulls": [summary(pull, now) for pull in itertools.islice(self._pulls, _MAX_PULLS)],
             "limits": engine.limits.shown()["limits"],
             "upstreams": self._upstreams(now),
         }

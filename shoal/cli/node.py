@@ -121,7 +121,7 @@ class Node:
         if self.engine.reporting is not None:
             self.engine.reporting.limits = board.last
             self.engine.reporting.images = lambda: asyncio.to_thread(keeping.held, self.proxy.tags.known())
-        self._state = NodeState(proxy, self.engine, board, control, peer.supernode)
+        self._state = NodeState(proxy, self.engine, board, control, peer.supernode, self.proxy.pulls)
         administration = Administration(
             self._state,
             self.proxy.tags,

@@ -38,6 +38,9 @@ class Nodeboard:
         if state["downloads"]:
             headings = ("download", "done", "of", "rate", "readers", "from")
             parts += [Text(), fitting(headings, [_download(each, before, state) for each in state["downloads"]], width)]
+        if state["pulls"]:
+            named = ("last pulls", "began", "took", "bytes", "from")
+            parts += [Text(), fitting(named, map(_pull, state["pulls"]), width)]
         if state["upstreams"]:
             columns = ("upstream", "received", "requests left", "left alone for")
             parts += [Text(), fitting(columns, map(_upstream, state["upstreams"]), width)]
@@ -102,6 +105,20 @@ def _download(download: State, before: State | None, state: State) -> tuple[str,
         f"{format_size(count / seconds)}/s" if seconds else "",
         str(download["readers"]),
         ", ".join(suppliers),
+    )
+
+
+def _pull(pull: State) -> tuple[str, ...]:
+    total = sum(each["bytes"] for each in pull["sources"]) or 1
+    shares: dict[str, int] = {}
+    for each in pull["sources"]:
+        shares[each["kind"]] = shares.get(each["kind"], 0) + each["bytes"]
+    return (
+        pull["image"],
+        pull["began"].partition("T")[2][:8],
+        "runs" if pull["running"] else f"{pull['seconds']:.1f} s",
+        format_size(pull["bytes"]),
+        ", ".join(f"{kind} {count / total:.0%}" for kind, count in shares.items()),
     )
 
 

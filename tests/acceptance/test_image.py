@@ -20,7 +20,9 @@ from tests.world.programs import require, require_root, run
 pytestmark = pytest.mark.timeout(400)
 _ROOT = Path(__file__).parents[2]
 _BASE, _IMAGE = "localhost/shoal-test-base", "localhost/shoal-test"
-_ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+_ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
+"""As elf.h numbers them."""
 _USER = 65532
 _SECRET = "of one test of the image"
 
@@ -29,10 +31,32 @@ class Podman:
     """podman with a storage of its own, which goes with the test."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._options = [f"--root={folder / 'storage'}", f"--runroot={folder / 'run'}", "--runtime=runc"]
 
     def __call__(self, *words: str | Path) -> str:
         return run("podman", *self._options, *words)
+
+    def load(self, name: str, root: Path) -> None:
+        """Take a root filesystem as an image."""
+        pack = subprocess.Popen(["tar", "--create", f"--directory={root}", "."], stdout=subprocess.PIPE)
+        with pack:
+            take = ["podman", *self._options, "import", "-", name]
+            subprocess.run(take, stdin=pack.stdout, check=True, capture_output=True)
+
+    def build(self, name: str, machine: str) -> None:
+        """Build the image for a sort of machine, as a site without internet does: pip has the wheels in a folder."""
+        wheels, config = self._folder / f"wheels-{machine}", self._folder / "pip.conf"
+        python = run("/usr/bin/python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])").strip()
+        for lock in ("runtime.lock", "build.lock"):
+            download_wheels(lock, machine, python, wheels)
+        config.write_text("[global]\nno-index = true\nfind-links = /wheelhouse\n")
+        given = [f"--volume={wheels}:/wheelhouse:ro", f"--volume={config}:/etc/pip.conf:ro"]
+        says = [f"BASE={_BASE}", "VERSION=1.2.3", "REVISION=0123abc", f"TARGETARCH={_ARCHITECTURES[machine]}"]
+        how = ["--isolation=chroot", "--network=host", "--pull=never", *(f"--build-arg={each}" for each in says)]
+        own = f"--platform=linux/{_ARCHITECTURES[platform.machine()]}"
+        file = _ROOT / "deploy/container/Dockerfile"
+        self("build", own, *how, *given, "--file", file, "--tag", name, _ROOT)
 
     def runs(self, *words: str | Path, name: str = "") -> str:
         """Start a container as Kubernetes would with the chart; waits for its end where it has no name."""
@@ -50,46 +74,31 @@ def test_the_linter_finds_nothing_wrong() -> None:
     assert run(linter, _ROOT / "deploy/container/Dockerfile") == ""
 
 
-@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def download_wheels(lock: str, machine: str, python: str, folder: Path) -> None:
+    """What a lock names, for a sort of machine and a version of Python; fails where it does not come as wheels."""
+    platforms = [f"--platform={name}_{machine}" for name in ("manylinux_2_28", "manylinux_2_17", "manylinux2014")]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--require-hashes", "--no-deps"]
+    command += ["--only-binary=:all:", f"--python-version={python}", f"--dest={folder}", *platforms]
+    run(*command, "--requirement", _ROOT / "deploy" / lock)
+
+
+@pytest.mark.parametrize("machine", _ARCHITECTURES)
 def test_all_that_is_needed_comes_as_wheels_for_a_machine(machine: str, tmp_path: Path) -> None:
     """For the version of Python that the image has when nobody says otherwise."""
     text = (_ROOT / "deploy/container/Dockerfile").read_text()
-    version = text.partition("python:")[2].partition("-slim")[0]
-    platforms = [f"--platform={name}_{machine}" for name in ("manylinux_2_28", "manylinux_2_17", "manylinux2014")]
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--require-hashes", "--no-deps"]
-    command += ["--only-binary=:all:", f"--python-version={version}", f"--dest={tmp_path}", *platforms]
-    run(*command, "--requirement", _ROOT / "deploy/runtime.lock")
+    download_wheels("runtime.lock", machine, text.partition("python:")[2].partition("-slim")[0], tmp_path)
     assert len(list(tmp_path.glob("*.whl"))) > 20
 
 
 @pytest.fixture(scope="module")
 def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
-    """With the image in it, built as for a site without internet: pip has the wheels in a folder."""
+    """With the image in it."""
     require_root()
     require("podman", "runc")
-    folder = tmp_path_factory.mktemp("podman")
-    wheels = folder / "wheels"
-    download = [sys.executable, "-m", "pip", "download", "--quiet", "--require-hashes", "--no-deps", f"--dest={wheels}"]
-    system = run("/usr/bin/python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])").strip()
-    platforms = [f"--platform={name}_{platform.machine()}" for name in ("manylinux_2_28", "manylinux2014")]
-    for lock in ("runtime.lock", "build.lock"):
-        binary = ["--only-binary=:all:", f"--python-version={system}", *platforms]
-        run(*download, *binary, "--requirement", _ROOT / "deploy" / lock)
-    (folder / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /wheelhouse\n")
-    podman = Podman(folder)
-    root = debian_root()
-    archive = subprocess.Popen(["tar", "--create", f"--directory={root}", "."], stdout=subprocess.PIPE)
-    assert archive.stdout is not None
-    with archive, archive.stdout as content:
-        subprocess.run(
-            ["podman", *podman._options, "import", "-", _BASE], stdin=content, check=True, capture_output=True
-        )
-    # no way out: what the build needs is mounted
-    given = [f"--volume={wheels}:/wheelhouse:ro", f"--volume={folder / 'pip.conf'}:/etc/pip.conf:ro"]
-    says = [f"--build-arg=BASE={_BASE}", "--build-arg=VERSION=1.2.3", "--build-arg=REVISION=0123abc"]
-    how = ["--isolation=chroot", "--network=host", "--pull=never", f"--platform=linux/{_ARCHITECTURE}"]
+    podman = Podman(tmp_path_factory.mktemp("podman"))
     try:
-        podman("build", *how, *given, *says, "--file", _ROOT / "deploy/container/Dockerfile", "--tag", _IMAGE, _ROOT)
+        podman.load(_BASE, debian_root())
+        podman.build(_IMAGE, platform.machine())
         yield podman
     finally:
         podman("rm", "--all", "--force", "--time=0")
@@ -104,7 +113,7 @@ def test_the_image_says_what_it_is(podman: Podman) -> None:
     assert labels["org.opencontainers.image.version"] == "1.2.3"
     assert labels["org.opencontainers.image.revision"] == "0123abc"
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
-    assert described["Architecture"] == _ARCHITECTURE
+    assert described["Architecture"] == _ARCHITECTURES[platform.machine()]
 
 
 def test_the_image_adds_little_to_its_base(podman: Podman) -> None:
@@ -124,6 +133,16 @@ def test_the_image_shows_help_as_a_user_without_rights(podman: Podman) -> None:
     status = podman.runs("--entrypoint=cat", _IMAGE, "/proc/self/status")
     assert f"\nUid:\t{_USER}\t{_USER}\t{_USER}\t{_USER}\n" in status
     assert "\nCapEff:\t0000000000000000\n" in status
+
+
+def test_the_image_for_another_machine_is_made_without_one(podman: Podman) -> None:
+    (other,) = _ARCHITECTURES.keys() - {platform.machine()}
+    podman.build(f"{_IMAGE}-{other}", other)
+    script = (
+        "import pathlib, struct; "
+        "print({struct.unpack_from('<H', p.read_bytes(), 18)[0] for p in pathlib.Path('/opt/shoal').rglob('*.so')})"
+    )
+    assert podman.runs("--entrypoint=python3", f"{_IMAGE}-{other}", "-c", script) == f"{{{_ELF_MACHINES[other]}}}\n"
 
 
 def test_a_supernode_and_a_peer_run_in_it(podman: Podman, stack: ExitStack) -> None:

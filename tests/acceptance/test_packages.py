@@ -9,7 +9,9 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,36 +27,41 @@ _SYSTEM_PYTHON = Path("/usr/bin/python3")
 """Debian's, which has nothing of Shoal's or of what it needs."""
 
 
-def as_nobody(folder: Path, *command: str | Path) -> str:
-    """What a command prints as a user who owns `folder` and nothing else, with an empty environment."""
-    require_root()
-    require("setpriv")
-    home = folder / "home"
-    if not home.exists():
-        home.mkdir()
-        os.chown(home, _NOBODY, _NOBODY)
-        for each in (folder, *folder.parents[:3]):
-            each.chmod(each.stat().st_mode | 0o711)
-    clean = ["env", "-i", f"HOME={home}", "PATH=/usr/bin:/bin"]
-    return run("setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups", *clean, *command)
+class Stranger:
+    """A user who owns a home folder and nothing else, with an empty environment, and the program beside it."""
+
+    def __init__(self, folder: Path, program: Path) -> None:
+        self._home = folder / "home"
+        self._home.mkdir()
+        os.chown(self._home, _NOBODY, _NOBODY)
+        folder.chmod(0o755)
+        self.program = Path(shutil.copy(program, folder / "shoal"))
+
+    def __call__(self, *command: str | Path) -> str:
+        """What a command prints."""
+        clean = ["env", "-i", f"HOME={self._home}", "PATH=/usr/bin:/bin"]
+        return run("setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups", *clean, *command)
 
 
 @pytest.fixture
-def own_program(program: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copy(program, tmp_path / "shoal"))
+def stranger(program: Path) -> Iterator[Stranger]:
+    """Not below pytest's own folder, which is closed to all but root."""
+    require_root()
+    require("setpriv")
+    with tempfile.TemporaryDirectory() as folder:
+        yield Stranger(Path(folder), program)
 
 
-def test_the_program_needs_python_and_nothing_else(own_program: Path, tmp_path: Path) -> None:
-    assert as_nobody(tmp_path, _SYSTEM_PYTHON, "-I", "-c", "import sys; print(sys.flags.isolated)") == "1\n"
+def test_the_program_needs_python_and_nothing_else(stranger: Stranger) -> None:
     with pytest.raises(AssertionError, match="No module named 'aiohttp'"):
-        as_nobody(tmp_path, _SYSTEM_PYTHON, "-I", "-c", "import aiohttp")
-    assert as_nobody(tmp_path, _SYSTEM_PYTHON, "-I", own_program, "--version").startswith("shoal ")
+        stranger(_SYSTEM_PYTHON, "-I", "-c", "import aiohttp")
+    assert stranger(_SYSTEM_PYTHON, "-I", stranger.program, "--version").startswith("shoal ")
 
 
-def test_the_program_runs_by_its_name_and_has_its_extras(own_program: Path, tmp_path: Path) -> None:
-    assert "[peer]" in as_nobody(tmp_path, own_program, "--print-config")
+def test_the_program_runs_by_its_name_and_has_its_extras(stranger: Stranger) -> None:
+    assert "[peer]" in stranger(stranger.program, "--print-config")
     needed = "import uvloop, blake3, cryptography, msgspec, opentelemetry.sdk; print('all there')"
-    assert as_nobody(tmp_path, "env", "PEX_INTERPRETER=1", own_program, "-c", needed) == "all there\n"
+    assert stranger("env", "PEX_INTERPRETER=1", stranger.program, "-c", needed) == "all there\n"
 
 
 def test_the_program_is_for_each_python_that_shoal_runs_on(program: Path) -> None:

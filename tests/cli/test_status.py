@@ -46,6 +46,19 @@ STATE: dict[str, Any] = {
             "suppliers": [{"name": "10.0.0.4:5081", "origin": False, "bytes": 10 * MB}],
         }
     ],
+    "pulls": [
+        {
+            "image": "docker.io/library/made:1",
+            "began": "2026-01-02T03:04:05.678+00:00",
+            "running": False,
+            "seconds": 4.0,
+            "bytes": 3 * MB,
+            "sources": [
+                {"kind": "peer", "name": "a", "bytes": 2 * MB},
+                {"kind": "origin", "name": "b", "bytes": MB},
+            ],
+        }
+    ],
     "limits": {"upload": {"bytes_per_second": 20 * MB, "set_by": "order"}},
     "upstreams": [{"registry": "docker.io", "bytes": 0, "limit": 100, "remaining": 7, "quiet_seconds": 12.0}],
 }
@@ -68,6 +81,7 @@ def test_a_node_is_shown_with_its_downloads_and_the_limits_of_its_upstreams() ->
         "0123456789ab  10%   100 MB  5 MB/s",
         "10.0.0.4:5081 10 MB",
         "7 of 100       12 s",
+        "docker.io/library/made:1  03:04:05  4.0 s  3 MB   peer 67%, origin 33%",
     ):
         assert words in text
 

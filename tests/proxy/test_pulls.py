@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from peer.account import Account, Cause
 from peer.arrivals import Brought
 from proxy.explanation import WORDS, explanation, summary, verdict
-from proxy.pulls import MAX_PULLS, MAX_REQUESTS, Client, Pull, Pulls, Record
+from proxy.pulls import MAX_PULLS, MAX_REQUESTS, MAX_WEIGHT, Client, Pull, Pulls, Record
 from proxy.timeline import Timeline
 from shoal.digest import Digest
 from shoal.reference import Location, Tag
@@ -112,6 +112,15 @@ def test_what_is_remembered_is_bounded() -> None:
     (pull, *_) = world.all
     assert (len(pull.requests), pull.left_out) == (MAX_REQUESTS, 6)
     assert pull.given == {"store": 10 * (MAX_REQUESTS + 6)}
+
+
+def test_many_large_pulls_leave_room_for_fewer() -> None:
+    world = World()
+    for number in range(30):
+        named = [Digest.of(b"%d.%d" % (number, place)) for place in range(5000)]
+        world.ask(Tag(f"t{number}"), *named)
+    assert sum(pull.weight for pull in world.all) <= MAX_WEIGHT + 5100
+    assert world.all[0].reference == "t29"
 
 
 EVENTS = st.lists(

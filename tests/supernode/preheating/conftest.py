@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,8 @@ class World:
     roster: Roster = field(default_factory=Roster)
     tags: list[str] = field(default_factory=list)
     """What nodes answer who are asked for tags."""
+    asked: Callable[[], None] = lambda: None
+    """Called when one is asked."""
 
     def board(self) -> PreheatBoard:
         self._board = PreheatBoard(
@@ -45,6 +47,7 @@ class World:
     def send(self, peer: PeerId, message: protocol.FromSupernode) -> None:
         self.told.append((peer, message))
         if isinstance(message, protocol.ListTags):
+            self.asked()
             self._board.heard(peer, protocol.Tags(message.query, self.tags))
 
     def take(self, kind: type[protocol.FromSupernode]) -> list[protocol.FromSupernode]:

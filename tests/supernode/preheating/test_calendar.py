@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from supernode import protocol
 from supernode.preheating.board import PreheatBoard
-from supernode.preheating.calendar import Calendar
+from supernode.preheating.calendar import FILE, Calendar
 from supernode.preheating.schedules import ScheduleState, is_due, next_run
 from supernode.preheating.settings import ScheduleSettings
 from tests.supernode.preheating.conftest import World
@@ -70,6 +70,21 @@ async def test_a_restart_neither_forgets_a_run_nor_does_it_twice(world: World) -
         await calendar.look()
         await calendar.look()
         assert len(board.jobs) == 2
+
+
+async def test_a_run_is_written_down_before_anything_comes_of_it(world: World) -> None:
+    written: list[float] = []
+
+    def read() -> None:
+        states = msgspec.json.decode((world.folder / FILE).read_bytes(), type=dict[str, ScheduleState])
+        written.append(states["base"].last_run)
+
+    world.tags, world.asked = ["3.20"], read
+    async with world.board() as board, calendar_of(world, board, base=BASE) as calendar:
+        world.join("a")
+        world.now += HOUR
+        await calendar.look()
+    assert written == [world.now]
 
 
 async def test_what_a_schedule_has_pinned_is_let_go_when_it_ends(world: World) -> None:
