@@ -157,6 +157,7 @@ def test_two_machines_share_an_image_after_the_quick_start(
     other = {"docker": "containerd", "containerd": "docker"}[runtime]
     followed = [block for block in typed(DOCUMENT) if other not in block.words]
     said = [site.follow(block) for block in followed]
+    assert "100% came from one neighbour" in said[-1]
     assert "0 errors" in said[-1]
     _, sent = logged_traffic(site.hub_log)
     assert sent < 1.02 * sum(LAYERS) + MIB / 4, "each byte left Docker Hub once"
