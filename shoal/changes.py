@@ -3,10 +3,16 @@
 Who changes a node is on that machine and bears the operator's token. Both: the port speaks HTTP without TLS, so that
 a token that somebody has overheard on the network changes nothing, and on the machine itself there may be others, such
 as containers that share its network. A supernode is led from other machines too, by the token alone.
+
+A browser shows the token once and has a session then, by a cookie. A page of somebody else must not use either: a
+change by a cookie has to come from a page of this port (`Origin`), and who is on this machine may look without a token
+only where he asks by an address of it or its own name (`Host`), so that no other name that is made to lead here does.
 """
 
 from __future__ import annotations
 
+import ipaddress
+import socket
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -20,6 +26,7 @@ from shoal.audit import Audit
 from shoal.fields import is_loopback
 from shoal.operator import TokenUnusable
 from shoal.reference import InvalidReference
+from shoal.sessions import Sessions
 
 log = structlog.get_logger()
 
@@ -27,6 +34,9 @@ _MAX_FAILURES, _FAILURE_SECONDS = 10, 10.0
 """Requests with a wrong token that are answered and logged in so much time; the next ones are only turned away."""
 
 _CHALLENGE = {hdrs.WWW_AUTHENTICATE: 'Bearer realm="shoal operations"'}
+SESSION_COOKIE = "shoal_session"
+_FORWARDED = ("Forwarded", "X-Forwarded-For")
+"""What proxies say of whom they ask for."""
 _TURNED_AWAY = {hdrs.RETRY_AFTER: str(int(_FAILURE_SECONDS))}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -60,12 +70,15 @@ class Changes:
         clock: Callable[[], float] = time.monotonic,
         *,
         from_elsewhere: bool = False,
+        sessions: Sessions | None = None,
     ) -> None:
-        """Who bears `token` may. `from_elsewhere`: whether changes are taken from other machines."""
+        """Who bears `token` may. `from_elsewhere`: whether changes are taken from other machines. `sessions`: those of
+        browsers that stand for the token, where there are any."""
         self._token = token
         self._audit = audit
         self._clock = clock
         self._from_elsewhere = from_elsewhere
+        self._sessions = sessions
         self._failures: deque[float] = deque(maxlen=_MAX_FAILURES)
 
     def change(self, action: str, kind: type[T], carry_out: Callable[[T], Awaitable[Outcome]]) -> Handler:
@@ -125,20 +138,52 @@ class Changes:
         """The same handler, for those alone whom `look` lets see."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            refusal = None if _is_here(request) else self._unknown(request)
+            refusal = None if _may_look_unknown(request) else self._unknown(request, self.authorization(request))
             return await handler(request) if refusal is None else refusal
 
         return handle
 
+    def prove(self, action: str, handler: Handler) -> Handler:
+        """The same handler, for those alone who bear the token itself, and noted as `action` in the audit log."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            started = self._clock()
+            answer = self._unknown(request, _shown(request)) or await handler(request)
+            if answer.status != web.HTTPTooManyRequests.status_code:
+                self._record(request, action, answer.status, started, {})
+            return answer
+
+        return handle
+
+    def may_look(self, request: web.Request) -> bool:
+        """Whether a page in a browser may be shown the state: here, or by its session."""
+        return _may_look_unknown(request) or self.has_session(request)
+
+    def has_session(self, request: web.Request) -> bool:
+        """Whether a browser has a session, by which it may make changes too."""
+        try:
+            return self._token.is_in(self._of_session(request))
+        except TokenUnusable:
+            return False
+
+    def authorization(self, request: web.Request) -> list[str]:
+        """The `Authorization` headers of a request, or the one that its session stands for."""
+        return _shown(request) or self._of_session(request)
+
+    def _of_session(self, request: web.Request) -> list[str]:
+        name = request.cookies.get(SESSION_COOKIE, "")
+        stood_for = self._sessions.authorization(name) if self._sessions is not None and name else None
+        return [] if stood_for is None else [stood_for]
+
     def _refusal(self, request: web.Request) -> web.Response | None:
         if not self._from_elsewhere and not _is_here(request):
             return web.json_response({"error": "changes are made from the node itself"}, status=403)
-        return self._unknown(request)
+        return self._unknown(request, self.authorization(request) if _is_own_page(request) else _shown(request))
 
-    def _unknown(self, request: web.Request) -> web.Response | None:
+    def _unknown(self, request: web.Request, authorization: Sequence[str]) -> web.Response | None:
         """The answer to who does not bear the token. The right token is always heard, whatever others have tried."""
         try:
-            if self._token.is_in(request.headers.getall(hdrs.AUTHORIZATION, [])):
+            if self._token.is_in(authorization):
                 return None
             reason = "the operator's token is needed"
         except TokenUnusable as error:
@@ -169,6 +214,33 @@ def _as_texts(said: Mapping[str, object]) -> dict[str, object]:
         name: " ".join(value) if isinstance(value, list) and all(isinstance(each, str) for each in value) else value
         for name, value in said.items()
     }
+
+
+def _shown(request: web.Request) -> list[str]:
+    return request.headers.getall(hdrs.AUTHORIZATION, [])
+
+
+def _is_own_page(request: web.Request) -> bool:
+    """Whether a browser says that it is a page of this very port which asks. Browsers say so of each change."""
+    return request.headers.get(hdrs.ORIGIN, "").partition("://")[2] == request.host
+
+
+def _may_look_unknown(request: web.Request) -> bool:
+    """Whether somebody on this machine asks for this machine, and not for somebody else."""
+    return _is_here(request) and _is_own_name(request) and not any(name in request.headers for name in _FORWARDED)
+
+
+def _is_own_name(request: web.Request) -> bool:
+    """Whether a request is for an address, which nobody can make lead elsewhere, or for this machine by its name."""
+    host = request.headers.get(hdrs.HOST, "")  # without it, it comes from no browser
+    name = host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
+    if not name or is_loopback(name) or name.lower() == socket.gethostname().lower():
+        return True
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def _is_here(request: web.Request) -> bool:

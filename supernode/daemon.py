@@ -18,7 +18,9 @@ from shoal.membership import Membership
 from shoal.operations import OperationsServer
 from shoal.operator import OperatorToken
 from shoal.revision import Reload
+from shoal.sessions import Sessions
 from supernode.administration import Administration
+from supernode.dashboard.dashboard import Dashboard
 from supernode.description import description_routes
 from supernode.gallery import Gallery
 from supernode.onlookers import Onlookers
@@ -49,18 +51,28 @@ class Supernode:
         self._token = OperatorToken(settings.token_file)
         self._audit = Audit(Path(settings.audit)) if settings.audit else None
         self.server = SupernodeServer(settings, metrics, self._membership)
-        changes = Changes(self._token, self._audit, from_elsewhere=True)
+        sessions = Sessions()
+        changes = Changes(self._token, self._audit, from_elsewhere=True, sessions=sessions)
         administration = Administration(changes, self.server.limits, reload)
         telemetry = self.server.telemetry
         self.view = ClusterView(self.server.tracker, self.server.roster, telemetry)
         self.onlookers = Onlookers(telemetry)
         gallery = Gallery(self.view, self.onlookers, telemetry, changes)
-        self._preheats = Preheats(settings.preheat, settings.state, self.server, self._token, self._audit, metrics)
+        self._preheats = Preheats(
+            settings.preheat, settings.state, self.server, self._token, sessions, self._audit, metrics
+        )
+        dashboard = Dashboard(self.view, self.server.roster, self._preheats.board, self.onlookers, changes, sessions)
         self.operations = OperationsServer(
             settings.operations,
             metrics,
             {"supernode": lambda: self._serving},
-            [*administration.routes(), *gallery.routes(), *self._preheats.routes(), *description_routes()],
+            [
+                *administration.routes(),
+                *gallery.routes(),
+                *self._preheats.routes(),
+                *dashboard.routes(),
+                *description_routes(),
+            ],
             largest_body=_LARGEST_ORDER,
         )
         self._serving = False

@@ -17,7 +17,7 @@ from shoal.pieces import PieceLayout, from_bitfield, to_bitfield
 from shoal.reference import Registry
 from supernode.leases import Lease
 from supernode.protocol import PeerId
-from supernode.report import HeldImage, Part, WatchedBlob
+from supernode.report import HeldImage, Part, Report, WatchedBlob
 from supernode.reports import Known, figures_of, hit_ratio, saved, served
 from supernode.roster import Node, Roster
 from supernode.swarm import Member, Swarm
@@ -32,6 +32,16 @@ _MAX_PLACES = 8
 """Repositories of one swarm that are named."""
 
 Picture = dict[str, object]
+
+ORDERS: Mapping[str, Callable[[Report], int] | None] = {
+    "name": None,
+    "served": lambda report: report.served_store + report.served_peers + report.served_origin,
+    "sent": lambda report: report.peers_out,
+    "origin": lambda report: sum(origin.bytes for origin in report.origins),
+    "store": lambda report: report.stored,
+    "downloads": lambda report: report.downloads,
+}
+"""By what nodes are put in order."""
 
 
 class Unknown(LookupError):
@@ -118,6 +128,24 @@ class ClusterView:
     def nodes(self) -> Picture:
         """All nodes that are connected, by name."""
         return {"nodes": [self._node(node) for node in sorted(self._roster, key=lambda node: (node.name, node.peer))]}
+
+    def some_nodes(self, text: str, order: str, first: int, count: int) -> Picture:
+        """`count` of the nodes from the `first` on, of those whose name, address, zone, label or version holds `text`.
+
+        `order` is one of `ORDERS`; all but `name` begin with the most.
+        """
+        text, reports, measure = text.lower(), self._telemetry.reports, ORDERS.get(order)
+        found = [node for node in self._roster if not text or any(text in word.lower() for word in _words(node))]
+        found.sort(key=lambda node: (node.name, node.peer))
+        if measure is not None:
+            known = {node.peer: reports.get(node.peer) for node in found}
+            found.sort(key=lambda node: 0 if (it := known[node.peer]) is None else measure(it.report), reverse=True)
+        return {
+            "nodes": [self._node(node) for node in found[first : first + count]],
+            "first": first,
+            "found": len(found),
+            "connected": len(self._roster),
+        }
 
     def node(self, peer: str) -> Picture:
         """One node with its downloads and its images; raises `Unknown`."""
@@ -280,6 +308,7 @@ class ClusterView:
         held = self._held().get(digest, [])
         if manifest is None and not held:
             raise Unknown(f"no node says that it has the image {digest[:160]}")
+        swarms = [self._swarm_of(part) for part in (() if manifest is None else manifest.parts)]
         return {
             "digest": digest,
             "names": sorted({name for _, image in held for name in image.names}),
@@ -292,6 +321,7 @@ class ClusterView:
                     "bytes": image.stored,
                     "complete": image.complete,
                     "pinned": image.pinned,
+                    "parts": "".join(_mark(swarm, node.peer) for swarm in swarms),
                 }
                 for node, image in held
             ],
@@ -305,11 +335,14 @@ class ClusterView:
                 held.setdefault(image.digest, []).append((node, image))
         return held
 
-    def _part(self, part: Part) -> Picture:
+    def _swarm_of(self, part: Part) -> Swarm | None:
         try:
-            swarm = self._tracker.swarms.get(BlobKey(Digest(part.digest), part.size))
+            return self._tracker.swarms.get(BlobKey(Digest(part.digest), part.size))
         except InvalidDigest:
-            swarm = None
+            return None
+
+    def _part(self, part: Part) -> Picture:
+        swarm = self._swarm_of(part)
         members = {} if swarm is None else swarm.members
         return {
             "digest": part.digest,
@@ -319,6 +352,19 @@ class ClusterView:
             "nodes_complete": sum(member.complete for member in members.values()),
             "nodes_partly": sum(bool(member.have) and not member.complete for member in members.values()),
         }
+
+
+def _mark(swarm: Swarm | None, peer: PeerId) -> str:
+    """A digit for what a node has of a blob: 2 all of it, 1 pieces, 0 nothing."""
+    member = None if swarm is None else swarm.members.get(peer)
+    if member is None:
+        return "0"
+    return "2" if member.complete else "1" if member.have else "0"
+
+
+def _words(node: Node) -> list[str]:
+    labels = [f"{key}={value}" for key, value in node.labels.items()]
+    return [node.name, node.contact.host, node.contact.zone, node.software, *labels]
 
 
 def _blob(key: BlobKey) -> Picture:

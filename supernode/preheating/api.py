@@ -69,7 +69,7 @@ class PreheatApi:
         return web.json_response({"status": "alive"})
 
     async def _order(self, order: PreheatOrder, request: web.Request) -> Outcome:
-        job = self._board.order(order, self._tokens.holder(request.headers.getall(hdrs.AUTHORIZATION, [])))
+        job = self._board.order(order, self._tokens.holder(self._changes.authorization(request)))
         return views.summary(job)
 
     async def _cancel(self, _: _NoOrder, request: web.Request) -> Outcome:

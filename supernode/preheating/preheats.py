@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from shoal.audit import Audit
 from shoal.changes import Changes
 from shoal.operator import OperatorToken
+from shoal.sessions import Sessions
 from supernode.preheating.api import PreheatApi
 from supernode.preheating.archive import Archive
 from supernode.preheating.board import PreheatBoard
@@ -32,17 +33,18 @@ class Preheats:
         state: Path,
         server: SupernodeServer,
         operator: OperatorToken,
+        sessions: Sessions,
         audit: Audit | None,
         registry: CollectorRegistry,
     ) -> None:
-        """`state`: the folder of what outlives a restart."""
+        """`state`: the folder of what outlives a restart. `sessions`: those of browsers, by the operator's token."""
         self.board = PreheatBoard(server.roster, server.send, Archive(state), registry, random.Random())
         server.preheats = self.board
         self._calendar = Calendar(settings.schedules, self.board, state, registry)
         self._inbox = Inbox(settings.pushes, self.board, server.refresh)
         file = Path(settings.tokens_file).expanduser() if settings.tokens_file else None
         tokens = PreheatTokens(operator, file)
-        changes = Changes(tokens, audit, from_elsewhere=True)
+        changes = Changes(tokens, audit, from_elsewhere=True, sessions=sessions)
         self._api = PreheatApi(self.board, self._calendar, self._inbox, changes, tokens)
         self._stack = contextlib.AsyncExitStack()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
@@ -14,9 +14,9 @@ import pytest
 
 from supernode import protocol
 from supernode.daemon import Supernode
-from supernode.onlookers import Crowded
+from supernode.onlookers import Crowded, Topic
 from supernode.report import MAX_REPORT_SIZE, HeldImage, Report, Watch
-from supernode.watching import GLANCE, Subject
+from supernode.watching import GLANCE
 from tests.supernode.test_daemon import supernode_in
 
 
@@ -85,25 +85,42 @@ async def test_what_is_not_there_is_said_to_be_missing(supernode: Supernode, pat
         assert (await answer.json())["error"]
 
 
+def counted(name: str, pictures: Iterator[int]) -> Topic:
+    return Topic(name, lambda: GLANCE, lambda: b"%d" % next(pictures))
+
+
 async def test_those_who_follow_the_same_are_shown_the_same_pictures(supernode: Supernode) -> None:
     pictures = iter(range(100))
-    follow = supernode.onlookers.follow
+    follow, topic = supernode.onlookers.follow, counted("x", pictures)
     async with (
-        aclosing(follow("x", GLANCE, lambda: next(pictures))) as one,
-        aclosing(follow("x", GLANCE, lambda: next(pictures))) as two,
-        aclosing(follow("x", Subject(images=True), lambda: next(pictures))) as other,
+        aclosing(follow([topic])) as one,
+        aclosing(follow([topic])) as two,
+        aclosing(follow([topic, counted("y", pictures)])) as other,
     ):
-        assert [await anext(one), await anext(two), await anext(other)] == [0, 0, 1]
+        assert [await anext(one), await anext(two), await anext(other)] == [[b"0"], [b"0"], [b"0", b"1"]]
+
+
+async def test_nothing_is_made_when_nobody_follows_any_more(
+    supernode: Supernode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supernode.onlookers._MOST_SECONDS", 0.01)
+    pictures = iter(range(1000))
+    async with aclosing(supernode.onlookers.follow([counted("x", pictures)])) as following:
+        seen = [await anext(following) for _ in range(3)]
+    assert seen == [[b"0"], [b"1"], [b"2"]]
+    await asyncio.sleep(0.1)
+    assert next(pictures) == 3
 
 
 async def test_there_is_an_end_to_those_who_follow(supernode: Supernode) -> None:
-    followers = [supernode.onlookers.follow(str(number), GLANCE, lambda: 0) for number in range(65)]
+    pictures = iter(range(1000))
+    followers = [supernode.onlookers.follow([counted(str(number), pictures)]) for number in range(33)]
     for follower in followers[:-1]:
         await anext(follower)
     with pytest.raises(Crowded):
         await anext(followers[-1])
     await followers[0].aclose()
-    assert await anext(supernode.onlookers.follow("another", GLANCE, lambda: 0)) == 0
+    assert await anext(supernode.onlookers.follow([counted("another", pictures)]))
     for follower in followers:
         await follower.aclose()
 
