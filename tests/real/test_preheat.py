@@ -45,7 +45,9 @@ class Cluster:
         self.registry = Registry(folder / "registry", notifies=webhook, token=TOKEN).start(stack)
         self.image: BenchImage = write_image(self.registry.root, REPOSITORY, [3 * MIB, MIB])
         (folder / "tokens").write_text(f"registry {TOKEN}\n")
+        nightly = {"cron": "*/3 * * * * *", "images": [f"{UPSTREAM}/base/nightly:1.*"], "keep": 2, "pin": True}
         self.supernode.settings |= {
+            "SHOAL_SUPERNODE__PREHEAT__SCHEDULES": json.dumps({"base": {**nightly, "rate": "50MB/s"}}),
             "SHOAL_SUPERNODE__AUDIT": str(folder / "audit"),
             "SHOAL_SUPERNODE__PREHEAT__TOKENS_FILE": str(folder / "tokens"),
             "SHOAL_SUPERNODE__PREHEAT__PUSHES__REGISTRIES": json.dumps({f"127.0.0.1:{self.registry.port}": UPSTREAM}),
@@ -178,6 +180,21 @@ def test_what_is_pushed_to_a_registry_comes_to_the_nodes(cluster: Cluster, tmp_p
     jobs = json.loads(printed)["preheats"]
     assert (code, {job["by"] for job in jobs}) == (0, {"push"})
     assert all(job["images"] == [f"{UPSTREAM}/team/app:1.0"] for job in jobs)
+
+
+def test_what_is_scheduled_is_pinned_as_long_as_it_is_the_newest(cluster: Cluster) -> None:
+    node = cluster.node("one")
+    pins = node.folder / "store/pins.json"
+
+    def pinned(*tags: str) -> bool:
+        names = [name for names in json.loads(pins.read_text()).values() for name in names] if pins.exists() else []
+        return sorted(names) == [f"schedule:base {UPSTREAM}/base/nightly:{tag}" for tag in tags]
+
+    for tag in ("1.9", "1.10", "1.11"):
+        write_image(cluster.registry.root, "base/nightly", [100_000], tag)
+    wait_until(lambda: pinned("1.10", "1.11"), "the newest are pinned")
+    write_image(cluster.registry.root, "base/nightly", [200_000], "1.12")
+    wait_until(lambda: pinned("1.11", "1.12"), "the oldest is let go")
 
 
 def test_a_preheat_goes_on_when_its_supernode_is_started_anew(cluster: Cluster, stack: ExitStack) -> None:
