@@ -75,10 +75,10 @@ class Installed:
             time.sleep(0.1)
 
 
-def documented() -> list[str]:
-    """The commands by which people are told to install the units, and to start a new version."""
-    commands = [line for block in typed(_PAGE) if "units" in block.words for line in block.text.splitlines()]
-    assert "systemctl enable --now shoal-peer" in commands
+def documented(*words: str) -> list[str]:
+    """The commands by which people are told to install the units, or what they are told to do later."""
+    commands = [line for block in typed(_PAGE) if block.words == words for line in block.text.splitlines()]
+    assert commands
     return [command.replace("x86_64", platform.machine()) for command in commands]
 
 
@@ -106,7 +106,7 @@ def installed(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     blob.write_text(_BLOB)
     (disk / "var/lib/containerd").chmod(0o700)
     with machine:
-        for command in documented():
+        for command in documented("units"):
             machine.run("sh", "-e", "-c", f"cd /src; {command}")
         yield Installed(machine)
 
@@ -152,6 +152,14 @@ def test_a_reload_is_not_a_restart(installed: Installed) -> None:
     installed.machine.run("systemctl", "reload", "shoal-peer.service")
     installed.wait_for_event("shoal-peer.service", "configuration.reloaded")
     assert installed.shows("shoal-peer.service", "MainPID") == before
+
+
+def test_an_upgrade_is_a_restart(installed: Installed) -> None:
+    before = installed.shows("shoal-peer.service", "MainPID")
+    for command in documented("units", "later"):
+        installed.machine.run("sh", "-e", "-c", command)
+    assert installed.shows("shoal-peer.service", "MainPID") not in (before, "0")
+    assert installed.shows("shoal-peer.service", "ActiveState") == "active"
 
 
 def test_a_daemon_that_hangs_is_started_again(installed: Installed) -> None:
