@@ -51,6 +51,11 @@ def test_links_lead_somewhere(document: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
+def test_each_page_is_listed() -> None:
+    listed = {(ROOT / "docs" / link).resolve() for link in links(ROOT / "docs/README.md")}
+    assert set((ROOT / "docs").rglob("*.md")) - listed == {ROOT / "docs/README.md"}
+
+
 def test_what_is_typed_stands_in_a_block_that_says_where() -> None:
     for document in documents():
         found = _INDENTED.search(prose(document))
