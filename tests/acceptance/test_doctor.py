@@ -228,7 +228,7 @@ def test_an_http_proxy_that_swallows_what_is_meant_for_the_mirror(cluster: Clust
 
 
 def test_a_daemon_that_does_not_run(cluster: Cluster, root: Path, tmp_path: Path) -> None:
-    expect(examined(cluster.node(tmp_path / "node"), root), "daemon-down", "systemctl start shoal", "shoal peer")
+    expect(examined(cluster.node(tmp_path / "node"), root), "daemon-down", "systemctl start shoal-peer", "shoal peer")
 
 
 def test_two_daemons_on_one_port(cluster: Cluster, root: Path, tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def test_a_supernode_that_the_daemon_was_given_by_a_flag_is_no_fault() -> None:
                 up(particulars=msgspec.structs.replace(CHECKUP.particulars, version="0.0.1")), WANTED, SERVES, NOBODY
             ),
             "daemon-version",
-            ["systemctl restart shoal"],
+            ["systemctl restart shoal-peer"],
         ),
         (
             DaemonFacts(up(), WANTED, SERVES, NOBODY, "the operator's token cannot be read: Permission denied"),

@@ -43,7 +43,7 @@ def test_people_read_levels_texts_codes_and_remedies(tmp_path: Path, shoal: Shoa
     ended = shoal("doctor", "--root", tmp_path, **environment, COLUMNS="100")
     assert ended.code == 1
     assert "Daemon\n  error    The daemon is not running" in ended.out
-    assert "[daemon-down]\n           > Start it: `systemctl start shoal`" in ended.out
+    assert "[daemon-down]\n           > Start it: `systemctl start shoal-peer`" in ended.out
     assert "[origin-unreachable]" in ended.out
     assert max(map(len, ended.out.splitlines())) <= 100
 

@@ -135,6 +135,14 @@ def test_files_and_targets_that_are_named_exist() -> None:
                     assert (ROOT / word).exists(), f"{document}: {word}"
 
 
+def test_units_that_are_named_exist() -> None:
+    """In the documents, and in what the program says."""
+    units = {path.stem for path in (ROOT / "deploy/systemd").glob("*.service")}
+    for path in [*documents(), *(path for room in _ROOMS for path in (ROOT / room).rglob("*.py"))]:
+        named = re.findall(r"(?:systemctl [a-z]+(?: --now)?|journalctl -u) (shoal[\w-]*)", path.read_text())
+        assert units.issuperset(named), path
+
+
 def test_the_table_of_rooms_has_each_package_and_no_module_that_is_gone() -> None:
     table = re.findall(
         r"^\| `([a-z.]+)` \| [^|]* \| ([^|]*) \|$", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE

@@ -121,11 +121,11 @@ def judge_daemon(facts: DaemonFacts) -> list[Finding]:
             f"The daemon's supernode is {told.supernode or 'none'}, and the configuration says "
             f"{facts.wanted.supernode}."
         )
-        remedy = "Restart the daemon with this configuration: `systemctl restart shoal`, or as you started it."
+        remedy = "Restart the daemon with this configuration: `systemctl restart shoal-peer`, or as you started it."
         found.append(Finding("daemon-other-supernode", "warning", text, remedy))
     if told.version != VERSION:
         text = f"The daemon is of version {told.version}, and this command of version {VERSION}."
-        remedy = "Restart the daemon: `systemctl restart shoal`, or as you started it."
+        remedy = "Restart the daemon: `systemctl restart shoal-peer`, or as you started it."
         found.append(Finding("daemon-version", "warning", text, remedy))
     found += _judge_mirror(facts)
     if facts.token_fault:
@@ -169,8 +169,8 @@ def _judge_silence(facts: DaemonFacts) -> list[Finding]:
     if answer.fault == "refused":
         text = f"The daemon is not running: nobody listens at {answer.address} (`peer.operations`)."
         remedy = (
-            "Start it: `systemctl start shoal`, or `shoal peer` with the configuration; why it ended stands in "
-            "`journalctl -u shoal`."
+            "Start it: `systemctl start shoal-peer`, or `shoal peer` with the configuration; why it ended stands in "
+            "`journalctl -u shoal-peer`."
         )
         return [Finding("daemon-down", "error", text, remedy)]
     if answer.fault == "forbidden":
@@ -180,8 +180,8 @@ def _judge_silence(facts: DaemonFacts) -> list[Finding]:
     if answer.fault == "silent":
         text = f"The daemon does not answer at {answer.address}: {answer.detail}."
         remedy = (
-            "Look at its log (`journalctl -u shoal`) and whether the machine has processor and memory left; then "
-            "`systemctl restart shoal`."
+            "Look at its log (`journalctl -u shoal-peer`) and whether the machine has processor and memory left; then "
+            "`systemctl restart shoal-peer`."
         )
         return [Finding("daemon-silent", "error", text, remedy)]
     holder = next((port.listener for port in facts.ports if port.key == "peer.operations.port"), None)
@@ -207,7 +207,7 @@ def _judge_mirror(facts: DaemonFacts) -> list[Finding]:
         remedy = "Stop that program, or set another `proxy.port` and write the runtimes' configuration again."
         return [Finding("mirror-foreign", "error", text, remedy)]
     text = f"The mirror at {mirror.url} gives no answer: {mirror.fault}."
-    remedy = "Look at the daemon's log (`journalctl -u shoal`), and restart it."
+    remedy = "Look at the daemon's log (`journalctl -u shoal-peer`), and restart it."
     return [Finding("mirror-silent", "error", text, remedy)]
 
 

@@ -183,7 +183,7 @@ def _judge_connection(url: str, node: NodeAnswer) -> list[Finding]:
         remedy = "Make `cluster` the same on both; else do what the supernode's log says about this node."
         return [Finding("supernode-turns-away", "error", text, remedy)]
     text = f"The supernode answers at {url}, and the daemon is not connected to it: {said}."
-    remedy = "Wait a few seconds; where it stays so, restart the daemon (`systemctl restart shoal`)."
+    remedy = "Wait a few seconds; where it stays so, restart the daemon (`systemctl restart shoal-peer`)."
     return [Finding("supernode-lost", "error", text, remedy)]
 
 
