@@ -23,6 +23,7 @@ import yaml
 
 from shoal.cli.configuration import Configuration
 from shoal.settings import load
+from tests.acceptance.documents import commands, documents, typed
 from tests.world.programs import ProgramFailed, run
 from tests.world.tools import build_tool
 
@@ -172,6 +173,24 @@ def test_the_table_of_values_is_what_values_yaml_says(tmp_path: Path) -> None:
     (chart / "README.md").unlink()
     run(build_tool("helm-docs"), "--chart-search-root", tmp_path, "--log-level", "warning")
     assert (chart / "README.md").read_text() == (_CHART / "README.md").read_text(), "`make manifests` makes it anew"
+
+
+def test_what_the_documents_type_is_what_the_chart_makes(
+    helm: Path, objects: dict[tuple[str, str], _Object], tmp_path: Path
+) -> None:
+    """The values that they set, and the objects that they name."""
+    installed = set()
+    for document in documents():
+        for block in typed(document):
+            for words in commands(block.text) if block.words == ("elsewhere", "kubernetes") else ():
+                if words[:2] == ["helm", "install"]:
+                    options = [_CHART if each == "deploy/helm/shoal" else each for each in words[2:]]
+                    run(helm, "template", *options)
+                    installed.add(document)
+                for kind, name in re.findall(r"\b(daemonset|statefulset|secret)[/ ]([a-z-]+)", " ".join(words)):
+                    if name != "generic":
+                        assert name in {named for sort, named in objects if sort.lower() == kind}, words
+    assert len(installed) == 2
 
 
 def test_the_chart_is_packed_with_what_its_links_lead_to(helm: Path, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ _TOO_FEW = 512
 _NEARLY_ALL = 0.9
 
 _REMEDY = (
-    "Raise the limit: `LimitNOFILE=65536` in the daemon's unit (`systemctl edit shoal-peer`), `--ulimit nofile=65536:65536` "
-    "for a container, or `ulimit -Hn 65536` before it is started by hand."
+    "Raise the limit: `LimitNOFILE=65536` in the daemon's unit (`systemctl edit shoal-peer`), "
+    "`--ulimit nofile=65536:65536` for a container, or `ulimit -Hn 65536` before it is started by hand."
 )
 
 
