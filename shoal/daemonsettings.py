@@ -43,3 +43,19 @@ class OperationsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 
     token_file: str = ""
     """The file with the token of who may make changes. Empty: in the store, where the daemon makes one."""
+
+    cert_file: str = ""
+    """The certificate of this port with its chain (PEM): it speaks HTTPS alone then, and commands take no other one for
+    it. Read again when it changes. Empty: HTTP, by which who overhears the network learns the token that is sent."""
+
+    key_file: str = ""
+    """The key of that certificate (PEM), without a password. Only the daemon needs it."""
+
+    def __post_init__(self) -> None:
+        if self.key_file and not self.cert_file:
+            raise ValueError("`key_file` is of no use without `cert_file`")
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether the port speaks HTTPS."""
+        return bool(self.cert_file)

@@ -21,6 +21,7 @@ from prometheus_client.exposition import choose_encoder
 from shoal.daemonsettings import OperationsSettings
 from shoal.guests import Guests, Limits
 from shoal.listener import Listener
+from shoal.porttls import PortCertificate, PortTls
 from shoal.version import VERSION
 
 log = structlog.get_logger()
@@ -80,8 +81,10 @@ class OperationsServer:
         *,
         largest_body: int = _MAX_BODY_SIZE,
     ) -> None:
-        """`routes`: what else is asked of the daemon there, in bodies of so many bytes at most."""
+        """`routes`: what else is asked of the daemon there, in bodies of so many bytes at most. Raises
+        `CertificateUnusable`."""
         self._settings = settings
+        self._certificate = PortCertificate(settings.cert_file, settings.key_file) if settings.uses_tls else None
         app = web.Application(client_max_size=largest_body)
         app.add_routes([*operations_routes(registry, readiness), *routes])
         self._runner = web.AppRunner(
@@ -97,7 +100,11 @@ class OperationsServer:
             http = self._runner.server
             assert http is not None
             guests = Guests(Limits.shared(_CONNECTIONS, _PATIENCE_SECONDS), _REFUSAL, lambda: None)
-            listener = Listener(lambda _: http(), self._settings.host, self._settings.port, guests)
+            tls = None if self._certificate is None else PortTls(guests, self._certificate, http)
+            if tls is not None:
+                await stack.enter_async_context(tls)
+            make = tls.protocol if tls is not None else lambda _: http()
+            listener = Listener(make, self._settings.host, self._settings.port, guests)
             self.port = (await stack.enter_async_context(listener)).port
             self._stack = stack.pop_all()
         log.info("operations.started", host=self._settings.host, port=self.port)

@@ -15,6 +15,7 @@ from shoal.cli.exits import BadConfiguration
 from shoal.cli.image import PullFailed
 from shoal.cluster import Exposed
 from shoal.membership import MembershipUnusable
+from shoal.porttls import CertificateUnusable
 from shoal.traces import TracesUnavailable
 
 
@@ -25,5 +26,12 @@ def failures() -> Iterator[None]:
         yield
     except (OSError, StoreError, PullFailed, AuthorityUnusable) as error:
         raise click.ClickException(str(error)) from None
-    except (CredentialsUnreadable, Exposed, MembershipUnusable, RulesUnusable, TracesUnavailable) as error:
+    except (
+        CertificateUnusable,
+        CredentialsUnreadable,
+        Exposed,
+        MembershipUnusable,
+        RulesUnusable,
+        TracesUnavailable,
+    ) as error:
         raise BadConfiguration(str(error)) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,4 +28,5 @@ def lead(invocation: Invocation, at: str | None, token_file: Path | None) -> Ope
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--at") from None
     url = URL(at)
-    return replace(supernode, host=url.host or "", port=url.port or _PORTS[url.scheme], is_tls=url.scheme == "https")
+    tls = ssl.create_default_context() if url.scheme == "https" else None
+    return replace(supernode, host=url.host or "", port=url.port or _PORTS[url.scheme], tls=tls)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import itertools
 import json
+import ssl
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import click
 from peer.settings import PeerSettings
 from shoal.cli.exits import NoDaemon
 from shoal.cli.options import Invocation
+from shoal.daemonsettings import OperationsSettings
 from shoal.fields import authority, check_url, from_here, is_loopback
 from shoal.operator import OperatorToken, TokenUnusable
 from shoal.reference import InvalidReference, Reference
@@ -37,7 +39,8 @@ class Operated:
     host: str
     port: int
     token_file: Path
-    is_tls: bool = False
+    tls: ssl.SSLContext | None = None
+    """What its certificate is held against; None: it speaks HTTP."""
 
     def ask(self, method: str, path: str, order: Mapping[str, object] | None = None) -> dict[str, Any]:
         """What it answers; raises `NoDaemon`, and `click.ClickException` where it refuses.
@@ -96,8 +99,9 @@ class Operated:
             return headers, f"{error}: run it as the daemon's user, with the daemon's configuration"
 
     def _connection(self) -> http.client.HTTPConnection:
-        kind = http.client.HTTPSConnection if self.is_tls else http.client.HTTPConnection
-        return kind(self.host, self.port, timeout=_CONNECT_SECONDS)
+        if self.tls is None:
+            return http.client.HTTPConnection(self.host, self.port, timeout=_CONNECT_SECONDS)
+        return http.client.HTTPSConnection(self.host, self.port, timeout=_CONNECT_SECONDS, context=self.tls)
 
     def _absent(self, error: Exception) -> NoDaemon:
         hint = "Start it, or give this command the --operations or the --config that it runs with."
@@ -122,7 +126,7 @@ class Operated:
 def this_node(invocation: Invocation) -> Operated:
     """The node's daemon, as the configuration has it."""
     peer = invocation.configuration({"log": {"level": "warning"}}).peer
-    return Operated(from_here(peer.operations.host), peer.operations.port, peer.token_file)
+    return Operated(from_here(peer.operations.host), peer.operations.port, peer.token_file, trust(peer.operations))
 
 
 def the_supernode(invocation: Invocation) -> Operated:
@@ -131,7 +135,24 @@ def the_supernode(invocation: Invocation) -> Operated:
     operations, host = settings.supernode.operations, from_here(settings.supernode.operations.host)
     if is_loopback(host) and settings.peer.supernode:
         host = check_url("peer.supernode", settings.peer.supernode)
-    return Operated(host, operations.port, settings.supernode.token_file)
+    return Operated(host, operations.port, settings.supernode.token_file, trust(operations))
+
+
+def trust(operations: OperationsSettings) -> ssl.SSLContext | None:
+    """What the certificate of an operations port is held against, where it has one; raises `click.ClickException`.
+
+    It has to be the very one of the configuration, whatever the name or address by which the port is reached.
+    """
+    if not operations.uses_tls:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    try:
+        context.load_verify_locations(Path(operations.cert_file).expanduser())
+    except (OSError, ValueError) as error:
+        raise click.ClickException(f"the certificate {operations.cert_file!r} cannot be read: {error}") from None
+    return context
 
 
 def ask(invocation: Invocation, method: str, path: str, order: Mapping[str, object] | None = None) -> dict[str, Any]:

@@ -22,7 +22,6 @@ _HEADERS = MappingProxyType(
         "X-Content-Type-Options": "nosniff",
         "X-Frame-Options": "DENY",
         "Referrer-Policy": "no-referrer",
-        "Cross-Origin-Opener-Policy": "same-origin",
         "Cross-Origin-Resource-Policy": "same-origin",
         # asked for anew each time, so that a page never runs with files of another version
         hdrs.CACHE_CONTROL: "no-cache",

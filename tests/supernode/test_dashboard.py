@@ -13,11 +13,17 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import ClientResponse
+from prometheus_client import CollectorRegistry
 
+from shoal.cli.orders import trust
+from shoal.cluster import ClusterSettings
+from shoal.daemonsettings import OperationsSettings
 from supernode import protocol
 from supernode.daemon import Supernode
 from supernode.dashboard.excerpts import MAX_DOTS, excerpt_of_image, excerpt_of_preheat, excerpt_of_swarm
+from supernode.settings import SupernodeSettings
 from tests.supernode.test_daemon import supernode_in
+from tests.world.certificates import Authority
 
 STATIC = Path(__file__).parents[2] / "supernode/dashboard/static"
 FOREIGN = "shoal.example"
@@ -116,6 +122,28 @@ def test_all_modules_that_are_imported_are_there() -> None:
         assert set(re.findall(r'from "\./([^"]+)"', file.read_text())) <= names
 
 
+def test_what_is_written_is_seen_on_what_it_is_written_on() -> None:
+    """Contrasts as WCAG 2.2 asks for texts (AA), in light and in dark."""
+    light, dark = (
+        dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", block))
+        for block in (STATIC / "style.css").read_text().split("}")[:2]
+    )
+    pairs = [("text", "ground"), ("text", "panel"), ("soft", "ground"), ("soft", "panel"), ("soft", "plain-soft")]
+    pairs += [("accent", "panel"), ("accent", "ground"), ("accent", "accent-soft"), ("on-accent", "accent")]
+    pairs += [("good", "good-soft"), ("bad", "bad-soft"), ("good", "panel"), ("bad", "panel")]
+    for colours in (light, dark):
+        for above, below in pairs:
+            lighter, darker = sorted((luminance(colours[above]), luminance(colours[below])), reverse=True)
+            assert (lighter + 0.05) / (darker + 0.05) >= 4.5, (above, below)
+
+
+def luminance(colour: str) -> float:
+    """The relative luminance of `#rrggbb`, by WCAG 2.2."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
 # --- who may --------------------------------------------------------------------------------------------------------
 
 
@@ -144,6 +172,22 @@ async def test_a_session_opens_the_page_by_any_name_until_it_is_ended(page: Page
     assert (await page.ask("GET", "/v1/cluster", FOREIGN, headers=cookie)).status == 401
     told = await (await page.ask("GET", "/v1/session", FOREIGN, headers=cookie)).json()
     assert told == {"may_look": False, "signed_in": False}
+
+
+async def test_with_tls_the_cookie_is_sent_over_tls_alone(tmp_path: Path) -> None:
+    made = Authority(tmp_path / "authority").issue("localhost")
+    operations = OperationsSettings(cert_file=str(made.certificate_file), key_file=str(made.key_file))
+    settings = SupernodeSettings(port=0, operations=operations, state=tmp_path)
+    async with Supernode(settings, ClusterSettings(), CollectorRegistry()) as supernode:
+        token = (tmp_path / "operator-token").read_text().strip()
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trust(operations) or False)) as session,
+            session.post(
+                f"https://localhost:{supernode.operations.port}/v1/session",
+                headers={"Authorization": f"Bearer {token}"},
+            ) as answer,
+        ):
+            assert "Secure" in answer.headers["Set-Cookie"].split("; ")
 
 
 async def test_a_session_ends_when_the_token_is_replaced(page: Page, tmp_path: Path) -> None:

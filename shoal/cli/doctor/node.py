@@ -6,12 +6,13 @@ import asyncio
 from dataclasses import dataclass
 
 import aiohttp
+import click
 import msgspec
 
 from peer.settings import PeerSettings
 from proxy.checkup import CHECKUP_PATH, Checkup
 from proxy.orders import PULLS_PATH, STATUS_PATH
-from shoal.cli.orders import operations_address
+from shoal.cli.orders import operations_address, trust
 from shoal.operator import OperatorToken, TokenUnusable
 
 _TIMEOUT = aiohttp.ClientTimeout(total=6.5, sock_connect=2.0)
@@ -73,7 +74,14 @@ async def ask_node(settings: PeerSettings) -> NodeAnswer:
     except TokenUnusable:
         headers = {}
     try:
-        async with aiohttp.ClientSession(f"http://{address}", timeout=_TIMEOUT, headers=headers) as session:
+        tls = trust(settings.operations)
+    except click.ClickException as error:
+        return NodeAnswer(address, fault="foreign", detail=error.message)
+    scheme, connector = ("http", None) if tls is None else ("https", aiohttp.TCPConnector(ssl=tls))
+    try:
+        async with aiohttp.ClientSession(
+            f"{scheme}://{address}", connector=connector, timeout=_TIMEOUT, headers=headers
+        ) as session:
             checkup, status, pulls = await asyncio.gather(
                 _get(session, CHECKUP_PATH), _get(session, STATUS_PATH), _get(session, PULLS_PATH)
             )

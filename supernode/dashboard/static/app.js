@@ -74,6 +74,11 @@ const draw = () => {
   said = word;
 };
 
+const lamp = (state, text) => {
+  document.getElementById("connection").dataset.state = state;
+  document.getElementById("connection-text").textContent = text;
+};
+
 const say = (text) => {
   document.getElementById("said").textContent = text;
 };
@@ -87,8 +92,7 @@ const stream = new Stream({
     draw();
   },
   state(state, seconds) {
-    document.getElementById("connection").dataset.state = state;
-    document.getElementById("connection-text").textContent = state === "live" ? "live" : "not connected";
+    lamp(state, state === "live" ? "live" : "offline");
     trouble.hidden = state === "live";
     main.classList.toggle("stale", state !== "live");
     if (state !== "live") trouble.textContent = `The supernode does not answer. Trying again in ${seconds} s.`;
@@ -101,6 +105,7 @@ const stream = new Stream({
 const showSignIn = () => {
   stream.follow([]);
   trouble.hidden = true;
+  lamp("waiting", "signing in");
   route = { ...parse(), address: location.hash || "#/", shows: signIn };
   pictures = {};
   main.replaceChildren();
