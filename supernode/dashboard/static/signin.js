@@ -15,6 +15,7 @@ export const signIn = {
       h(
         "form",
         { class: "controls", "data-form": "sign-in", "data-key": "sign-in" },
+        h("input", { type: "text", name: "username", value: "operator", autocomplete: "username", hidden: true }), // for password managers
         h("label", { class: "wide" }, "Operator’s token", h("input", { type: "password", name: "token", required: true, autocomplete: "current-password", maxlength: 4096 })),
         h("button", { type: "submit", class: "primary" }, "Sign in"),
         h("p", { class: "failure", role: "alert", "data-own": true }),
