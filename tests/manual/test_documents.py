@@ -62,8 +62,8 @@ def test_what_is_typed_stands_in_a_block_that_says_where() -> None:
         assert found is None, f"{document}: a block is fenced: {found[1] if found else ''}"
         assert all(block.language for block in blocks(document)), f"{document}: a block names its language"
         for block in typed(document):
-            first, *others = block.words or ("",)
-            assert first in TYPED or (first == "elsewhere" and others[0] in ELSEWHERE), f"{document}: {block.text}"
+            where, why = (*block.words, "", "")[:2]
+            assert where in TYPED or (where == "elsewhere" and why in ELSEWHERE), f"{document}: {block.text}"
 
 
 def test_commands_of_shoal_are_read_by_the_command_line() -> None:
@@ -133,6 +133,19 @@ def test_files_and_targets_that_are_named_exist() -> None:
                 folder, slash, rest = word.partition("/")
                 if slash and rest and folder in _FOLDERS and re.fullmatch(r"[\w./-]+", word):
                     assert (ROOT / word).exists(), f"{document}: {word}"
+
+
+def test_metrics_alerts_and_paths_that_are_named_exist() -> None:
+    metrics = set(re.findall(r"^\| `(shoal_\w+)` \|", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE))
+    metrics |= {f"{name}_{part}" for name in metrics for part in ("bucket", "sum", "count")}
+    alerts = re.findall(r"alert: (\w+)", (ROOT / "deploy/prometheus/alerts.yml").read_text())
+    sources = "".join(path.read_text() for room in _ROOMS for path in (ROOT / room).rglob("*.py"))
+    for document in documents():
+        for span in spans(document):
+            assert metrics.issuperset(re.findall(r"\bshoal_(?!session\b)[a-z]\w+", span)), f"{document}: {span}"
+            assert set(re.findall(r"^Shoal[A-Z]\w+$", span)) <= set(alerts), f"{document}: {span}"
+            for path in re.findall(r"/v1/[a-z]+", span):
+                assert path in sources, f"{document}: {span}"
 
 
 def test_units_that_are_named_exist() -> None:
