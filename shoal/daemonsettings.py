@@ -42,7 +42,8 @@ class OperationsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """0 takes any free port."""
 
     token_file: str = ""
-    """The file with the token of who may make changes. Empty: in the store, where the daemon makes one."""
+    """The file with the token of who may make changes. Empty: `operator-token` in `peer.store`, for a supernode in
+    `supernode.state`, where the daemon makes one."""
 
     cert_file: str = ""
     """The certificate of this port with its chain (PEM): it speaks HTTPS alone then, and commands take no other one for
