@@ -1,8 +1,8 @@
 """Changes of a running daemon over its operations port: by whom they may be made, and what the audit log says of them.
 
-Who changes a node is on that machine and bears the operator's token. Both: a
-token alone may have been overheard on the network, where the port has no certificate, and on the machine itself there
-may be others, such as containers that share its network. A supernode is led from other machines too, by the token alone.
+Who changes a node is on that machine and bears the operator's token. Both: a token alone may have been overheard on the
+network, where the port has no certificate, and on the machine itself there may be others, such as containers that share
+its network. A supernode is led from other machines too, by the token alone.
 
 A browser shows the token once and has a session then, by a cookie. A page of somebody else must not use either: a
 change by a cookie has to come from a page of this port (`Origin`), and who is on this machine may look without a token
