@@ -40,7 +40,7 @@ class CacheSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Over so much, of the disk or as a size, the store gives up what was least recently used ..."""
 
     low: Amount = "70%"
-    """... until it holds no more than this."""
+    """... until it holds no more than this, or than `high` where that is less."""
 
     free: Amount = "5%"
     """So much the disk keeps free besides, whoever fills it."""
