@@ -34,8 +34,8 @@ def write_report(docs: Path, results: list[dict[str, Any]], folder: Path = RESUL
         "",
         "Ratios measured side by side on one machine: `make bench`, or `make bench BENCH=hit` for one;",
         "`make bench-report` draws this page from `bench/results/`. Runs are interleaved, medians are shown, and the",
-        "whiskers are the smallest and the largest run; every run stands in the JSON. [Comparison](comparison.md) has what",
-        "others need for the same work.",
+        "whiskers are the smallest and the largest run; every run stands in the JSON. What others need",
+        "for the same work has [a page of its own](comparison.md).",
         "",
     ]
     for result in results:
