@@ -3,6 +3,7 @@ what goes wrong is told."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import json
@@ -108,12 +109,16 @@ def _end(run: Callable[[], Any], as_json: bool) -> NoReturn:
             known.show()
     except click.Abort:
         code, error = ExitCode.INTERRUPTED, "it was interrupted"
+    except OSError as fault:
+        code, error = ExitCode.FAILED, f"a file, a device or what takes the output cannot be used: {fault}"
+        click.ClickException(error).show()  # also with JSON, which may have no place to go to
     except Exception as fault:
         if as_json:
             _tell(f"a fault of Shoal itself: {type(fault).__name__}: {fault}", ExitCode.FAILED)
         raise
     if error and as_json:
-        _tell(error, code)
+        with contextlib.suppress(OSError):
+            _tell(error, code)
     sys.exit(code)
 
 

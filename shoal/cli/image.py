@@ -25,7 +25,7 @@ _BLOBS_AT_ONCE = 3
 """As docker and containerd have it."""
 _MAX_INDEX_DEPTH = 3
 _TRIES = 4
-_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=120)
+_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=30)
 _MAX_ERROR_SIZE = 64 << 10
 
 

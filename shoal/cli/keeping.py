@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -54,21 +57,47 @@ def through(
 ) -> dict[str, Any]:
     """What `by_daemon` gives where a daemon has the store open, else what `at_rest` does.
 
-    Where there is no store, a daemon may have another one. Raises `click.ClickException`.
+    Where there is no store, or it is somebody else's, a daemon may answer all the same. Raises `click.ClickException`.
     """
     settings = invocation.configuration({"log": {"level": "warning"}}).peer
-    if not settings.store.is_dir():
-        try:
-            return by_daemon()
-        except NoDaemon as error:
-            raise NoDaemon(f"there is no store at {settings.store}, and {error.message}") from None
+    reason = why_closed(settings.store)
     try:
-        with _opened(Store(settings.store, settings.cache)) as store:
-            return at_rest(store)
+        if not reason:
+            with _opened(Store(settings.store, settings.cache)) as store:
+                return at_rest(store)
     except StoreBusy:
         return by_daemon()
     except StoreError as error:
-        raise click.ClickException(str(error)) from None
+        if not is_forbidden(error):
+            raise click.ClickException(str(error)) from None
+        reason = f"{error} (run it as root or as the daemon's user)"
+    try:
+        return by_daemon()
+    except NoDaemon as error:
+        raise NoDaemon(f"{reason}, and {error.message}") from None
+
+
+def why_closed(store: Path) -> str:
+    """Why this user has nothing to open there; empty where it may be tried.
+
+    What root makes in a store of the daemon's user would be closed to the daemon.
+    """
+    try:
+        status = store.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return f"there is no store at {store}"
+    except OSError as error:
+        return f"the store {store} cannot be seen: {error.strerror}"
+    if not stat.S_ISDIR(status.st_mode):
+        return f"there is no store at {store}"
+    if os.geteuid() == 0 != status.st_uid:
+        return f"the store {store} is another user's than root (run it as that one: `sudo -u '#{status.st_uid}' ...`)"
+    return ""
+
+
+def is_forbidden(error: StoreError) -> bool:
+    """Whether the store is not this user's."""
+    return isinstance(error.__cause__, PermissionError)
 
 
 async def _with_catalogue(

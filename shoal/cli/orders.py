@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import itertools
 import json
+import select
+import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping
@@ -23,12 +26,15 @@ from shoal.fields import authority, check_url, from_here, is_loopback
 from shoal.operator import OperatorToken, TokenUnusable
 from shoal.reference import InvalidReference, Reference
 
-_CONNECT_SECONDS = 10.0
-_ANSWER_SECONDS = 300.0
+_SILENCE_SECONDS = 10.0
+"""For which a daemon may say nothing; then it is asked whether it lives, since some orders take it longer."""
 _RETURN_SECONDS = 60
 """For which a daemon that is started anew is waited for by who follows what it tells."""
-_EVENT_SECONDS = 60.0
-"""For which it may say nothing: it says each 10 s that it is alive."""
+_EVENT_SECONDS = 30.0
+"""For which it may say nothing while it is followed: it says each 10 s that it is alive."""
+_TLS_SECONDS = 300.0
+"""The same of one with TLS, which has shown that it lives when it shook hands."""
+_ALIVE_PATH = "/healthz"
 _MAX_ANSWER_SIZE = 64 << 20
 
 
@@ -75,8 +81,9 @@ class Operated:
                     if patience == _RETURN_SECONDS:
                         raise self._absent(error) from None
                     time.sleep(1)
-            connection.sock.settimeout(_EVENT_SECONDS)
             connection.request("GET", path, headers=headers)
+            self._await_answer(connection.sock)
+            connection.sock.settimeout(_EVENT_SECONDS)
             response = connection.getresponse()
             if response.status != HTTPStatus.OK:
                 answer = json.loads(response.read(_MAX_ANSWER_SIZE))
@@ -100,20 +107,29 @@ class Operated:
 
     def _connection(self) -> http.client.HTTPConnection:
         if self.tls is None:
-            return http.client.HTTPConnection(self.host, self.port, timeout=_CONNECT_SECONDS)
-        return http.client.HTTPSConnection(self.host, self.port, timeout=_CONNECT_SECONDS, context=self.tls)
+            return http.client.HTTPConnection(self.host, self.port, timeout=_SILENCE_SECONDS)
+        return http.client.HTTPSConnection(self.host, self.port, timeout=_SILENCE_SECONDS, context=self.tls)
 
     def _absent(self, error: Exception) -> NoDaemon:
         hint = "Start it, or give this command the --operations or the --config that it runs with."
         return NoDaemon(f"no daemon answers at {authority(self.host, self.port)}: {error}\n{hint}")
+
+    def _hung(self) -> NoDaemon:
+        hint = (
+            "Look at its log (`journalctl -u shoal`), and whether the machine has processor and memory left; then "
+            "restart it."
+        )
+        return NoDaemon(
+            f"the daemon at {authority(self.host, self.port)} takes connections and does not answer\n{hint}"
+        )
 
     def _answer(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
         """Raises `OSError`, `HTTPException`, and `ValueError` where the answer is no JSON object."""
         connection = self._connection()
         try:
             connection.connect()
-            connection.sock.settimeout(_ANSWER_SECONDS)
             connection.request(method, path, body, dict(headers))
+            self._await_answer(connection.sock)
             response = connection.getresponse()
             answer = json.loads(response.read(_MAX_ANSWER_SIZE))
         finally:
@@ -121,6 +137,19 @@ class Operated:
         if not isinstance(answer, dict):
             raise ValueError("the answer is not Shoal's")
         return response.status, answer
+
+    def _await_answer(self, sock: socket.socket) -> None:
+        """Until an answer begins; raises `NoDaemon` where the daemon does not even say that it lives."""
+        if self.tls is not None:  # of which bytes may come that are no answer
+            sock.settimeout(_TLS_SECONDS)
+            return
+        while not select.select([sock], [], [], _SILENCE_SECONDS)[0]:
+            with contextlib.closing(self._connection()) as connection:
+                try:
+                    connection.request("GET", _ALIVE_PATH)
+                    connection.getresponse()
+                except TimeoutError:
+                    raise self._hung() from None
 
 
 def this_node(invocation: Invocation) -> Operated:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import ssl
 import subprocess
 import sys
@@ -229,6 +230,17 @@ def test_an_http_proxy_that_swallows_what_is_meant_for_the_mirror(cluster: Clust
 
 def test_a_daemon_that_does_not_run(cluster: Cluster, root: Path, tmp_path: Path) -> None:
     expect(examined(cluster.node(tmp_path / "node"), root), "daemon-down", "systemctl start shoal-peer", "shoal peer")
+
+
+def test_a_daemon_that_hangs(cluster: Cluster, root: Path, tmp_path: Path) -> None:
+    node = cluster.node(tmp_path / "node")
+    with node.daemon() as daemon:
+        daemon.wait_for(node.operations_port)
+        daemon.process.send_signal(signal.SIGSTOP)
+        found = examined(node, root)
+        daemon.process.send_signal(signal.SIGCONT)
+    expect(found, "daemon-silent", "journalctl -u shoal", "restart shoal")
+    assert "part-unfinished" not in found.faults, "the rest is looked at all the same"
 
 
 def test_two_daemons_on_one_port(cluster: Cluster, root: Path, tmp_path: Path) -> None:

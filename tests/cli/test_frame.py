@@ -188,6 +188,16 @@ def test_a_fault_of_shoal_itself_is_told_as_json_too(
     assert (told["exit_code"], told["error"]) == (1, "a fault of Shoal itself: ZeroDivisionError: a fault")
 
 
+@pytest.mark.parametrize("words", [["completion", "bash"], ["images", "--json"]])
+@pytest.mark.usefixtures("nothing")
+def test_output_that_nobody_can_take_is_told_in_a_line(words: Words) -> None:
+    command = [sys.executable, "-m", "shoal.cli", *words]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, check=False, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert "No space left on device" in done.stderr
+
+
 def test_all_that_prints_an_outcome_prints_it_as_json_too() -> None:
     assert RUN.keys() - JSON.keys() == DAEMONS | {("completion",)}
 

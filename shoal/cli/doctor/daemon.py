@@ -21,7 +21,7 @@ from shoal.operator import OperatorToken, TokenUnusable
 from shoal.units import format_age
 from shoal.version import VERSION
 
-_PROXY_TIMEOUT = aiohttp.ClientTimeout(total=6.0, sock_connect=2.0)
+_PROXY_TIMEOUT = aiohttp.ClientTimeout(total=5.5, sock_connect=2.0)
 """A mirror answers any question within 5 s."""
 _API = "Docker-Distribution-Api-Version"
 _ANY_PORT = ":0"

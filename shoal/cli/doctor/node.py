@@ -17,6 +17,8 @@ from shoal.operator import OperatorToken, TokenUnusable
 
 _TIMEOUT = aiohttp.ClientTimeout(total=6.5, sock_connect=2.0)
 """A checkup takes up to 6 s: others are asked to call this node, which then calls them."""
+_ALIVE_TIMEOUT = aiohttp.ClientTimeout(total=3.0, sock_connect=2.0)
+"""One that hangs is known by then, so that there is time to look at the rest."""
 
 
 class UpstreamState(msgspec.Struct, frozen=True):
@@ -82,6 +84,7 @@ async def ask_node(settings: PeerSettings) -> NodeAnswer:
         async with aiohttp.ClientSession(
             f"{scheme}://{address}", connector=connector, timeout=_TIMEOUT, headers=headers
         ) as session:
+            await _get(session, "/healthz", _ALIVE_TIMEOUT)
             checkup, status, pulls = await asyncio.gather(
                 _get(session, CHECKUP_PATH), _get(session, STATUS_PATH), _get(session, PULLS_PATH)
             )
@@ -103,6 +106,6 @@ async def ask_node(settings: PeerSettings) -> NodeAnswer:
         return NodeAnswer(address, fault="foreign", detail=str(error)[:200])
 
 
-async def _get(session: aiohttp.ClientSession, path: str) -> bytes:
-    async with session.get(path, raise_for_status=True) as response:
+async def _get(session: aiohttp.ClientSession, path: str, limits: aiohttp.ClientTimeout = _TIMEOUT) -> bytes:
+    async with session.get(path, raise_for_status=True, timeout=limits) as response:
         return await response.read()

@@ -46,7 +46,7 @@ def lines(parts: Iterable[Part]) -> Iterator[str]:
     errors, warnings = _count(parts, "error"), _count(parts, "warning")
     if errors or warnings:
         counted = f"{_counted(errors, 'error')} and {_counted(warnings, 'warning')}"
-        yield f"{counted}; docs/troubleshooting.md says more of each by its name in brackets."
+        yield _wrapped(f"{counted}; docs/troubleshooting.md says more of each by its name in brackets.", width, "", "")
     else:
         yield "All is well."
 
