@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import itertools
 import json
 import select
 import socket
@@ -28,7 +27,7 @@ from shoal.reference import InvalidReference, Reference
 
 _SILENCE_SECONDS = 10.0
 """For which a daemon may say nothing; then it is asked whether it lives, since some orders take it longer."""
-_RETURN_SECONDS = 60
+_RETURN_SECONDS = 60.0
 """For which a daemon that is started anew is waited for by who follows what it tells."""
 _EVENT_SECONDS = 30.0
 """For which it may say nothing while it is followed: it says each 10 s that it is alive."""
@@ -73,12 +72,13 @@ class Operated:
         headers, _ = self._headers()
         connection = self._connection()
         try:
-            for patience in itertools.count(1):
+            patience_ends = time.monotonic() + _RETURN_SECONDS
+            while True:
                 try:
                     connection.connect()
                     break
                 except OSError as error:
-                    if patience == _RETURN_SECONDS:
+                    if time.monotonic() > patience_ends:
                         raise self._absent(error) from None
                     time.sleep(1)
             connection.request("GET", path, headers=headers)
