@@ -51,7 +51,7 @@ def with_word(word: str) -> dict[Path, list[Block]]:
 @pytest.fixture(scope="module")
 def site(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     require_root()
-    require("git", PROGRAM)
+    require("git", "openssl", PROGRAM)
     with ExitStack() as stack:
         site = Site(tmp_path_factory.mktemp("site"), packages, stack, ["newcomer", "operator"], _IMAGES)
         for machine in site.machines.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -133,6 +134,42 @@ def test_files_and_targets_that_are_named_exist() -> None:
                 folder, slash, rest = word.partition("/")
                 if slash and rest and folder in _FOLDERS and re.fullmatch(r"[\w./-]+", word):
                     assert (ROOT / word).exists(), f"{document}: {word}"
+
+
+def test_figures_are_those_of_the_last_measurements() -> None:
+    """A page that quotes one is written anew when `bench/results/` is."""
+    swarm, fast, killed = (figure(name) for name in ("swarm", "swarm-100", "swarm-kill"))
+    memory, control = figure("memory"), figure("control")
+    loads = json.loads((ROOT / "bench/results/sim.json").read_text())["contenders"]
+    messages = {int(name.split()[0]): each["supernode load"]["median"] for name, each in loads.items()}
+    quoted = {
+        "README.md": [f"| {swarm:.1f} | 4.5 to 8.2 |"],
+        "docs/comparison.md": [f"| {swarm:.2f} (1.0) |", f"| {fast:.2f} (1.0) |", f"Shoal {memory:.0f} MiB"],
+        "docs/how-it-works.md": [f"needs {swarm:.2f} of that bound"],
+        "docs/operations.md": [
+            f"{memory:.0f} MiB while it pulls a blob of 10 GiB",
+            f"takes {rounded(control):,} messages per second",
+            f"needed {killed:.2f} of the lower bound",
+            *(
+                f"| {rounded(messages[count]):,} | {messages[count] / control:.0%}".replace("%", " %")
+                for count in (1000, 10_000)
+            ),
+        ],
+    }
+    for document, texts in quoted.items():
+        page = " ".join((ROOT / document).read_text().split())
+        for text in texts:
+            assert text in page, f"{document}: {text}"
+
+
+def figure(result: str) -> float:
+    value: float = json.loads((ROOT / f"bench/results/{result}.json").read_text())["ratio"]
+    return value
+
+
+def rounded(number: float) -> int:
+    """To three digits."""
+    return int(round(number, 2 - math.floor(math.log10(number))))
 
 
 def test_metrics_alerts_and_paths_that_are_named_exist() -> None:
