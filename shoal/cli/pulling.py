@@ -69,7 +69,7 @@ async def _expect_mirror(url: str) -> None:
             return
     except TimeoutError:
         raise PullFailed(
-            "it does not answer; look at the daemon's log (`journalctl -u shoal`), and restart it"
+            "it does not answer; look at the daemon's log (`journalctl -u shoal-peer`), and restart it"
         ) from None
     except aiohttp.ClientError as error:
         raise PullFailed(f"{error}; `shoal doctor` says more") from None
