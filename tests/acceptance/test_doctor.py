@@ -239,7 +239,7 @@ def test_a_daemon_that_hangs(cluster: Cluster, root: Path, tmp_path: Path) -> No
         daemon.process.send_signal(signal.SIGSTOP)
         found = examined(node, root)
         daemon.process.send_signal(signal.SIGCONT)
-    expect(found, "daemon-silent", "journalctl -u shoal", "restart shoal")
+    expect(found, "daemon-silent", "journalctl -u shoal-peer", "restart shoal-peer")
     assert "part-unfinished" not in found.faults, "the rest is looked at all the same"
 
 
