@@ -116,7 +116,7 @@ class Operated:
 
     def _hung(self) -> NoDaemon:
         hint = (
-            "Look at its log (`journalctl -u shoal-peer`), and whether the machine has processor and memory left; then "
+            "Look at its log (`journalctl -u 'shoal-*'`), and whether the machine has processor and memory left; then "
             "restart it."
         )
         return NoDaemon(

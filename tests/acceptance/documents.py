@@ -5,6 +5,7 @@ shown where the document is read. The first word says which test types it:
 
 - `first`, `second`, `both`: `test_quickstart`, on one machine or both
 - `units`: `test_units`, where systemd runs
+- `dist`: `test_packages`, in the folder with what a build gives out
 - `node`: `test_documents`, on a machine with a supernode and a node
 - `clone`: `test_documents`, in a clone of the project
 - `files`: `test_documents`, whose `shoal config` looks at the files below a folder
@@ -22,7 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-TYPED = frozenset({"first", "second", "both", "units", "node", "clone", "files", "examples"})
+TYPED = frozenset({"first", "second", "both", "units", "dist", "node", "clone", "files", "examples"})
 ELSEWHERE = {
     "developer": "they are this project's own tests",
     "image": "they need images of the internet; test_image and test_packages do the same with what is here",

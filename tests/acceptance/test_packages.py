@@ -18,6 +18,7 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
+from tests.acceptance.documents import typed
 from tests.world.programs import require, require_root, run
 
 pytestmark = pytest.mark.timeout(400)
@@ -102,6 +103,12 @@ def test_the_sums_are_those_of_all_other_files(dist: Path) -> None:
         for file in sorted(dist.iterdir())
         if file.name != "SHA256SUMS"
     ]
+
+
+def test_the_sums_are_checked_as_the_documents_say(dist: Path) -> None:
+    (block,) = (block for block in typed(_ROOT / "docs/deployment/air-gapped.md") if block.words == ("dist",))
+    done = subprocess.run(["sh", "-e", "-c", block.text], cwd=dist, check=True, capture_output=True, text=True)
+    assert done.stdout.count(": OK\n") == len(list(dist.iterdir())) - 1
 
 
 def test_the_same_commit_gives_the_same_bytes(dist: Path, tmp_path: Path) -> None:
