@@ -61,7 +61,7 @@ class Supernode:
         self._preheats = Preheats(
             settings.preheat, settings.state, self.server, self._token, sessions, self._audit, metrics
         )
-        dashboard = Dashboard(self.view, self.server.roster, self._preheats.board, self.onlookers, changes, sessions)
+        dashboard = Dashboard(self.view, self.server.roster, self._preheats, self.onlookers, changes, sessions)
         self.operations = OperationsServer(
             settings.operations,
             metrics,

@@ -11,7 +11,7 @@ from supernode.dashboard.signin import SignIn
 from supernode.dashboard.stream import Stream
 from supernode.dashboard.topics import Topics
 from supernode.onlookers import Onlookers
-from supernode.preheating.board import PreheatBoard
+from supernode.preheating.preheats import Preheats
 from supernode.roster import Roster
 from supernode.views import ClusterView
 
@@ -23,7 +23,7 @@ class Dashboard:
         self,
         view: ClusterView,
         roster: Roster,
-        preheats: PreheatBoard,
+        preheats: Preheats,
         onlookers: Onlookers,
         changes: Changes,
         sessions: Sessions,

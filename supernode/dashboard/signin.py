@@ -44,6 +44,6 @@ class SignIn:
 
     async def _close(self, request: web.Request) -> web.Response:
         self._sessions.close(request.cookies.get(SESSION_COOKIE, ""))
-        response = web.json_response({"signed_in": False})
+        response = web.json_response({"may_look": self._changes.may_look(request), "signed_in": False})
         response.del_cookie(SESSION_COOKIE, secure=request.secure, httponly=True, samesite="Strict")
         return response

@@ -9,7 +9,7 @@ import msgspec
 from supernode.dashboard.excerpts import MAX_ROWS, excerpt_of_image, excerpt_of_preheat, excerpt_of_swarm
 from supernode.onlookers import Topic
 from supernode.preheating import views as preheat_views
-from supernode.preheating.board import PreheatBoard
+from supernode.preheating.preheats import Preheats
 from supernode.roster import Roster
 from supernode.views import ORDERS, ClusterView, Picture, Unknown
 from supernode.watching import GLANCE, Subject
@@ -26,7 +26,7 @@ class Topics:
     `swarm:DIGEST`, `image:DIGEST` and `preheat:ID`.
     """
 
-    def __init__(self, view: ClusterView, roster: Roster, preheats: PreheatBoard) -> None:
+    def __init__(self, view: ClusterView, roster: Roster, preheats: Preheats) -> None:
         self._view = view
         self._roster = roster
         self._preheats = preheats
@@ -77,11 +77,12 @@ class Topics:
         return excerpt_of_swarm(self._view.swarm(digest), zones)
 
     def _list(self) -> Picture:
-        jobs = list(self._preheats.jobs.values())[: -_MAX_PREHEATS - 1 : -1]
-        return {"preheats": [preheat_views.summary(job) for job in jobs]}
+        jobs = list(self._preheats.board.jobs.values())[: -_MAX_PREHEATS - 1 : -1]
+        summaries = [preheat_views.summary(job) for job in jobs]
+        return {"preheats": summaries, "schedules": self._preheats.calendar.shown()}
 
     def _preheat(self, job_id: str) -> Picture:
-        job = self._preheats.jobs.get(job_id)
+        job = self._preheats.board.jobs.get(job_id)
         if job is None:
             raise Unknown("there is no such preheat (any more)")
         return excerpt_of_preheat(preheat_views.whole(job))

@@ -40,18 +40,18 @@ class Preheats:
         """`state`: the folder of what outlives a restart. `sessions`: those of browsers, by the operator's token."""
         self.board = PreheatBoard(server.roster, server.send, Archive(state), registry, random.Random())
         server.preheats = self.board
-        self._calendar = Calendar(settings.schedules, self.board, state, registry)
+        self.calendar = Calendar(settings.schedules, self.board, state, registry)
         self._inbox = Inbox(settings.pushes, self.board, server.refresh)
         file = Path(settings.tokens_file).expanduser() if settings.tokens_file else None
         tokens = PreheatTokens(operator, file)
         changes = Changes(tokens, audit, from_elsewhere=True, sessions=sessions)
-        self._api = PreheatApi(self.board, self._calendar, self._inbox, changes, tokens)
+        self._api = PreheatApi(self.board, self.calendar, self._inbox, changes, tokens)
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self.board)
-            await stack.enter_async_context(self._calendar)
+            await stack.enter_async_context(self.calendar)
             await stack.enter_async_context(self._inbox)
             self._stack = stack.pop_all()
         return self

@@ -17,6 +17,7 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.world.browser import Browser
 from tests.world.client import get
+from tests.world.crowd import BLOB, ZONES, start_crowd
 from tests.world.images import random_bytes
 from tests.world.nodes import Node, Supernode
 from tests.world.origin import REPOSITORY, ScriptedOrigin
@@ -250,3 +251,27 @@ def test_a_page_says_that_its_supernode_is_gone_and_goes_on_when_it_is_back(
     pictures(browser, "lost")
     supernode.start(stack)
     browser.until(lambda: browser.has("live", "#connection") and not browser.has("Trying", "body"), "it goes on")
+
+
+def test_a_thousand_nodes_stay_usable(tmp_path_factory: pytest.TempPathFactory, stack: ExitStack) -> None:
+    supernode = Supernode(tmp_path_factory.mktemp("supernode"))
+    supernode.start(stack)
+    start_crowd(supernode, 1000, 150, stack)
+    browser = Browser.start(stack, f"http://127.0.0.1:{supernode.operations_port}")
+    browser.resize(*WIDE)
+    browser.go("#/nodes")
+    browser.until(lambda: browser.has("50 of 1,000"), "the first page")
+    assert len(browser.all("tbody tr")) == 50
+    pictures(browser, "nodes-thousand")
+    browser.tab_to("Next", most=120)
+    browser.press(Keys.ENTER)
+    browser.until(lambda: browser.has("100 of 1,000") and browser.has("node-0099"), "the second page")
+    browser.one("input[name=find]").send_keys("rack=r7", Keys.ENTER)
+    browser.until(lambda: browser.has("25 of 1,000"), "those of a rack")
+    browser.go("#/nodes?order=store")
+    browser.until(lambda: browser.has("node-0999", "tbody tr th"), "those that store most come first")
+    browser.go(f"#/swarms/{BLOB}")
+    browser.until(lambda: len(browser.all(".dot")) == ZONES, "a dot for each zone")
+    browser.until(lambda: browser.all(".edge.from-node"), "transfers between zones")
+    pictures(browser, "swarm-thousand")
+    assert list(browser.complaints()) == []

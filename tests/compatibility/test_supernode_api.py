@@ -28,7 +28,7 @@ EXAMPLES = 300 if ALL else 25
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
 schema = schemathesis.openapi.from_path(DESCRIPTION).include(
-    path_regex="preheats|schedules|webhooks|notifications|health"
+    path_regex="preheats|schedules|webhooks|notifications|health|session"
 )
 
 

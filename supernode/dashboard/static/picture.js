@@ -13,7 +13,10 @@ const NAMED = 32; // with more dots their names would cover each other
 const segments = (member, pieces) => {
   const number = Math.min(pieces, MOST_SEGMENTS);
   if (member.complete) return Array(number).fill(1);
-  if (!member.have) return Array(number).fill(pieces ? member.pieces_there / pieces : 0);
+  if (!member.have) {
+    // of a zone it is known how many there are, not which
+    return Array.from({ length: number }, (_, at) => Math.min(1, Math.max(0, (member.pieces_there * number) / pieces - at)));
+  }
   const bits = atob(member.have);
   const counts = Array(number).fill(0);
   const sizes = Array(number).fill(0);
@@ -74,18 +77,20 @@ const dot = (member, found, { angle, at }) => {
     s("circle", { class: "track", cx: at[0].toFixed(1), cy: at[1].toFixed(1), r: radius - 4, "stroke-width": radius > 14 ? 6 : 4 }),
     s("g", { "stroke-width": radius > 14 ? 6 : 4 }, ring(parts, radius - 4, at)),
     radius > 20 && s("text", { class: "share", x: at[0].toFixed(1), y: (at[1] + 4).toFixed(1) }, member.complete ? "✓" : percent(share).replace(" ", "")),
-    found.members.length <= NAMED && name(member, angle, at, radius),
+    found.members.length <= NAMED && name(member, angle, at, radius, found.grouped),
   ];
   const about = { class: `dot ${state}`, "data-key": member.peer || "-", "data-share": share.toFixed(3), "aria-label": label };
   return found.grouped ? s("g", { ...about, role: "img" }, inner) : s("a", { ...about, href: place("nodes", member.peer) }, inner);
 };
 
-const name = (member, angle, at, radius) => {
+const name = (member, angle, at, radius, grouped) => {
   const below = Math.sin(angle) > -0.3;
   const y = below ? at[1] + radius + 15 : at[1] - radius - 7;
-  const text = member.name.length > 18 ? `${member.name.slice(0, 17)}…` : member.name;
+  const text = short(member.name, 18) + (grouped ? `, ${count(member.count)} nodes` : "");
   return s("text", { class: "name", x: at[0].toFixed(1), y: y.toFixed(1) }, text);
 };
+
+const short = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 
 /** An edge that bends towards the middle, and ends where the dots begin. */
 const edge = (transfer, found, places, fastest) => {
@@ -125,7 +130,7 @@ export const drawing = (found) => {
   const sorted = { ...found, members };
   const places = layout(members);
   const fastest = Math.max(1, ...found.transfers.map((transfer) => transfer.rate));
-  const registry = found.transfers.find((each) => each.from_origin !== null)?.from_origin ?? found.repositories[0]?.split("/")[0] ?? "origin";
+  const registry = found.transfers.find((each) => each.from_origin !== null)?.from_origin ?? found.repositories[0]?.split("/")[0];
   const active = found.transfers.some((each) => each.from_origin !== null);
   return s(
     "svg",
@@ -138,10 +143,10 @@ export const drawing = (found) => {
     s("g", { class: "edges", "aria-hidden": "true" }, found.transfers.map((transfer) => edge(transfer, sorted, places, fastest))),
     s(
       "g",
-      { class: active ? "origin active" : "origin", role: "img", "aria-label": `origin ${registry}` },
+      { class: active ? "origin active" : "origin", role: "img", "aria-label": `origin ${registry ?? ""}` },
       s("circle", { cx: MIDDLE, cy: MIDDLE, r: 44 }),
-      s("text", { x: MIDDLE, y: MIDDLE - 2 }, "origin"),
-      s("text", { class: "registry", x: MIDDLE, y: MIDDLE + 14 }, registry.length > 14 ? `${registry.slice(0, 13)}…` : registry),
+      s("text", { x: MIDDLE, y: MIDDLE + (registry ? -2 : 5) }, "origin"),
+      registry && s("text", { class: "registry", x: MIDDLE, y: MIDDLE + 14 }, short(registry, 14)),
     ),
     s("g", { class: "dots" }, members.map((member) => dot(member, sorted, places.get(member.peer)))),
   );

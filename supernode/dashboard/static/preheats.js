@@ -4,6 +4,7 @@ import { h } from "./dom.js";
 import { count, moment, plural, rate, size } from "./format.js";
 import { bar, code, facts, figure, figures, heading, link, nothing, place, section, state, table } from "./parts.js";
 
+/** The images of a preheat or a schedule, in a few words. */
 const images = (job) => (job.images.length > 1 ? `${job.images[0]} and ${job.images.length - 1} more` : job.images[0]);
 
 export const preheats = {
@@ -34,6 +35,7 @@ export const preheats = {
               )
             : nothing("There has been no preheat yet.", h("span", null, "Begin one here, or with ", code("shoal preheat IMAGE"), ".")),
       ),
+      found?.schedules.length ? section("Schedules", schedules(found.schedules)) : null,
     ];
   },
   async submit(form, { ask, say }) {
@@ -48,6 +50,21 @@ export const preheats = {
     location.hash = place("preheats", job.id);
   },
 };
+
+const schedules = (found) =>
+  table(
+    "Schedules of the supernode’s configuration",
+    [
+      { title: "Schedule", cell: (schedule) => schedule.name },
+      { title: "When", cell: (schedule) => code(schedule.cron) },
+      { title: "Images", cell: images },
+      { title: "Next", cell: (schedule) => (schedule.next_run === null ? "no more" : moment(schedule.next_run)) },
+      { title: "Last success", cell: (schedule) => moment(schedule.last_success) },
+      { title: "Last preheat", cell: (schedule) => schedule.error || (schedule.preheat && link(place("preheats", schedule.preheat), schedule.preheat)) },
+    ],
+    found,
+    (schedule) => schedule.name,
+  );
 
 const stranger = (text) => h("p", { class: "controls" }, text, " ", h("button", { type: "button", "data-action": "sign-in" }, "Sign in"));
 
