@@ -379,6 +379,9 @@ def _swarm(swarm: Swarm) -> Picture:
         "nodes": len(swarm.members),
         "nodes_complete": sum(member.complete for member in swarm.members.values()),
         "nodes_wanting": len(swarm.leechers),
+        "pieces_there": sum(
+            swarm.layout.count if member.complete else member.have.bit_count() for member in swarm.members.values()
+        ),
         "repositories": sorted(places)[:_MAX_PLACES],
     }
 
