@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import platform as machine
+import re
 
 from shoal.descriptor import Descriptor, Manifest, Platform
 
 ALL_PLATFORMS = "all"
 """In place of a platform: every one that an image has."""
 
+_PART = re.compile(r"[A-Za-z0-9._+-]{1,32}")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 
 
@@ -20,7 +22,7 @@ def own_platform() -> Platform:
 def parse_platform(text: str) -> Platform:
     """`OS/ARCH` or `OS/ARCH/VARIANT`; raises `ValueError`."""
     parts = text.split("/")
-    if not 2 <= len(parts) <= 3 or not all(parts):
+    if not 2 <= len(parts) <= 3 or not all(map(_PART.fullmatch, parts)):
         raise ValueError(f"{text[:100]!r} is no platform (allowed: OS/ARCH or OS/ARCH/VARIANT)")
     return Platform(*parts)
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from shoal.limits import check_limit
 from shoal.platforms import ALL_PLATFORMS, parse_platform
 from shoal.reference import InvalidReference, Reference
 from supernode.preheating.selection import Selection
@@ -49,5 +50,6 @@ class PreheatOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         for platform in self.platforms:
             if platform != ALL_PLATFORMS:
                 parse_platform(platform)
+        check_limit("rate", self.rate)
         Selection.parse(self.nodes)
         msgspec.structs.force_setattr(self, "images", list(dict.fromkeys(images)))

@@ -10,12 +10,15 @@ from cronsim import CronSim, CronSimError
 from msgspec import Meta
 
 from shoal.fields import Rate
+from shoal.limits import check_limit
 from shoal.platforms import ALL_PLATFORMS, parse_platform
 from shoal.reference import InvalidReference, Reference, parse_registry
-from supernode.preheating.order import PreheatOrder
+from supernode.preheating.order import MAX_IMAGES, PreheatOrder
 from supernode.preheating.selection import Selection
+from supernode.protocol import MAX_PLATFORMS
 
 MAX_KEPT = 100
+_MAX_PATTERN = 128
 
 
 class Manner(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -25,7 +28,7 @@ class Manner(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The nodes that preheat: all, a number, a share such as 20%, label=value, name=NODE, or several of these with
     commas."""
 
-    platforms: list[str] = []
+    platforms: Annotated[list[str], Meta(max_length=MAX_PLATFORMS)] = []
     """The platforms of images for several, such as linux/arm64, or all. Where there are none, each node's own."""
 
     pin: bool = False
@@ -45,6 +48,7 @@ class Manner(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         for platform in self.platforms:
             if platform != ALL_PLATFORMS:
                 parse_platform(platform)
+        check_limit("rate", self.rate)
 
     def order(self, images: list[str]) -> PreheatOrder:
         """An order of these images in this manner."""
@@ -81,8 +85,9 @@ class ScheduleSettings(Manner, frozen=True, kw_only=True, forbid_unknown_fields=
             CronSim(self.cron, datetime.now(UTC))
         except CronSimError as error:
             raise ValueError(f"`cron` {self.cron!r} is no cron expression: {error}") from None
-        for image in self.images:
-            split_pattern(image)
+        most = sum(self.keep if split_pattern(image)[1] else 1 for image in self.images)
+        if most > MAX_IMAGES:
+            raise ValueError(f"`images` and `keep` name up to {most} images (allowed: {MAX_IMAGES})")
         try:
             self.last_day  # noqa: B018 - whether it can be read
         except ValueError:
@@ -134,5 +139,7 @@ def split_pattern(image: str) -> tuple[Reference, str]:
     """The repository of an image and the pattern of its tag, empty where it is none; raises `ValueError`."""
     head, colon, tag = image.rpartition(":")
     if colon and "/" not in tag and any(mark in tag for mark in "*?["):
+        if len(tag) > _MAX_PATTERN:
+            raise ValueError(f"a pattern of more than {_MAX_PATTERN} characters: {tag[:_MAX_PATTERN]!r}")
         return Reference.parse(head), tag
     return Reference.parse(image), ""
