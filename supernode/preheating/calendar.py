@@ -18,7 +18,7 @@ from supernode import protocol
 from supernode.preheating.archive import write_whole
 from supernode.preheating.board import PreheatBoard
 from supernode.preheating.jobs import Job, JobState
-from supernode.preheating.schedules import ScheduleState, is_due, is_over, next_run
+from supernode.preheating.schedules import ScheduleState, is_due, is_over, next_run, set_back
 from supernode.preheating.selection import Selection
 from supernode.preheating.settings import ScheduleSettings, split_pattern
 from supernode.preheating.views import View, at
@@ -91,7 +91,7 @@ class Calendar:
                     "images": settings.images,
                     "next_run": at(coming),
                     "last_success": at(state.last_success or None),
-                    "kept": state.kept,
+                    "kept": state.kept or [],
                     "preheat": state.job,
                     "error": state.error,
                     "ends": settings.ends,
@@ -104,7 +104,9 @@ class Calendar:
         now = self._clock()
         for name, settings in self._schedules.items():
             state = self._states[name]
-            if is_over(settings, now) and state.kept:
+            if set_back(state, now):
+                log.warning("schedule.clock_went_back", schedule=name)
+            if is_over(settings, now) and state.kept != []:
                 await self._keep(name, [])
             if is_due(settings, state, now):
                 await self._run(name, settings, state, now)
@@ -152,8 +154,9 @@ class Calendar:
         if job.state is JobState.DONE:
             state.last_success = self._clock()
             self._success.labels(name).set(state.last_success)
-        if job.record.order.pin and job.state is not JobState.CANCELLED:
-            state.kept = list(job.record.order.images)
+        if job.record.order.pin:
+            if job.state is not JobState.CANCELLED:
+                state.kept = list(job.record.order.images)
             for node in self._board.nodes():
                 self._tell(node, name)
 
@@ -173,9 +176,9 @@ class Calendar:
                 self._tell(node, name)
 
     def _tell(self, node: Node, name: str) -> None:
-        if not node.preheats or name in self._running.values():
-            return
         kept = self._states[name].kept if name in self._schedules else []
+        if not node.preheats or kept is None or name in self._running.values():
+            return
         owner = _owner(name)
         self._board.tell(node.peer, protocol.KeepPins(owner, [f"{owner} {image}" for image in kept]))
 

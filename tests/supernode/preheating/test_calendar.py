@@ -33,7 +33,7 @@ async def test_a_schedule_runs_when_it_is_due_and_keeps_the_newest(world: World)
     world.tags = ["3.9", "3.20", "3.19"]
     async with world.board() as board, calendar_of(world, board, base=BASE) as calendar:
         world.join("a")
-        assert kept(world) == [()]
+        assert kept(world) == []
         await calendar.look()
         assert images(world) == []
         world.now += HOUR
@@ -136,3 +136,62 @@ def test_however_many_runs_were_missed_one_is_made_up_for() -> None:
 def test_a_schedule_that_cannot_be_is_refused(wrong: dict[str, object], says: str) -> None:
     with pytest.raises(msgspec.ValidationError, match=says):
         msgspec.convert({"cron": "0 * * * *", "images": ["alpine:3"], **wrong}, ScheduleSettings)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[]", b'{"base": 3}', b"\xff"])
+async def test_pins_stay_where_nobody_knows_any_more_what_is_kept(world: World, content: bytes | None) -> None:
+    world.tags = ["3.20"]
+    async with world.board() as board, calendar_of(world, board, base=BASE) as calendar:
+        world.join("a")
+        world.now += HOUR
+        await calendar.look()
+        world.finish()
+    (world.folder / FILE).unlink()
+    if content is not None:
+        (world.folder / FILE).write_bytes(content)
+    world.take(protocol.KeepPins)
+    async with world.board() as board, calendar_of(world, board, base=BASE) as calendar:
+        world.join("b")
+        assert kept(world) == []
+        world.now += HOUR
+        await calendar.look()
+        world.finish()
+        assert ("schedule:base docker.io/library/alpine:3.20",) in kept(world)
+
+
+async def test_what_a_cancelled_run_has_pinned_is_let_go(world: World) -> None:
+    world.tags = ["3.20"]
+    async with world.board() as board, calendar_of(world, board, base=BASE) as calendar:
+        world.join("a")
+        world.now += HOUR
+        await calendar.look()
+        world.finish()
+        before = kept(world)[-1]
+        world.tags, world.now = ["3.21", "3.20"], world.now + HOUR
+        await calendar.look()
+        job = list(board.jobs.values())[-1]
+        board.cancel(job)
+        world.now += 60
+        board.decide(job)
+        assert (job.state, kept(world)) == ("cancelled", [before])
+
+
+async def test_a_clock_that_was_wrong_does_not_stop_a_schedule(world: World) -> None:
+    plain = msgspec.structs.replace(BASE, images=["docker.io/library/alpine:3.20"])
+    async with world.board() as board, calendar_of(world, board, base=plain) as calendar:
+        world.join("a")
+        world.now += 10_000 * HOUR
+        await calendar.look()
+        world.now -= 10_000 * HOUR
+        await calendar.look()
+        world.finish()
+        world.now += HOUR
+        await calendar.look()
+        assert len(board.jobs) == 2
+
+
+def test_a_schedule_keeps_no_more_than_nodes_can_be_told() -> None:
+    with pytest.raises(ValueError, match="up to 1100 images"):
+        ScheduleSettings(cron="0 * * * *", images=["docker.io/library/alpine:3.*"] * 11, keep=100)
+    with pytest.raises(ValueError, match="more than 128 characters"):
+        ScheduleSettings(cron="0 * * * *", images=[f"docker.io/library/alpine:{'a' * 128}*"])
