@@ -132,6 +132,7 @@ class Preheating:
             return
         self._runs[run.key] = run
         run.task = asyncio.create_task(self._run(run))
+        run.task.add_done_callback(lambda task: self._end(run, PreheatState.CANCELLED) if task.cancelled() else None)
 
     def _cancel(self, key: Key) -> None:
         run = self._runs.get(key)
@@ -147,9 +148,6 @@ class Preheating:
                 self._limit_all()
                 digest = await self._preheat(run)
             self._end(run, PreheatState.DONE, digest=digest)
-        except asyncio.CancelledError:
-            self._end(run, PreheatState.CANCELLED)
-            raise
         except Exception as error:  # where the task ends
             text, again = _reason(error)
             if text is None:

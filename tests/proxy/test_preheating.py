@@ -252,6 +252,15 @@ async def test_an_order_that_is_heard_again_is_answered_and_one_that_is_cancelle
     await world.told_until(lambda each: each.state == "cancelled")
 
 
+async def test_one_that_is_cancelled_before_it_began_stops(world: World) -> None:
+    world.preheating.hear(order())
+    world.preheating.hear(protocol.CancelPreheat("job", IMAGE))
+    await world.told_until(lambda each: each.state == "cancelled")
+    world.registry.put("image", tag="1")
+    world.told.clear()
+    assert (await world.ended(order())).state == "done"
+
+
 async def test_tags_are_listed_or_it_is_said_why_not(world: World) -> None:
     world.preheating.hear(protocol.ListTags(1, "registry.test:5000", "team/app", "*"))
     world.preheating.hear(protocol.ListTags(2, "registry.test:5000", "team/app", "broken*"))
