@@ -12,6 +12,7 @@ from aiohttp import web
 
 from shoal.changes import Changes, Handler
 from supernode.onlookers import Onlookers
+from supernode.rows import give_rows
 from supernode.telemetry import Telemetry
 from supernode.views import ClusterView, Picture, Unknown
 from supernode.watching import GLANCE, Subject
@@ -34,7 +35,7 @@ class Gallery:
         images = Subject(images=True)
         return [
             web.get(CLUSTER_PATH, show(lambda _: GLANCE, lambda _: view.cluster())),
-            web.get(NODES_PATH, show(lambda _: GLANCE, lambda _: view.nodes())),
+            web.get(NODES_PATH, self._changes.show(self._nodes)),
             web.get(NODES_PATH + "/{name}", show(lambda _: images, view.node)),
             web.get(SWARMS_PATH, show(lambda _: GLANCE, lambda _: view.swarms())),
             web.get(SWARMS_PATH + "/{name}", show(lambda name: Subject((view.blob_of(name),)), view.swarm)),
@@ -48,6 +49,10 @@ class Gallery:
                 ),
             ),
         ]
+
+    async def _nodes(self, request: web.Request) -> web.StreamResponse:
+        self._telemetry.look(GLANCE)
+        return await give_rows(request, {}, "nodes", self._view.nodes())
 
     def _show(
         self,

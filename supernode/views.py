@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 
 from shoal.descriptor import BlobKey
@@ -125,9 +125,9 @@ class ClusterView:
 
     # --- nodes ------------------------------------------------------------------------------------------------------
 
-    def nodes(self) -> Picture:
-        """All nodes that are connected, by name."""
-        return {"nodes": [self._node(node) for node in sorted(self._roster, key=lambda node: (node.name, node.peer))]}
+    def nodes(self) -> Iterator[Picture]:
+        """All nodes that are connected, by name, each made when it is asked for."""
+        return map(self._node, sorted(self._roster, key=lambda node: (node.name, node.peer)))
 
     def some_nodes(self, text: str, order: str, first: int, count: int) -> Picture:
         """`count` of the nodes from the `first` on, of those whose name, address, zone, label or version holds `text`.

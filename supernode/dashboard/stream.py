@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -11,13 +10,12 @@ from aiohttp import hdrs, web
 
 from supernode.dashboard.topics import Topics
 from supernode.onlookers import Crowded, Onlookers
+from supernode.rows import give
 from supernode.views import Unknown
 
 _MAX_TOPICS = 4
 _QUIET_SECONDS = 10.0
 """After which a stream without news says that it is alive."""
-_PATIENCE_SECONDS = 15.0
-"""How long a browser may take what waits for it: no picture is made for it meanwhile, and it is dropped then."""
 _ALIVE = b": still here\n\n"
 _HEADERS = {hdrs.CONTENT_TYPE: "text/event-stream", hdrs.CACHE_CONTROL: "no-store", "X-Accel-Buffering": "no"}
 
@@ -59,12 +57,7 @@ async def _push(
         news = b"".join(picture for picture, before in zip(pictures, shown, strict=True) if picture != before)
         if news or now - said_at >= _QUIET_SECONDS:
             try:
-                async with asyncio.timeout(_PATIENCE_SECONDS):
-                    await response.write(news or _ALIVE)
-            except TimeoutError:
-                if request.transport is not None:
-                    request.transport.abort()
-                return
+                await give(request, response, news or _ALIVE)
             except ConnectionError:
                 return
             said_at = now

@@ -6,6 +6,9 @@ The description is `docs/supernode-api.yaml`. Who may is decided in `shoal.chang
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from itertools import islice
 
 import msgspec
 from aiohttp import hdrs, web
@@ -19,6 +22,7 @@ from supernode.preheating.jobs import Job
 from supernode.preheating.order import PreheatOrder
 from supernode.preheating.pushes import Notification
 from supernode.preheating.tokens import PreheatTokens
+from supernode.rows import give, give_rows
 
 PREHEATS_PATH, SCHEDULES_PATH, WEBHOOK_PATH = "/v1/preheats", "/v1/schedules", "/v1/webhooks/registry"
 _KRAKEN_PATH, _KRAKEN_HEALTH_PATH = "/registry/notifications", "/health"
@@ -26,6 +30,8 @@ _KRAKEN_PATH, _KRAKEN_HEALTH_PATH = "/registry/notifications", "/health"
 _NEWS_SECONDS, _COMMENT_SECONDS = 0.5, 10.0
 """Between two looks for news, and after which a stream says that it is alive."""
 _EVENTS = "text/event-stream"
+_TASKS = 1000
+"""Images on nodes in one event, but for those of one node."""
 
 
 class _NoOrder(msgspec.Struct):
@@ -77,35 +83,51 @@ class PreheatApi:
         self._board.cancel(job)
         return views.summary(job)
 
-    async def _list(self, _: web.Request) -> web.StreamResponse:
+    async def _list(self, request: web.Request) -> web.StreamResponse:
         jobs = reversed(list(self._board.jobs.values()))
-        return web.json_response({"preheats": [views.summary(job) for job in jobs]})
+        return await give_rows(request, {}, "preheats", map(views.summary, jobs))
 
     async def _show(self, request: web.Request) -> web.StreamResponse:
         try:
-            return web.json_response(views.whole(self._job(request)))
+            job = self._job(request)
         except OrderRefused as error:
             return web.json_response({"error": str(error)}, status=404)
+        return await give_rows(request, views.summary(job), "runs", views.runs(job, since=0))
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
-        """Server-sent events: `progress` with what has changed, all of it at first, and one `end`."""
+        """Server-sent events: `progress` with what has changed, all of it at first, and one `end`.
+
+        A follower who does not take them is dropped.
+        """
         try:
             job = self._job(request)
         except OrderRefused as error:
             return web.json_response({"error": str(error)}, status=404)
         response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: _EVENTS, hdrs.CACHE_CONTROL: "no-store"})
         await response.prepare(request)
-        told, quiet = 0, 0.0
+        with contextlib.suppress(ConnectionError):
+            await self._tell(job, lambda event: give(request, response, event))
+        return response
+
+    @staticmethod
+    async def _tell(job: Job, send: Callable[[bytes], Awaitable[None]]) -> None:
+        """Send the events of a job until it is over, with so many nodes in each that others wait for none of them."""
+        told, quiet, most = 0, 0.0, max(1, _TASKS // len(job.record.order.images))
         while True:
             if job.version != told:
-                news = {**views.summary(job), "runs": views.runs(job, since=told)}
-                told, quiet = job.version, 0.0
-                await response.write(_event("end" if job.is_over else "progress", news))
-                if job.is_over:
-                    return response
+                is_over, now, summary = job.is_over, job.version, views.summary(job)
+                runs = views.runs(job, since=told)
+                part = list(islice(runs, most))
+                while coming := list(islice(runs, most)):
+                    await send(_event("progress", {**summary, "ended": None, "runs": part}))
+                    part = coming
+                await send(_event("end" if is_over else "progress", {**summary, "runs": part}))
+                if is_over:
+                    return
+                told, quiet = now, 0.0
             elif quiet >= _COMMENT_SECONDS:
                 quiet = 0.0
-                await response.write(b": still here\n\n")
+                await send(b": still here\n\n")
             await asyncio.sleep(_NEWS_SECONDS)
             quiet += _NEWS_SECONDS
 

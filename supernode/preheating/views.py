@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from supernode.preheating.jobs import Job, NodeRun
+from supernode.preheating.jobs import Job, NodeRun, TaskState
 
 View = dict[str, object]
 
@@ -12,7 +13,13 @@ View = dict[str, object]
 def summary(job: Job) -> View:
     """A job in a few words."""
     record, order = job.record, job.record.order
-    counts = {str(state): count for state, count in job.count().items()}
+    counts = dict.fromkeys(map(str, TaskState), 0)
+    arrived = size = 0
+    for run in record.nodes:
+        for task in run.tasks.values():
+            counts[task.state] += 1
+            arrived += task.arrived
+            size += task.size
     return {
         "id": job.id,
         "by": record.by,
@@ -27,25 +34,25 @@ def summary(job: Job) -> View:
         "concurrency": order.concurrency,
         "referrers": order.referrers,
         "tasks": counts,
-        "bytes": {
-            "arrived": sum(task.arrived for _, _, task in job.tasks()),
-            "size": sum(task.size for _, _, task in job.tasks()),
-        },
+        "bytes": {"arrived": arrived, "size": size},
     }
 
 
 def whole(job: Job) -> View:
     """All that is known of a job: each image on each node."""
-    return {**summary(job), "runs": runs(job, since=0)}
+    return {**summary(job), "runs": list(runs(job, since=0))}
 
 
-def runs(job: Job, since: int) -> list[View]:
-    """The nodes of which something has changed after a version."""
-    return [_run(run) for run in job.record.nodes if run.version > since or not since]
+def runs(job: Job, since: int) -> Iterator[View]:
+    """The nodes of which something has changed after a version, each made when it is asked for."""
+    for number, run in enumerate(job.record.nodes):
+        if run.version > since or not since:
+            yield _run(number, run)
 
 
-def _run(run: NodeRun) -> View:
+def _run(number: int, run: NodeRun) -> View:
     return {
+        "number": number,
         "node": run.name,
         "peer": run.peer,
         "here": run.is_here,
