@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +34,7 @@ _PATH = "/v1/preheats"
 @lead_options
 @click.option("--nodes", default="all", help="all, a number, 20%, label=value, name=NODE, or several with commas.")
 @click.option("--platform", multiple=True, metavar="OS/ARCH", help="Of images for several, or all. Each node's own.")
-@click.option("--concurrency", default=100, show_default=True, help="Nodes at a time.")
+@click.option("--concurrency", default=100, type=click.IntRange(min=1), show_default=True, help="Nodes at a time.")
 @click.option("--rate", metavar="RATE", help="What each node takes at most, such as 200MB/s.")
 @click.option("--pin", is_flag=True, help="Have the nodes keep the images.")
 @click.option("--referrers/--no-referrers", default=True, help="Signatures, SBOMs and the like, too. They come.")
@@ -67,11 +69,11 @@ def preheat(
         raise click.UsageError("name an image, or a list of images by --file")
     order |= {"images": _references(wanted), "platforms": list(platform), "rate": _rate(rate)}
     supernode = lead(invocation, at, token_file)
-    job = supernode.ask("POST", _PATH, order)
     if detach:
+        job = supernode.ask("POST", _PATH, order)
         click.echo(json.dumps(job) if as_json else job["id"])
         return
-    _follow(supernode, job["id"], as_json=as_json)
+    _follow(supernode, lambda: supernode.ask("POST", _PATH, order), as_json=as_json)
 
 
 @click.command(
@@ -95,6 +97,8 @@ def preheats(
     as_json: bool,
 ) -> None:
     """List preheats, or show the one of this ID: each image on each node."""
+    from urllib.parse import quote
+
     from shoal.cli.lead import lead
     from shoal.cli.preheating import line, outcome
 
@@ -105,14 +109,15 @@ def preheats(
         listed = supernode.ask("GET", _PATH)
         click.echo(json.dumps(listed) if as_json else "\n".join(map(_summary, listed["preheats"])))
         return
+    path = f"{_PATH}/{quote(id_, safe='')}"
     if cancel:
-        job = supernode.ask("DELETE", f"{_PATH}/{id_}")
+        job = supernode.ask("DELETE", path)
         click.echo(json.dumps(job) if as_json else _summary(job))
         return
     if follow:
-        _follow(supernode, id_, as_json=as_json)
+        _follow(supernode, lambda: supernode.ask("GET", path), as_json=as_json)
         return
-    job = supernode.ask("GET", f"{_PATH}/{id_}")
+    job = supernode.ask("GET", path)
     if as_json:
         click.echo(json.dumps(job))
         return
@@ -123,23 +128,27 @@ def preheats(
                 click.echo(line(run["node"], image))
 
 
-def _follow(supernode: Operated, job_id: str, *, as_json: bool) -> None:
-    """Show a preheat until it ends, and end with its outcome."""
+def _follow(supernode: Operated, begin: Callable[[], dict[str, Any]], *, as_json: bool) -> None:
+    """Show the preheat that `begin` gives until it ends, and end with its outcome."""
     from rich.console import Console
 
     from shoal.cli.preheating import Watcher, outcome
 
-    interrupted, last = False, None
+    path, interrupted, last = "", False, None
     with Watcher(Console(stderr=True)) as watcher:
         while last is None or last["ended"] is None:
             try:
-                for last in supernode.events(f"{_PATH}/{job_id}/events"):
+                if not path:
+                    with _interrupted_later():  # what has begun can be cancelled only by its id
+                        path = f"{_PATH}/{begin()['id']}"
+                for last in supernode.events(f"{path}/events"):
                     watcher.show(last)
             except KeyboardInterrupt:
-                if interrupted:
+                if interrupted or not path:
                     raise
                 interrupted = True
-                supernode.ask("DELETE", f"{_PATH}/{job_id}")
+                with _interrupted_later():
+                    supernode.ask("DELETE", path)
     job = watcher.whole(last)
     click.echo(json.dumps(job) if as_json else outcome(job))
     if interrupted:
@@ -148,12 +157,31 @@ def _follow(supernode: Operated, job_id: str, *, as_json: bool) -> None:
         raise click.exceptions.Exit(ExitCode.FAILED)
 
 
+@contextmanager
+def _interrupted_later() -> Iterator[None]:
+    """Have Ctrl-C wait for the end of this; a second one does not."""
+    pressed: list[int] = []
+
+    def press(number: int, _: object) -> None:
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(number)
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
+
+
 def _listed(lists: Iterable[str]) -> list[str]:
     """The references in files, without comments."""
     lines: list[str] = []
     for name in lists:
         try:
-            with click.open_file(name) as file:
+            with click.open_file(name, encoding="utf-8-sig") as file:
                 lines += [line.partition("#")[0].strip() for line in file]
         except (OSError, UnicodeDecodeError) as error:
             raise click.BadParameter(f"{name}: {error}", param_hint="--file") from None
@@ -162,11 +190,15 @@ def _listed(lists: Iterable[str]) -> list[str]:
 
 def _references(images: Iterable[str]) -> list[str]:
     from shoal.reference import InvalidReference, Reference
+    from supernode.preheating.order import MAX_IMAGES
 
     try:
-        return [str(Reference.parse(image)) for image in images]
+        references = list(dict.fromkeys(str(Reference.parse(image)) for image in images))
     except InvalidReference as error:
         raise click.BadParameter(str(error), param_hint="IMAGE") from None
+    if len(references) > MAX_IMAGES:
+        raise click.UsageError(f"a preheat takes {MAX_IMAGES} images, and these are {len(references)}: split the list")
+    return references
 
 
 def _rate(text: str | None) -> int:

@@ -13,6 +13,8 @@ from shoal.units import format_size
 
 _MAX_BARS = 20
 """Nodes that have a bar each; of more there is one for all."""
+_ALL = -1
+"""In place of a node's number."""
 _MAX_FAILURES = 50
 _ENDS = ("done", "failed", "cancelled")
 
@@ -28,10 +30,10 @@ class Watcher:
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
         state = TextColumn("{task.fields[state]}")
         self._bars = Progress(*columns, state, console=console, disable=not console.is_terminal)
-        self._tasks: dict[str, TaskID] = {}
-        self._ended: set[tuple[str, str]] = set()
-        self._runs: dict[str, News] = {}
-        """All nodes by their peers, as they were told last."""
+        self._tasks: dict[int, TaskID] = {}
+        self._ended: set[tuple[int, str]] = set()
+        self._runs: dict[int, News] = {}
+        """All nodes by their numbers, as they were told last."""
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -45,21 +47,23 @@ class Watcher:
     def show(self, news: News) -> None:
         """Something has changed."""
         for run in news["runs"]:
-            self._runs[run["peer"]] = run
+            self._runs[run["number"]] = run
             for image in run["images"]:
                 self._end(run, image)
         if len(self._runs) <= _MAX_BARS:
             for run in news["runs"]:
-                self._bar(run["peer"], run["node"], run["images"])
+                self._bar(run["number"], run["node"], run["images"])
         else:
+            for key in self._tasks.keys() - {_ALL}:
+                self._bars.remove_task(self._tasks.pop(key))
             images = [image for run in self._runs.values() for image in run["images"]]
-            self._bar("", f"{len(self._runs)} nodes", images)
+            self._bar(_ALL, f"{len(self._runs)} nodes", images)
 
     def whole(self, news: News) -> News:
         """The preheat with all its nodes."""
         return {**news, "runs": sorted(self._runs.values(), key=lambda run: str(run["node"]))}
 
-    def _bar(self, key: str, name: str, images: list[News]) -> None:
+    def _bar(self, key: int, name: str, images: list[News]) -> None:
         if key not in self._tasks:
             self._tasks[key] = self._bars.add_task(_plain(name)[:40], total=None, state="")
         size = sum(image["size"] for image in images)
@@ -67,8 +71,8 @@ class Watcher:
         self._bars.update(self._tasks[key], total=size or None, completed=arrived, state=_counted(images))
 
     def _end(self, run: News, image: News) -> None:
-        if image["state"] in _ENDS and (run["peer"], image["image"]) not in self._ended:
-            self._ended.add((run["peer"], image["image"]))
+        if image["state"] in _ENDS and (run["number"], image["image"]) not in self._ended:
+            self._ended.add((run["number"], image["image"]))
             if not self._console.is_terminal:
                 self._console.print(line(run["node"], image), markup=False, highlight=False, soft_wrap=True)
 
