@@ -113,7 +113,7 @@ class Changes:
                     return web.json_response({"error": str(error)}, status=status)
                 except web.HTTPException as error:  # a body that is too large
                     status = error.status
-                    raise
+                    return web.json_response({"error": error.text}, status=status)
                 except OrderRefused as error:
                     status = web.HTTPConflict.status_code
                     return web.json_response({"error": str(error)}, status=status)

@@ -135,6 +135,7 @@ class PreheatBoard:
         self._tell(job.cancel(self._clock()))
         log.info("preheat.cancelled", id=job.id)
         self.decide(job)
+        self._is_due.set()
 
     # --- nodes ------------------------------------------------------------------------------------------------------
 

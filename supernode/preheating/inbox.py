@@ -18,7 +18,7 @@ from supernode.preheating.settings import PushSettings
 log = structlog.get_logger()
 
 _GATHER_SECONDS, _CROWDED_SECONDS = 1.0, 5.0
-_MAX_WAITING = MAX_IMAGES
+_MAX_WAITING = 10 * MAX_IMAGES
 _MAX_NAMES, _MAX_SHOWN = 8, 200
 """Pushes that the log names, and characters of each."""
 
@@ -65,7 +65,7 @@ class Inbox:
             await self._arrived.wait()
             await asyncio.sleep(_GATHER_SECONDS)
             self._arrived.clear()
-            images = list(self._waiting)
+            images = list(self._waiting)[:MAX_IMAGES]
             try:
                 self._board.order(self._settings.order(images), "push")
             except Crowded as error:
@@ -79,3 +79,5 @@ class Inbox:
                 log.exception("push.failed")
             for image in images:
                 self._waiting.pop(image, None)
+            if self._waiting:
+                self._arrived.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import msgspec
@@ -9,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supernode.preheating.inbox import Inbox
 from supernode.preheating.pushes import Notification, Push, image_of, pushes
 from supernode.preheating.settings import PushSettings
+from tests.supernode.preheating.conftest import World
 
 OCI = "application/vnd.oci.image.manifest.v1+json"
 DISTRIBUTION = {
@@ -124,3 +127,16 @@ def test_no_body_is_more_than_refused(body: object) -> None:
     except msgspec.ValidationError:
         return
     assert all(image_of(push, SETTINGS) is None or push.host == "registry:5000" for push in told)
+
+
+async def test_many_pushes_at_once_are_several_preheats(world: World) -> None:
+    target = {"mediaType": OCI, "repository": "team/app"}
+    events = [{"action": "push", "target": {**target, "tag": f"t{number}"}} for number in range(1500)]
+    told = msgspec.convert({"events": events}, type=Notification)
+    async with world.board() as board, Inbox(PushSettings(registries={"*": "r.test"}), board, lambda _: None) as inbox:
+        world.join("a")
+        assert inbox.take(told) == {"accepted": 1500, "ignored": 0}
+        async with asyncio.timeout(10):
+            while len(board.jobs) < 2:  # noqa: ASYNC110 - a board tells nobody of what begins
+                await asyncio.sleep(0.01)
+        assert [len(job.record.order.images) for job in board.jobs.values()] == [1000, 500]
