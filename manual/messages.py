@@ -15,14 +15,9 @@ from shoal.fields import bare
 _PLAIN = {bytes: "bytes", str: "text", int: "number", float: "number", bool: "yes or no", types.NoneType: "nothing"}
 
 
-def kinds_of(union: Any) -> tuple[type[msgspec.Struct], ...]:
-    """The messages of one direction, in their order."""
-    return get_args(union)
-
-
 def page_part(union: Any) -> str:
     """The messages of one direction, and below them what these hold."""
-    kinds = kinds_of(union)
+    kinds: tuple[type[msgspec.Struct], ...] = get_args(union)
     parts = list(dict.fromkeys(part for kind in kinds for part in _parts(kind)))
     lines = ["| message | fields | meaning |", "| --- | --- | --- |", *map(_row, kinds)]
     if parts:

@@ -24,11 +24,15 @@ _MARKED = re.compile(
 
 
 def pages() -> dict[Path, str]:
-    """All such pages, as they should be."""
+    """All such pages, as they should be; raises `LookupError` where a part has no place in any."""
+    missing = set(_PARTS)
     found = {DOCS / "commands.md": markdown.commands_page(), DOCS / "modules.md": modules.modules_page()}
     for name in ("configuration.md", "protocols.md"):
         text = (DOCS / name).read_text(encoding="utf-8")
         found[DOCS / name] = _MARKED.sub(_written, text)
+        missing -= {marked["name"] for marked in _MARKED.finditer(text)}
+    if missing:
+        raise LookupError(f"no page has a place for {', '.join(sorted(missing))}")
     return found
 
 
