@@ -16,11 +16,12 @@ from shoal.cli.doctor.runtimestates import RuntimeState
 from shoal.cli.doctor.subject import Subject
 from shoal.cli.finding import Finding
 from shoal.cli.runtimes.containerdconfig import read
+from shoal.cli.runtimes.containerdstate import entry_of
 from shoal.cli.runtimes.edits import NotEditable
 from shoal.cli.runtimes.host import FileUnusable, Host
 from shoal.cli.runtimes.mirror import Mirror, mirror_of
 from shoal.cli.runtimes.processes import processes
-from shoal.reference import Registry
+from shoal.reference import parse_registry
 
 _PROGRAMS = ("dockerd", "containerd", "crio", "buildkitd", "k3s", "rke2")
 _PROC = Path("/proc")
@@ -93,8 +94,9 @@ def _unserved(host: Host, mirror: Mirror, settings: ProxySettings) -> list[str]:
         folder = read(host).folder
         for name in host.names(folder):
             registry = _PORT.sub(r":\1", name)
-            is_served = settings.any_upstream or settings.upstream(Registry(registry)) is not None
-            if name != _EVERY and not is_served and mirror.url in (host.text(folder / name / "hosts.toml") or ""):
+            if name == _EVERY or entry_of(host, folder / name, mirror) is None:
+                continue
+            if not settings.any_upstream and settings.upstream(parse_registry(registry)) is None:
                 found.append(registry)
     except (FileUnusable, NotEditable):
         return []  # which the runtime's own check tells

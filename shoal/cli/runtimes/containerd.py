@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from shoal.cli.finding import Finding
 from shoal.cli.runtimes import containerdstate
-from shoal.cli.runtimes.containerdconfig import CAPABILITIES, HOSTS, ConfigFile, ContainerdConfig, read
+from shoal.cli.runtimes.containerdconfig import CAPABILITIES, HOSTS, ConfigFile, ContainerdConfig, is_own, read
 from shoal.cli.runtimes.edits import NotEditable, block, in_file, without_blocks
 from shoal.cli.runtimes.host import Host
 from shoal.cli.runtimes.mirror import Mirror, Upstream
@@ -64,7 +64,7 @@ class Containerd(Runtime):
         return [
             *containerdstate.settings(host, now, before),
             *containerdstate.folders(host, now, mirror, own),
-            *containerdstate.capabilities(host, now, mirror),
+            *containerdstate.entries(host, now, mirror),
             *containerdstate.running(host, now, before),
         ]
 
@@ -92,7 +92,7 @@ class Containerd(Runtime):
         return Document(
             path,
             without_blocks,
-            lambda text: _with_host(text, mirror.url, head),
+            lambda text: _with_host(text, mirror, head),
             "containerd-hosts",
             lack,
             owns_folder=True,
@@ -110,16 +110,17 @@ class Containerd(Runtime):
         )
 
 
-def _with_host(text: str, url: str, head: Sequence[str]) -> str:
+def _with_host(text: str, mirror: Mirror, head: Sequence[str]) -> str:
     """A `hosts.toml` with the mirror before all other hosts, and `head` where it is a new one."""
+    url = mirror.url
     if not text.strip():
         own = [f"[{dotted(('host', url))}]", f"capabilities = {literal(CAPABILITIES)}"]
         return text + block([*head, "", *own] if head else own)
     hosts = parsed(text).get("host", {})
-    names = [str(each).rstrip("/") for each in hosts] if isinstance(hosts, dict) else []
-    if names[:1] == [url]:
+    are_own = [is_own(str(each), mirror) for each in hosts] if isinstance(hosts, dict) else []
+    if are_own[:1] == [True]:
         return text
-    if url in names:
+    if any(are_own):
         raise NotEditable(f"it names {url} itself, but behind others; put that first")
     return with_first_table(text, ("host", url), {"capabilities": CAPABILITIES})
 

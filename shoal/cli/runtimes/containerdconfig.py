@@ -15,8 +15,9 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Any
 
-from shoal.cli.runtimes.edits import block, in_file, without_blocks
+from shoal.cli.runtimes.edits import NotEditable, block, in_file, without_blocks
 from shoal.cli.runtimes.host import Host
+from shoal.cli.runtimes.mirror import Mirror
 from shoal.cli.runtimes.processes import output
 from shoal.cli.runtimes.tomltext import Table, at, literal, parsed, with_value
 from shoal.toml import KeyPath, dotted
@@ -171,6 +172,11 @@ def read(host: Host, *, with_own: bool = False) -> ContainerdConfig:
     return ContainerdConfig(files, is_two)
 
 
+def is_own(name: str, mirror: Mirror) -> bool:
+    """Whether a host of a `hosts.toml` is the mirror: containerd adds the path `/v2` where it is not there."""
+    return mirror.is_at(name.rstrip("/").removesuffix("/v2"))
+
+
 def dumped(text: str) -> ContainerdConfig:
     """What `containerd config dump` prints; raises `NotEditable`."""
     file = ConfigFile(CONFIG, text, parsed(text))
@@ -183,6 +189,9 @@ def _files(host: Host, path: PurePosixPath, with_own: bool, seen: set[PurePosixP
     with in_file(path):
         text = whole if with_own else without_blocks(whole)
         file = ConfigFile(path, text, parsed(text))
+        folders = file.of_cri("registry", "config_path")
+        if folders is not None and not ((isinstance(folders, str) and folders.startswith(("/", ":"))) or folders == ""):
+            raise NotEditable("`config_path` is no absolute path")
     yield file
     for pattern in file.texts("imports"):
         found = path.parent / pattern

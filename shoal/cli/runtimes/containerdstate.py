@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from shoal.cli.finding import Finding, Level
-from shoal.cli.runtimes.containerdconfig import CAPABILITIES, CONFIG, ContainerdConfig, dumped
+from shoal.cli.runtimes.containerdconfig import CAPABILITIES, CONFIG, ContainerdConfig, dumped, is_own
 from shoal.cli.runtimes.edits import NotEditable, in_file
 from shoal.cli.runtimes.host import Host
 from shoal.cli.runtimes.mirror import Mirror
 from shoal.cli.runtimes.processes import option, output, readers
-from shoal.cli.runtimes.tomltext import at, literal, parsed
+from shoal.cli.runtimes.tomltext import Table, literal, parsed
 
 _CRI = {"cri", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images"}
 _OF_OTHERS = ("/run/docker", "/var/run/docker", "/var/lib/rancher", "/var/snap")
@@ -71,7 +71,7 @@ def folders(host: Host, config: ContainerdConfig, mirror: Mirror, own: set[PureP
     others = [
         name
         for name in host.names(config.folder)
-        if config.folder / name not in own and mirror.url not in (host.text(config.folder / name / "hosts.toml") or "")
+        if config.folder / name not in own and not entry_of(host, config.folder / name, mirror)
     ]
     if not others:
         return []
@@ -80,14 +80,36 @@ def folders(host: Host, config: ContainerdConfig, mirror: Mirror, own: set[PureP
     return [Finding("containerd-own-folders", "warning", text, remedy)]
 
 
-def capabilities(host: Host, config: ContainerdConfig, mirror: Mirror) -> list[Finding]:
-    """Of what `hosts.toml` files let the mirror be asked for; all of it where they do not say."""
+def entry_of(host: Host, folder: PurePosixPath, mirror: Mirror) -> tuple[str, Table] | None:
+    """How a registry's `hosts.toml` writes the mirror's address, and what it says of it; raises `NotEditable`."""
+    path = folder / "hosts.toml"
+    with in_file(path):
+        hosts = parsed(host.text(path) or "").get("host")
+    entries = hosts.items() if isinstance(hosts, dict) else ()
+    return next(((name, each) for name, each in entries if is_own(name, mirror) and isinstance(each, dict)), None)
+
+
+def entries(host: Host, config: ContainerdConfig, mirror: Mirror) -> list[Finding]:
+    """Of how `hosts.toml` files name the mirror, and what they let it be asked for; all of it where they do not say."""
     found: list[Finding] = []
     for name in host.names(config.folder):
         path = config.folder / name / "hosts.toml"
+        named = entry_of(host, config.folder / name, mirror)
+        if named is None:
+            continue
+        url, entry = named
+        if entry.get("override_path") is True and not url.rstrip("/").endswith("/v2"):
+            text = f"{path} has containerd ask the mirror without `/v2` in the path, for which it gets nothing."
+            remedy = f"Remove `override_path` below the mirror in {path}."
+            found.append(Finding("containerd-override-path", "error", text, remedy))
         with in_file(path):
-            may = at(parsed(host.text(path) or ""), ("host", mirror.url, "capabilities"))
-        lacking = [each for each in CAPABILITIES if isinstance(may, list) and each not in may]
+            server = parsed(host.text(path) or "").get("server")
+        if isinstance(server, str) and is_own(server, mirror):
+            text = f"{path} names the mirror as `server` too: when the node is down, nothing of {name} is pulled."
+            remedy = f"Name the registry itself as `server` in {path}."
+            found.append(Finding("containerd-no-fallback", "warning", text, remedy))
+        may = entry.get("capabilities", [*CAPABILITIES])
+        lacking = [each for each in CAPABILITIES if not isinstance(may, list) or each not in may]
         if lacking:
             missing = " and ".join(f"`{each}`" for each in lacking)
             text = f"{path} lets containerd ask the mirror without {missing}: it asks {name} for that."

@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 from shoal.cli.finding import Finding
 from shoal.cli.runtimes.edits import NotEditable
@@ -19,11 +20,15 @@ from shoal.cli.runtimes.mirror import Mirror
 from shoal.cli.runtimes.plan import Plan
 from shoal.cli.runtimes.processes import option, readers
 from shoal.cli.runtimes.runtime import Document, Runtime
+from shoal.redaction import redacted
 from shoal.reference import DOCKER_HUB
 
 _FILE = PurePosixPath("/etc/docker/daemon.json")
 _SOCKET = PurePosixPath("/var/run/docker.sock")
-_UNITS = PurePosixPath("/etc/systemd/system/docker.service.d")
+_SYSTEMD = tuple(map(PurePosixPath, ("/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system")))
+"""Where units lie; of two with one name the first counts."""
+_UNIT = "docker.service"
+_FLAG = "--registry-mirror"
 _MIRRORS, _INSECURE = "registry-mirrors", "insecure-registries"
 _INDENT = re.compile(r"\n([ \t]+)\S")
 _ANSWER_SECONDS = 3.0
@@ -52,7 +57,7 @@ class Docker(Runtime):
         """See `Runtime`."""
         lack = f"{_FILE} does not name {mirror.url} as the first of `{_MIRRORS}`, so docker pulls past it."
         insecure = () if mirror.is_local else (mirror.host,)
-        merge = None if mirror.upstream(DOCKER_HUB) is None else lambda text: _with(text, mirror.url, insecure)
+        merge = None if mirror.upstream(DOCKER_HUB) is None else lambda text: _with(text, mirror, insecure)
         return [
             Document(
                 _FILE,
@@ -89,28 +94,32 @@ class Docker(Runtime):
     def state(self, host: Host, mirror: Mirror) -> list[Finding]:
         """See `Runtime`."""
         found: list[Finding] = []
-        for name in host.names(_UNITS):
-            if "--registry-mirror" in (host.text(_UNITS / name) or ""):
-                text = f"{_UNITS / name} names mirrors as a flag; dockerd does not start when {_FILE} names some too."
-                found.append(Finding("docker-mirror-flag", "error", text, f"Move its mirrors to {_FILE}."))
+        for path in _with_flags(host):
+            text = f"{path} names mirrors as a flag; dockerd does not start when {_FILE} names some too."
+            found.append(Finding("docker-mirror-flag", "error", text, f"Move its mirrors to {_FILE}."))
+        invalid = [each for each in _list(_parsed(host.text(_FILE) or ""), _MIRRORS) if not _is_valid(each)]
+        if invalid:
+            text = f"dockerd does not start with {redacted(', '.join(invalid))} among `{_MIRRORS}` of {_FILE}."
+            remedy = "Write it as `http://host:port` or `https://host:port` without a path, or remove it."
+            found.append(Finding("docker-mirror-invalid", "error", text, remedy))
         for process in readers(host, "dockerd", _FILE):
             other = option(process.arguments, "--config-file")
             if other not in {None, str(_FILE)}:
                 text = f"A dockerd (process {process.pid}) reads {other} instead of {_FILE}."
                 found.append(Finding("docker-other-config", "warning", text, f"Put `{_MIRRORS}` into {other} too."))
         mirrors = _running_mirrors(host)
-        if mirrors is not None and mirror.url not in [each.rstrip("/") for each in mirrors[:1]]:
+        if mirrors is not None and not any(map(mirror.is_at, mirrors[:1])):
             text = f"The running dockerd asks {', '.join(mirrors) or 'no mirror'} and not {mirror.url} first."
             found.append(Finding("docker-not-reloaded", "error", text, "Run `systemctl reload docker`."))
         return found
 
 
-def _with(text: str, url: str, insecure: Sequence[str]) -> str:
+def _with(text: str, mirror: Mirror, insecure: Sequence[str]) -> str:
     settings = _parsed(text)
     mirrors = _list(settings, _MIRRORS)
     wanted = dict(settings)
-    if [each.rstrip("/") for each in mirrors[:1]] != [url]:
-        wanted[_MIRRORS] = [url, *(each for each in mirrors if each.rstrip("/") != url)]
+    if not any(map(mirror.is_at, mirrors[:1])):
+        wanted[_MIRRORS] = [mirror.url, *(each for each in mirrors if not mirror.is_at(each))]
     missing = [each for each in insecure if each not in _list(settings, _INSECURE)]
     if missing:
         wanted[_INSECURE] = [*_list(settings, _INSECURE), *missing]
@@ -156,6 +165,44 @@ def _dumped(settings: dict[str, Any], former: str) -> str:
     found = _INDENT.search(former)
     text = json.dumps(settings, indent=found[1] if found else 2, ensure_ascii=False)
     return text + ("\n" if former.endswith("\n") or not former else "")
+
+
+def _with_flags(host: Host) -> list[PurePosixPath]:
+    """Files of dockerd's unit that name mirrors as flags, as far as they count (systemd.unit(5))."""
+    units = [folder / _UNIT for folder in _SYSTEMD if host.exists(folder / _UNIT)][:1]
+    folders = [folder / f"{_UNIT}.d" for folder in _SYSTEMD]
+    drop_ins = {name: folder / name for folder in reversed(folders) for name in host.names(folder)}
+    found: list[PurePosixPath] = []
+    variables: list[PurePosixPath] = []
+    for path in [*units, *(drop_ins[name] for name in sorted(drop_ins) if name.endswith(".conf"))]:
+        for line in _statements(host, path):
+            key, _, value = line.partition("=")
+            if key.rstrip() == "ExecStart" and not value.strip():
+                found.clear()
+            elif key.rstrip() == "EnvironmentFile":
+                variables.append(PurePosixPath(value.strip().removeprefix("-")))
+            elif _FLAG in line:
+                found.append(path)
+    found += [
+        path for path in variables if path.is_absolute() and any(_FLAG in each for each in _statements(host, path))
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _statements(host: Host, path: PurePosixPath) -> list[str]:
+    """Its lines without comments."""
+    lines = (line.strip() for line in (host.text(path) or "").splitlines())
+    return [line for line in lines if not line.startswith(("#", ";"))]
+
+
+def _is_valid(mirror: str) -> bool:
+    """Whether dockerd takes it for a mirror: else it does not start."""
+    try:
+        url = urlsplit(mirror)
+    except ValueError:
+        return False
+    is_bare = url.path in {"", "/"} and not (url.query or url.fragment or url.username or url.password)
+    return url.scheme in {"http", "https"} and bool(url.hostname) and is_bare and mirror == mirror.strip()
 
 
 def _running_mirrors(host: Host) -> list[str] | None:

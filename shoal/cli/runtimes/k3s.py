@@ -45,9 +45,7 @@ class K3s(Runtime):
         names = [*(str(each.name) for each in mirror.upstreams), *([_ALL] if mirror.takes_any else [])]
         lack = f"{self._file} does not name {mirror.url} first for {', '.join(names)}, so {self.name} pulls past it."
         return [
-            Document(
-                self._file, without_blocks, lambda text: _with(text, names, mirror.url), f"{self.name}-mirror", lack
-            )
+            Document(self._file, without_blocks, lambda text: _with(text, names, mirror), f"{self.name}-mirror", lack)
         ]
 
     def state(self, host: Host, mirror: Mirror) -> list[Finding]:
@@ -63,7 +61,7 @@ class K3s(Runtime):
         name = next((each.name for each in mirror.upstreams if ":" not in each.name), None)
         if name is not None and host.exists(self._made):
             made = host.text(folder / name / "hosts.toml") or host.text(self._made / "config.toml") or ""
-            if f'"{mirror.url}' not in made:
+            if not any(f'"http://{each}' in made for each in mirror.hosts):
                 text = f"What {self.name} made for its containerd when it started does not name {mirror.url}."
                 found.append(Finding(f"{self.name}-not-restarted", "error", text, self.then[0]))
         return found
@@ -78,14 +76,17 @@ class Rke2(K3s):
     )
 
 
-def _with(text: str, names: Sequence[str], url: str) -> str:
+def _with(text: str, names: Sequence[str], mirror: Mirror) -> str:
     mirrors = parsed(text).get("mirrors") or {}
     if not isinstance(mirrors, dict):
         raise NotEditable("`mirrors` is no mapping")
-    return with_lists(text, "mirrors", "endpoint", {name: [url, *_others(mirrors.get(name), url)] for name in names})
+    return with_lists(text, "mirrors", "endpoint", {name: _endpoints(mirrors.get(name), mirror) for name in names})
 
 
-def _others(mirror: object, url: str) -> list[str]:
-    endpoints = mirror.get("endpoint") if isinstance(mirror, dict) else None
-    found = endpoints if isinstance(endpoints, list) else []
-    return [str(each) for each in found if str(each).rstrip("/") != url]
+def _endpoints(entry: object, mirror: Mirror) -> list[str]:
+    """Those of one registry, the mirror before all others."""
+    endpoints = entry.get("endpoint") if isinstance(entry, dict) else None
+    found = [str(each) for each in endpoints] if isinstance(endpoints, list) else []
+    if any(map(mirror.is_at, found[:1])):
+        return found
+    return [mirror.url, *(each for each in found if not mirror.is_at(each))]

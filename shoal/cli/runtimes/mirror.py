@@ -46,6 +46,15 @@ class Mirror:
         """Whether its address is one of loopback, where runtimes take plain HTTP unasked."""
         return self.host.startswith(_LOOPBACK)
 
+    def is_at(self, url: str) -> bool:
+        """Whether a URL that somebody wrote is this mirror's."""
+        return url.rstrip("/") in {f"http://{host}" for host in self.hosts}
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """`host:port` in all ways in which it may be written."""
+        return (self.host, f"localhost:{self.host.rpartition(':')[2]}") if self.is_local else (self.host,)
+
     def upstream(self, name: Registry) -> Upstream | None:
         """The registry of that name, where it is one of those to be configured."""
         return next((each for each in self.upstreams if each.name == name), None)

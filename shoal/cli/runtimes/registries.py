@@ -23,6 +23,9 @@ _FOLDER = PurePosixPath("/etc/containers/registries.conf.d")
 _FILE = _FOLDER / "zz-shoal.conf"
 _OWN = "# Shoal's, written by `shoal config`; what belongs to a registry besides is repeated from the files before."
 
+_ALL = "all"
+"""What is pulled from a mirror where `pull-from-mirror` does not say it."""
+
 _Entry = dict[str, Any]
 
 
@@ -49,10 +52,12 @@ class _Containers(Runtime):
         if mirror.takes_any:
             text = f"{self.name} has no mirror for registries that are not named."
             found.append(Finding(f"{self.name}-named-only", "warning", text, "Name them, each with `--upstream`."))
-        with in_file(_MAIN):
-            main = parsed(host.text(_MAIN) or "")
-        if isinstance(main.get("registries"), dict):
-            text = f"{_MAIN} is of version 1, beside which {self.name} takes no file of version 2."
+        for path in (_MAIN, *_drop_ins(host)):
+            with in_file(path):
+                content = parsed(host.text(path) or "")
+            if not isinstance(content.get("registries"), dict):
+                continue
+            text = f"{path} is of version 1, beside which {self.name} takes no file of version 2."
             remedy = "Rewrite it with `unqualified-search-registries` and `[[registry]]`."
             found.append(Finding(f"{self.name}-old-registries", "error", text, remedy))
         return found
@@ -68,8 +73,17 @@ class _Containers(Runtime):
                     f"Rename {path} so that it comes before {_FILE.name}, and run `shoal config {self.name} --write`."
                 )
                 found.append(Finding(f"{self.name}-shadowed", "error", text, remedy))
-        for registry in _registries(host):
+        for registry in _registries(host, with_later=True):
             prefix = str(registry["prefix"])
+            if mirror.upstream(Registry(prefix)) and registry.get("blocked") is True:
+                text = f"{prefix} is blocked: {self.name} pulls nothing of it, not from the mirror either."
+                remedy = f"Remove `blocked` of {prefix} in {_MAIN.parent}, and run `shoal config {self.name} --write`."
+                found.append(Finding(f"{self.name}-blocked", "error", text, remedy))
+            own = _own(mirror, registry)
+            if mirror.upstream(Registry(prefix)) and own.get("pull-from-mirror", _ALL) != _ALL:
+                text = f"`pull-from-mirror` keeps {self.name} from asking the mirror for all of {prefix}."
+                remedy = f"Remove it from the entry of {own['location']}."
+                found.append(Finding(f"{self.name}-pull-from-mirror", "warning", text, remedy))
             if mirror.upstream(Registry(prefix)) and registry.get("mirror-by-digest-only"):
                 text = (
                     f"`mirror-by-digest-only` keeps what a tag of {prefix} stands for from being asked of the mirror."
@@ -77,7 +91,7 @@ class _Containers(Runtime):
                 remedy = f'Remove it, and write `pull-from-mirror = "digest-only"` to the other mirrors of {prefix}.'
                 found.append(Finding(f"{self.name}-digest-only", "warning", text, remedy))
             below = next((each.name for each in mirror.upstreams if prefix.startswith(f"{each.name}/")), None)
-            if below is not None:
+            if below is not None and not own:
                 text = f"What begins with {prefix} is pulled as its own entry says, and not as that of {below}."
                 remedy = f"""Give `prefix = "{prefix}"` the mirror {mirror.host} too, or remove it."""
                 found.append(Finding(f"{self.name}-longer-prefix", "warning", text, remedy))
@@ -104,6 +118,14 @@ class Podman(_Containers):
                 text = f"{home.name}'s own {own} takes the place of all files in /etc/containers."
                 remedy = "Remove it, or move it to registries.conf.d beside it."
                 found.append(Finding("podman-user-file", "warning", text, remedy))
+            folder = own.with_name(f"{own.name}.d")
+            for path in (folder / name for name in _names(host, folder) if name.endswith(".conf")):
+                others = [each["prefix"] for each in _of(host, path) if not _own(mirror, each)]
+                names = [name for name in others if mirror.upstream(Registry(name))]
+                if names:
+                    text = f"{home.name}'s own {path} takes the place of what {_FILE} says of {', '.join(names)}."
+                    remedy = f"Remove these entries, or give them the mirror {mirror.host}, too."
+                    found.append(Finding("podman-user-file", "warning", text, remedy))
         return found
 
 
@@ -124,6 +146,14 @@ def _is_seen(host: Host, path: PurePosixPath) -> bool:
         return host.exists(path)
     except FileUnusable:
         return False
+
+
+def _names(host: Host, folder: PurePosixPath) -> list[str]:
+    """What is in a folder, where whoever asks may know."""
+    try:
+        return list(host.names(folder))
+    except FileUnusable:
+        return []
 
 
 def _drop_ins(host: Host) -> list[PurePosixPath]:
@@ -147,9 +177,9 @@ def _tables(value: object) -> list[_Entry]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
-def _registries(host: Host) -> list[_Entry]:
-    """The entries of all files but Shoal's that are read before it, those that count."""
-    files = [_MAIN, *(path for path in _drop_ins(host) if path < _FILE)]
+def _registries(host: Host, *, with_later: bool = False) -> list[_Entry]:
+    """The entries of all files but Shoal's, those that count; without `with_later` of those that are read before it."""
+    files = [_MAIN, *(path for path in _drop_ins(host) if path < _FILE or with_later)]
     return list({each["prefix"]: each for path in files for each in _of(host, path)}.values())
 
 
@@ -164,7 +194,15 @@ def _has(mirror: Mirror, upstream: Upstream, registries: Sequence[_Entry]) -> bo
     """Whether somebody else has named the mirror first."""
     entry = next((each for each in registries if each["prefix"] == upstream.name), {})
     first: _Entry = next(iter(entry.get("mirror", [])), {})
-    return first.get("location") == _place(mirror, upstream) and first.get("insecure") is True
+    segments = {upstream.segment} | ({""} if upstream.name == mirror.default else set())
+    places = {f"{each}/{segment}".rstrip("/") for each in mirror.hosts for segment in segments if segment is not None}
+    return first.get("location") in places and first.get("insecure") is True
+
+
+def _own(mirror: Mirror, registry: _Entry) -> _Entry:
+    """What a registry's entry says of the mirror; empty where it does not name it."""
+    entries: list[_Entry] = registry["mirror"]
+    return next((each for each in entries if str(each.get("location")).partition("/")[0] in mirror.hosts), {})
 
 
 def _text(mirror: Mirror, upstreams: Sequence[Upstream], others: Sequence[_Entry]) -> str:

@@ -114,7 +114,10 @@ def _block(node: yaml.Node) -> yaml.MappingNode | None:
 
 
 def _entry(mapping: yaml.MappingNode, key: str) -> tuple[yaml.Node, yaml.Node] | None:
-    return next((each for each in mapping.value if each[0].value == key), None)
+    found = [each for each in mapping.value if each[0].value == key]
+    if len(found) > 1:
+        raise NotEditable(f"`{key}` stands there {len(found)} times")
+    return found[0] if found else None
 
 
 def _inserted(mapping: yaml.MappingNode, value: dict[str, Any]) -> _Edit:

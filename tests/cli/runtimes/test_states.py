@@ -30,7 +30,13 @@ REGISTRY_KEYS = [
     for plugin in ("io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images")
     for key in ("registry", "registry.config_path", "registry.mirrors", "registry.configs", "max_concurrent_downloads")
 ]
+READ = {CONFIG: f'version = 2\n{CRI}config_path = "{CERTS}"\n'}
+"""Of a containerd that reads its folder."""
+DOCKER = "/etc/docker/daemon.json"
 PODMAN = "/etc/containers/registries.conf"
+MIRRORED_BY = '[[registry.mirror]]\nlocation = "127.0.0.1:5080/docker.io"\ninsecure = true\n'
+MIRRORED = f'[[registry]]\nlocation = "docker.io"\n{MIRRORED_BY}'
+BLOCKED = '[[registry]]\nlocation = "docker.io"\nblocked = true\n'
 
 
 def host_with(root: Path, files: dict[str, str]) -> Host:
@@ -229,6 +235,88 @@ PLANTED: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
         "buildkit",
         {"/etc/buildkit/buildkitd.toml": '[registry."docker.io"]\nmirrors = ["office"]\n'},
         {"buildkit-mirror": "error"},
+    ),
+    "the mirror in other words": (
+        "containerd",
+        {**READ, f"{CERTS}/docker.io/hosts.toml": '[host."http://localhost:5080/v2/"]\n'},
+        {},
+    ),
+    "the path of the mirror is overridden": (
+        "containerd",
+        {**READ, f"{CERTS}/docker.io/hosts.toml": f"{HOSTS}override_path = true\n"},
+        {"containerd-override-path": "error"},
+    ),
+    "the mirror is the registry too": (
+        "containerd",
+        {**READ, f"{CERTS}/docker.io/hosts.toml": f'server = "http://127.0.0.1:5080"\n{HOSTS}'},
+        {"containerd-no-fallback": "warning"},
+    ),
+    "capabilities are no list": (
+        "containerd",
+        {**READ, f"{CERTS}/docker.io/hosts.toml": f'{HOSTS}capabilities = "pull"\n'},
+        {"containerd-capabilities": "error"},
+    ),
+    "config_path is a list": (
+        "containerd",
+        {CONFIG: f'version = 2\n{CRI}config_path = ["{CERTS}"]\n'},
+        {"containerd-not-editable": "error"},
+    ),
+    "daemon.json names localhost": ("docker", {DOCKER: '{"registry-mirrors": ["http://localhost:5080"]}'}, {}),
+    "a mirror that dockerd does not take": (
+        "docker",
+        {DOCKER: '{"registry-mirrors": ["http://127.0.0.1:5080", "http://127.0.0.1:5080/v2/", "office:5000"]}'},
+        {"docker-mirror-invalid": "error"},
+    ),
+    "mirrors as a flag in a file of variables": (
+        "docker",
+        {
+            DOCKER: '{"registry-mirrors": ["http://127.0.0.1:5080"]}',
+            "/usr/lib/systemd/system/docker.service": "EnvironmentFile=-/etc/default/docker\nExecStart=dockerd $OPTS\n",
+            "/etc/default/docker": "OPTS=--registry-mirror=https://office\n",
+        },
+        {"docker-mirror-flag": "error"},
+    ),
+    "mirrors as a flag that does not count": (
+        "docker",
+        {
+            DOCKER: '{"registry-mirrors": ["http://127.0.0.1:5080"]}',
+            "/usr/lib/systemd/system/docker.service": "ExecStart=dockerd --registry-mirror=https://office\n",
+            "/etc/systemd/system/docker.service.d/a.conf": "ExecStart=\nExecStart=dockerd\n# --registry-mirror\n",
+            "/etc/systemd/system/docker.service.d/b.conf.old": "ExecStart=dockerd --registry-mirror=https://office\n",
+            "/etc/default/docker": "OPTS=--registry-mirror=https://office\n",
+        },
+        {},
+    ),
+    "a later file of version 1": (
+        "podman",
+        {PODMAN: MIRRORED, f"{PODMAN}.d/99-old.conf": '[registries.search]\nregistries = ["docker.io"]\n'},
+        {"podman-old-registries": "error"},
+    ),
+    "a registry is blocked": ("crio", {PODMAN: f"{BLOCKED}{MIRRORED_BY}"}, {"crio-blocked": "error"}),
+    "the mirror for digests alone": (
+        "crio",
+        {PODMAN: f'{MIRRORED}pull-from-mirror = "digest-only"\n'},
+        {"crio-pull-from-mirror": "warning"},
+    ),
+    "a longer prefix in a later file": (
+        "crio",
+        {PODMAN: MIRRORED, f"{PODMAN}.d/zzz.conf": '[[registry]]\nlocation = "docker.io/library"\n'},
+        {"crio-longer-prefix": "warning"},
+    ),
+    "a longer prefix with the mirror": (
+        "crio",
+        {PODMAN: f'{MIRRORED}[[registry]]\nlocation = "docker.io/library"\n{MIRRORED_BY}'},
+        {},
+    ),
+    "a user's own entry": (
+        "podman",
+        {PODMAN: MIRRORED, "/root/.config/containers/registries.conf.d/a.conf": '[[registry]]\nlocation="docker.io"\n'},
+        {"podman-user-file": "warning"},
+    ),
+    "registries.yaml names mirrors twice": (
+        "k3s",
+        {"/etc/rancher/k3s/registries.yaml": "mirrors: {}\nmirrors: {}\n".replace("{}", "\n  docker.io: {}")},
+        {"k3s-not-editable": "error"},
     ),
 }
 
