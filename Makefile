@@ -55,7 +55,7 @@ compatibility: $(VENV)/.installed
 fuzz: $(VENV)/.installed
 	$(BIN)/python -m tests.fuzz $(if $(JSON),--json) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep) $(TARGET)
 
-# docs/commands.md from the commands themselves; `python -m manual FOLDER` writes man pages and completions
+# What docs/ has from the code; `python -m manual FOLDER` writes man pages and completions
 manual: $(VENV)/.installed
 	$(BIN)/python -m manual
 
