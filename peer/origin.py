@@ -36,12 +36,14 @@ class SizeDiffers(OriginUnavailable):
 class OriginDenied(OriginError):
     """The origin refuses whoever was asked for (401, 403), or the configuration does not name the origin.
 
-    `challenges`: the origin's `WWW-Authenticate` headers, where it said what it wants.
+    `challenges`: the origin's `WWW-Authenticate` headers, where it said what it wants. `is_forbidden`: it knew who
+    asked, or did not want to know (403).
     """
 
-    def __init__(self, message: str, challenges: tuple[str, ...] = ()) -> None:
+    def __init__(self, message: str, challenges: tuple[str, ...] = (), *, is_forbidden: bool = False) -> None:
         super().__init__(message)
         self.challenges = challenges
+        self.is_forbidden = is_forbidden
 
 
 class OriginNotFound(OriginError):

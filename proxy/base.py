@@ -30,7 +30,7 @@ _MAX_ENTRIES = 10_000
 class BaseOrigin(Protocol):
     """Who is asked (`proxy.upstream.UpstreamClient` implements it)."""
 
-    async def check(self, registry: Registry, identity: Identity) -> None:
+    async def check(self, registry: Registry, identity: Identity) -> object:
         """Whether the registry lets somebody in; raises `OriginError`."""
 
 

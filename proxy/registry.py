@@ -189,14 +189,15 @@ class UpstreamRegistry:
         """The error for a status that is no success."""
         status, host = response.status, response.url.host
         behind = "" if self._own.is_own(response.url) else f" (behind a redirect to {host})"
-        message = f"{self.name}{behind} answered {status} to {question.method} /v2/{question.name}/{question.path}"
+        path = "/".join(filter(None, (question.name, question.path)))
+        message = f"{self.name}{behind} answered {status} to {question.method} /v2/{path}"
         if status in {404, 410}:
             return OriginNotFound(message, await _error_code(response))
         if status in {401, 403}:
             # nobody with a token for nobody may be refused by 403; to HEAD it is no refusal before GET has met it too
             is_asked = status == 401 or (identity is ANONYMOUS and question.method == "GET")
             challenges = self._own.challenges(question.name) if is_asked else ()
-            return OriginDenied(message, challenges if not behind else ())
+            return OriginDenied(message, challenges if not behind else (), is_forbidden=status == 403)
         error = failure(response, message)
         if isinstance(error, Limited) and not behind:
             seconds = quiet_seconds(error.after)

@@ -213,16 +213,16 @@ class UpstreamClient:
         async with answering(location.registry) as limit:
             return await self._head(location, reference, kind, identity, headers, limit)
 
-    async def check(self, registry: Registry, identity: Identity) -> None:
-        """Whether the registry as such lets somebody in (`GET /v2/`); raises `OriginError`.
+    async def check(self, registry: Registry, identity: Identity) -> Mapping[str, str]:
+        """Whether the registry as such lets somebody in (`GET /v2/`); raises `OriginError`. Returns its headers.
 
         Nobody is who has no token either: clients that have none yet are to hear the registry's own challenge.
         """
         found = self._registry(registry)
         signed = identity != ANONYMOUS or not found.settings.sign_in
         question = Question("GET", "", "", {"Accept": "application/json, */*"}, signed=signed)
-        async with answering(registry), found.opened(question, identity):
-            pass
+        async with answering(registry), found.opened(question, identity) as response:
+            return response.headers
 
     async def listing(self, location: Location, endpoint: str, query: str, identity: Identity) -> Listing:
         """`tags/list` or `referrers/DIGEST` of a repository; raises `OriginError`. `query` stands as in an address."""

@@ -266,9 +266,11 @@ def test_a_program_in_the_daemons_place(cluster: Cluster, root: Path, tmp_path: 
 
 
 @contextmanager
-def served(port: int, tls: ssl.SSLContext | None = None) -> Iterator[None]:
+def served(
+    port: int, tls: ssl.SSLContext | None = None, handler: type[BaseHTTPRequestHandler] = BaseHTTPRequestHandler
+) -> Iterator[None]:
     """A program that knows nothing of Shoal."""
-    server = HTTPServer(("127.0.0.1", port), BaseHTTPRequestHandler)
+    server = HTTPServer(("127.0.0.1", port), handler)
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = Thread(target=server.serve_forever, args=(0.05,))
@@ -541,6 +543,46 @@ def test_an_origin_of_an_unknown_authority(cluster: Cluster, root: Path, tmp_pat
     stack.enter_context(served(port, tls))
     node = cluster.node(tmp_path / "node", **upstream(f"https://localhost:{port}"))
     expect(examined(node, root), "origin-tls", "ca_file")
+
+
+class _Page(BaseHTTPRequestHandler):
+    """What a network answers in the place of a registry until somebody has signed in to it."""
+
+    status = 200
+
+    def do_GET(self) -> None:
+        self.send_response(self.status)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<html>")
+
+
+class _Refusal(_Page):
+    status = 403
+
+
+@pytest.mark.parametrize(
+    ("handler", "scheme", "code", "word"),
+    [
+        (_Page, "http", "origin-foreign", "sign in there"),
+        (_Refusal, "http", "origin-forbidden", "http_proxy"),
+        (_Page, "https", "origin-plain", "Write `http://`"),
+    ],
+)
+def test_what_answers_in_the_place_of_an_origin(
+    cluster: Cluster,
+    root: Path,
+    tmp_path: Path,
+    stack: ExitStack,
+    handler: type[_Page],
+    scheme: str,
+    code: str,
+    word: str,
+) -> None:
+    (port,) = free_ports(1)
+    stack.enter_context(served(port, handler=handler))
+    node = cluster.node(tmp_path / "node", **upstream(f"{scheme}://127.0.0.1:{port}"))
+    expect(examined(node, root), code, word)
 
 
 def test_an_origins_name_that_nobody_knows(cluster: Cluster, root: Path, tmp_path: Path) -> None:

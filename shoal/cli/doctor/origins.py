@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import aiohttp
@@ -51,8 +53,8 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class OriginAnswer:
-    """What came of asking one place. `kind`: `reached`, `denied`, `limited`, `missing`, `tls`, `name`, `proxy`,
-    `unreachable`, `unreadable` or `hidden`, where this user may not read the credentials."""
+    """What came of asking one place. `kind`: `reached`, `denied`, `forbidden`, `limited`, `missing`, `tls`, `plain`,
+    `name`, `proxy`, `unreachable`, `unreadable` or `hidden`, where this user may not read the credentials."""
 
     place: Place
     kind: str
@@ -77,20 +79,36 @@ def judge_origin(answer: OriginAnswer) -> list[Finding]:
         case "denied":
             text = f"{name} does not take this node's credentials; they are wrong or have expired: {said}."
             return [Finding("credentials-refused", "error", text, _renewal(place))]
+        case "forbidden":
+            text = f"{name} refuses this machine, and does not ask for a login: {said}."
+            remedy = (
+                "Ask whose registry it is whether this machine's address may use it, or set "
+                f"`{place.key}.http_proxy` to an HTTP proxy that may."
+            )
+            return [Finding("origin-forbidden", "error", text, remedy)]
         case "limited":
             return [_limited(place.registry, place.key, answer.seconds)]
         case "missing":
             text = f"{name} answers and is no registry: {said}."
-            remedy = f"Correct `{place.key}.url`: it is the address under which `/v2/` answers."
+            remedy = (
+                f"Correct `{place.key}.url`: it is the address under which `/v2/` answers; where a page to sign in to "
+                "the network answers in its place, sign in there."
+            )
             return [Finding("origin-foreign", "error", text, remedy)]
         case "unreadable":
             text = f"The credentials or certificates for {name} cannot be used: {said}."
-            remedy = f"Put right what `{place.key}` names, readable for the daemon's user."
+            remedy = (
+                f"Put right what `{place.key}` names, readable for the daemon's user; a credential helper has to be on "
+                "the daemon's PATH."
+            )
             return [Finding("credentials-unreadable", "error", text, remedy)]
         case "hidden":
             text = f"Whether {name} takes this node's credentials could not be seen: {said}."
             remedy = "Run `shoal doctor` as root or as the daemon's user."
             return [Finding("credentials-unseen", "warning", text, remedy)]
+        case "plain":
+            remedy = f"Write `http://` in `{place.key}.url` where the registry is meant to speak plain HTTP."
+            return [Finding("origin-plain", "error", f"{name} does not speak TLS there: {said}.", remedy)]
         case "tls":
             remedy = (
                 f"Set `{place.key}.ca_file` to the certificate of the authority that signed the registry's; where the "
@@ -107,8 +125,9 @@ def judge_origin(answer: OriginAnswer) -> list[Finding]:
             )
             return [Finding("origin-proxy", "error", f"{name} cannot be asked: {said}.", remedy)]
     remedy = (
-        f"Let this machine through to {URL(place.url).host_port_subcomponent}, set `{place.key}.http_proxy` where an "
-        f"HTTP proxy leads there, or correct `{place.key}.url`."
+        f"Let this machine through to {URL(place.url).host_port_subcomponent} and to the token server where one is "
+        f"named, set `{place.key}.http_proxy` where an HTTP proxy leads there, or correct `{place.key}.url`; a status "
+        "from 500 on is a fault of the registry's own."
     )
     return [Finding("origin-unreachable", "error", f"{name} cannot be asked: {said}.", remedy)]
 
@@ -194,25 +213,34 @@ async def _ask(settings: ProxySettings, place: Place) -> OriginAnswer:
             board = LimitBoard(ProxyMetrics(CollectorRegistry()), None)
             async with UpstreamClient(alone, board) as client:
                 try:
-                    await client.check(name, ANONYMOUS if credentials is None else credentials)
+                    headers = await client.check(name, ANONYMOUS if credentials is None else credentials)
                 except OriginError as error:
-                    return OriginAnswer(place, _kind(error), str(error), signed_in, _quiet(board, name))
+                    return OriginAnswer(place, _kind(error, signed_in), str(error), signed_in, _quiet(board, name))
     except CredentialsUnreadable as error:
         return OriginAnswer(place, "hidden" if _is_hidden(endpoint) else "unreadable", str(error))
     except TimeoutError:
         return OriginAnswer(place, "unreachable", f"no answer within {_SECONDS:g} s")
+    if _is_page(headers):
+        return OriginAnswer(place, "missing", "a web page comes in the place of its answer", signed_in)
     return OriginAnswer(place, "reached", signed_in=signed_in)
 
 
-def _kind(error: OriginError) -> str:
+def _is_page(headers: Mapping[str, str]) -> bool:
+    """Whether an answer to `GET /v2/` is a web page; some registries call theirs one, and say what they are besides."""
+    return "Docker-Distribution-Api-Version" not in headers and "html" in headers.get("Content-Type", "")
+
+
+def _kind(error: OriginError, signed_in: bool) -> str:
     """What an error of an upstream comes from, as `OriginAnswer` has it."""
     if isinstance(error, Limited):
         return "limited"
     if isinstance(error, OriginDenied):
-        return "denied"
+        return "forbidden" if error.is_forbidden and not (signed_in or error.challenges) else "denied"
     if isinstance(error, OriginNotFound):
         return "missing"
     match error.__context__:
+        case aiohttp.ClientConnectorSSLError(os_error=ssl.SSLError(reason="WRONG_VERSION_NUMBER")):
+            return "plain"
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
             return "tls"
         case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
