@@ -107,6 +107,19 @@ async def test_who_does_not_speak_tls_is_dropped_and_makes_room(
     assert await asked(settings, server.port)
 
 
+async def test_who_has_gone_makes_room(server: OperationsServer, authority: Authority) -> None:
+    trusting = ssl.create_default_context(cafile=str(authority.file))
+    for _ in range(shoal.operations._CONNECTIONS + 1):
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", server.port, ssl=trusting, server_hostname="lead.example"
+        )
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        async with asyncio.timeout(5):
+            assert b" 200 " in await reader.readline()
+            await reader.read()
+        writer.close()
+
+
 def test_a_certificate_wants_its_key(authority: Authority, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cert_file"):
         OperationsSettings(key_file="x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 from collections.abc import AsyncIterator
@@ -12,7 +13,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import ClientResponse
+from aiohttp import ClientResponse, web
+from aiohttp.test_utils import TestServer
 from prometheus_client import CollectorRegistry
 
 from shoal.cli.orders import trust
@@ -21,7 +23,11 @@ from shoal.daemonsettings import OperationsSettings
 from supernode import protocol
 from supernode.daemon import Supernode
 from supernode.dashboard.excerpts import MAX_DOTS, excerpt_of_image, excerpt_of_preheat, excerpt_of_swarm
+from supernode.dashboard.stream import Stream
+from supernode.dashboard.topics import Topics
+from supernode.onlookers import Topic
 from supernode.settings import SupernodeSettings
+from supernode.watching import GLANCE
 from tests.supernode.test_daemon import supernode_in
 from tests.world.certificates import Authority
 
@@ -255,11 +261,67 @@ async def test_several_topics_come_over_one_stream_and_again_when_they_change(
     answer.close()
 
 
-@pytest.mark.parametrize("topic", ["node:nobody", f"swarm:sha256:{'a' * 64}", "image:none", "preheat:none"])
-async def test_a_topic_about_what_is_not_there_says_so(page: Page, topic: str) -> None:
-    answer = await page.ask("GET", "/v1/events", params={"topic": topic})
-    kind, data = await Events(answer).next()
-    assert (kind, list(data)) == (topic.partition(":")[0], ["error"])
+class Heavy(Topics):
+    """Topics of which each picture is large and another one than before."""
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    def topic(self, name: str) -> Topic:
+        return Topic(name, lambda: GLANCE, self._take)
+
+    def _take(self) -> bytes:
+        self.made += 1
+        return b"data: %d\n\n" % self.made * (1 << 18)
+
+
+async def test_who_takes_nothing_is_dropped_and_nothing_is_made_for_him(
+    supernode: Supernode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supernode.onlookers._MOST_SECONDS", 0.01)
+    monkeypatch.setattr("supernode.dashboard.stream._PATIENCE_SECONDS", 0.3)
+    topics, ended = Heavy(), asyncio.Event()
+    stream = Stream(supernode.onlookers, topics)
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        try:
+            return await stream.serve(request)
+        finally:
+            ended.set()
+
+    app = web.Application()
+    app.router.add_get("/", handle)
+    async with TestServer(app) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1 << 10)
+        writer.write(b"GET /?topic=x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        async with asyncio.timeout(10):
+            await ended.wait()
+        assert 0 < topics.made < 20
+        said = b""
+        with contextlib.suppress(ConnectionResetError):
+            while news := await reader.read(1 << 20):
+                said = (said + news)[-10:]
+        assert not said.endswith(b"0\r\n\r\n"), "the answer has not come to its end"
+        writer.close()
+
+
+async def test_a_stream_without_news_says_that_it_is_alive(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supernode.onlookers._MOST_SECONDS", 0.02)
+    monkeypatch.setattr("supernode.dashboard.stream._QUIET_SECONDS", 0.1)
+    answer = await page.ask("GET", "/v1/events?topic=preheats")
+    lines = [await answer.content.readline() for _ in range(6)]
+    assert lines[0] == b"event: preheats\n"
+    assert lines[3:] == [b": still here\n", b"\n", b": still here\n"]
+    answer.close()
+
+
+async def test_a_topic_about_what_is_not_there_says_so(page: Page) -> None:
+    topics = ["node:nobody", f"swarm:sha256:{'a' * 64}", "image:none", "preheat:none"]
+    answer = await page.ask("GET", "/v1/events", params=[("topic", topic) for topic in topics])
+    events = Events(answer)
+    for topic in topics:
+        kind, data = await events.next()
+        assert (kind, list(data)) == (topic.partition(":")[0], ["error"])
     answer.close()
 
 

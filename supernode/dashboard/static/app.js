@@ -91,11 +91,13 @@ const stream = new Stream({
     route.shows.picture?.(kind, data);
     draw();
   },
-  state(state, seconds) {
+  state(state, seconds, reason) {
     lamp(state, state === "live" ? "live" : "offline");
     trouble.hidden = state === "live";
     main.classList.toggle("stale", state !== "live");
-    if (state !== "live") trouble.textContent = `The supernode does not answer. Trying again in ${seconds} s.`;
+    if (state === "live") return;
+    const countdown = h("span", { "aria-hidden": "true" }, ` Trying again in ${seconds} s.`); // not to be read out each second
+    update(trouble, h("div", null, h("span", null, reason), countdown));
   },
   stranger: () => showSignIn(),
 });
