@@ -15,8 +15,9 @@ LIMITS_PATH = "/v1/limits"
 DEFAULT = "default"
 """In place of a rate: what would hold without an order."""
 
-LEAST_LIMIT = 128 << 10
-"""Bytes per second. With less a chunk takes so long that those who wait for one think that nothing comes."""
+LEAST_LIMIT, MOST_LIMIT = 131_000, 1e15
+"""Bytes per second. With less a chunk takes so long that those who wait for one think that nothing comes; of more no
+message tells (`supernode.protocol`)."""
 
 
 class Traffic(StrEnum):
@@ -72,6 +73,8 @@ def check_limit(traffic: str, rate: float | None) -> None:
     if rate is not None and rate != 0 and not rate >= LEAST_LIMIT:
         least = format_rate(LEAST_LIMIT)
         raise ValueError(f"`{traffic}` {format_rate(rate)} is too little (allowed: none, or {least} and more)")
+    if rate is not None and rate > MOST_LIMIT:
+        raise ValueError(f"`{traffic}` {format_rate(rate)} is more than any link gives (allowed: none for no limit)")
 
 
 class LimitOrder(msgspec.Struct):

@@ -10,6 +10,7 @@ from typing import Annotated, NewType
 
 import msgspec
 
+from shoal.limits import MOST_LIMIT
 from shoal.messages import (
     Bitfield,
     BlobRef,
@@ -47,7 +48,7 @@ _Number = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 _Label = Annotated[str, msgspec.Meta(max_length=128)]
 _Image = Annotated[str, msgspec.Meta(max_length=1024)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
-_Rate = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
+_Rate = Annotated[float, msgspec.Meta(ge=0, le=MOST_LIMIT)]
 _Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 _AtMost = msgspec.Meta(max_length=MAX_BLOBS)
 

@@ -87,6 +87,14 @@ async def test_what_is_no_limit_is_refused_in_words(tmp_path: Path) -> None:
         assert "'much' is no limit (allowed: a rate such as 50Mbit/s or 10MiB/s, or none or default)" in answer["error"]  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("rate", ["131kB/s", "none", "1000TB/s"])
+async def test_each_limit_that_is_taken_can_be_told(tmp_path: Path, rate: str) -> None:
+    async with supernode_in(tmp_path, LimitSettings()) as supernode, peer_of(supernode, is_limited=True) as socket:
+        assert (await order(supernode, tmp_path, "origin", rate))[0] == 200
+        assert isinstance(await heard(socket), protocol.Limits)
+        assert (await order(supernode, tmp_path, "origin", "1001TB/s"))[0] == 409
+
+
 @pytest.mark.parametrize("message", [{"t": "limits", "upload": -1.0}, {"t": "limits", "upload": "fast"}])
 def test_limits_that_are_none_are_no_message(message: dict[str, object]) -> None:
     with pytest.raises(InvalidMessage):
