@@ -30,6 +30,8 @@ _KRAKEN_PATH, _KRAKEN_HEALTH_PATH = "/registry/notifications", "/health"
 _NEWS_SECONDS, _COMMENT_SECONDS = 0.5, 10.0
 """Between two looks for news, and after which a stream says that it is alive."""
 _EVENTS = "text/event-stream"
+_MAX_FOLLOWERS = 16
+"""Who are told of preheats at a time. The other connections of the port are left to others."""
 _TASKS = 1000
 """Images on nodes in one event, but for those of one node."""
 
@@ -50,6 +52,7 @@ class PreheatApi:
         self._inbox = inbox
         self._changes = changes
         self._tokens = tokens
+        self._followers = 0
 
     def routes(self) -> list[web.RouteDef]:
         """Orders and their states, and what registries tell."""
@@ -103,11 +106,18 @@ class PreheatApi:
             job = self._job(request)
         except OrderRefused as error:
             return web.json_response({"error": str(error)}, status=404)
-        response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: _EVENTS, hdrs.CACHE_CONTROL: "no-store"})
-        await response.prepare(request)
-        with contextlib.suppress(ConnectionError):
-            await self._tell(job, lambda event: give(request, response, event))
-        return response
+        if self._followers >= _MAX_FOLLOWERS:
+            crowded = f"{_MAX_FOLLOWERS} follow preheats already; it goes on, and `shoal preheats {job.id}` shows it"
+            return web.json_response({"error": crowded}, status=503, headers={hdrs.RETRY_AFTER: "10"})
+        self._followers += 1
+        try:
+            response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: _EVENTS, hdrs.CACHE_CONTROL: "no-store"})
+            await response.prepare(request)
+            with contextlib.suppress(ConnectionError):
+                await self._tell(job, lambda event: give(request, response, event))
+            return response
+        finally:
+            self._followers -= 1
 
     @staticmethod
     async def _tell(job: Job, send: Callable[[bytes], Awaitable[None]]) -> None:
