@@ -279,7 +279,7 @@ async def test_who_takes_nothing_is_dropped_and_nothing_is_made_for_him(
     supernode: Supernode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("supernode.onlookers._MOST_SECONDS", 0.01)
-    monkeypatch.setattr("supernode.dashboard.stream._PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr("supernode.rows._PATIENCE_SECONDS", 0.3)
     topics, ended = Heavy(), asyncio.Event()
     stream = Stream(supernode.onlookers, topics)
 
