@@ -81,7 +81,10 @@ class ImageLayout:
         except OSError as error:
             if error.errno not in {errno.EROFS, errno.ENOSPC}:
                 raise
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # what is stored can be served all the same
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # what is stored can be served all the same
+            except FileNotFoundError:
+                raise error from None
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -376,6 +376,18 @@ def certified(tmp_path: Path, stack: ExitStack) -> Certified:
     return Certified(authority, f"https://127.0.0.1:{supernode.port}")
 
 
+def test_tls_where_the_cluster_has_none(cluster: Cluster, root: Path) -> None:
+    found = examined(cluster.nodes[0], root, "--supernode", f"https://127.0.0.1:{cluster.supernode.port}")
+    expect(found, "supernode-foreign", "`http://` where it has none")
+
+
+def test_everybody_may_be_a_member_at_an_address_of_the_internet(cluster: Cluster, root: Path, tmp_path: Path) -> None:
+    node = Node(tmp_path / "node", {HUB: cluster.origin.url}, settings={"SHOAL_CLUSTER__INSECURE": "true"})
+    expect(examined(node, root), "daemon-down", "systemctl start shoal")
+    found = examined(node, root, "--advertise", "8.8.8.8")
+    assert found.fault("cluster-open").level == "warning"
+
+
 def test_an_authority_that_is_not_the_clusters(
     certified: Certified, cluster: Cluster, root: Path, tmp_path: Path
 ) -> None:

@@ -98,6 +98,9 @@ def test_what_members_are_known_by_has_to_be_there() -> None:
     fault = "`cluster.secret_file` '/etc/shoal/secret' cannot be read: No such file or directory"
     assert only(judge_configuration(Means(fault), 0.0), "daemon's user") == "cluster-unusable"
     assert only(judge_configuration(Means(fault, hidden=True), 0.0), "as root") == "cluster-unseen"
+    public = judge_configuration(Means(public="8.8.8.8"), 0.0)
+    assert [each.level for each in public] == ["warning"]
+    assert only(public, "cluster.secret_file", "firewall") == "cluster-open"
     exposed = Means(exposed="`peer.host` '0.0.0.0' is reached from other machines")
     assert only(judge_configuration(exposed, 0.0), "cluster.secret_file", "cluster.insecure") == "cluster-exposed"
 

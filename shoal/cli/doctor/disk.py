@@ -78,9 +78,15 @@ def judge_disk(facts: DiskFacts, cache: CacheSettings, node: NodeAnswer) -> list
 
 def _judge_space(facts: DiskFacts, cache: CacheSettings) -> list[Finding]:
     store, kept_free = facts.store, parse_amount(cache.free, facts.size)
-    if facts.free < _FULL_BYTES or facts.files_free == 0:
-        what = "space" if facts.free < _FULL_BYTES else "room for another file"
-        text = f"The disk of the store {store} is full: it has no {what}, and pulls pass by without being kept."
+    if facts.files_free == 0:
+        text = f"The disk of the store {store} has no room for another file, and pulls pass by without being kept."
+        remedy = (
+            "Remove files that nobody needs (`df -i` shows how many there are), or set `peer.store` to a file system "
+            "with more inodes."
+        )
+        return [Finding("disk-full", "error", text, remedy)]
+    if facts.free < _FULL_BYTES:
+        text = f"The disk of the store {store} is full: it has no space, and pulls pass by without being kept."
         remedy = (
             f"Free space on it (`du -xh {store}` shows what the store takes, `shoal gc` what can go), or set "
             "`peer.store` to another disk."

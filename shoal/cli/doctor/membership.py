@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
+import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from peer.settings import PeerSettings
 from shoal.cli.doctor.subject import Subject
 from shoal.cli.finding import Finding
 from shoal.cluster import ClusterSettings, Exposed
+from shoal.fields import from_here
 from shoal.membership import Membership, MembershipUnusable
 from shoal.units import format_age
 
+_ELSEWHERE = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
+"""Addresses that no machine has (RFC 5737, RFC 3849), on the way to the internet."""
 _SOON_SECONDS = 14 * 86_400.0
 """How long before the end of a certificate people are told of it."""
 
@@ -38,6 +44,8 @@ class Means:
     hidden: bool = False
     exposed: str = ""
     """Why the daemon would not start with its port open to others."""
+    public: str = ""
+    """An address of the internet, at which everybody may be a member; empty where there is none."""
     certificates: tuple[Certificate, ...] = ()
 
 
@@ -56,6 +64,13 @@ def judge_configuration(means: Means, now: float) -> list[Finding]:
             "or `cluster.insecure = true` where everybody who reaches the port may be a member."
         )
         found.append(Finding("cluster-exposed", "error", f"The daemon cannot start: {means.exposed}", remedy))
+    if means.public:
+        text = f"`cluster.insecure` lets everybody be a member who reaches {means.public}, an address of the internet."
+        remedy = (
+            "Set `cluster.secret_file` to a file with the same secret on all nodes (`openssl rand -hex 32` makes one) "
+            "and take `cluster.insecure` away, or have a firewall let the peer port be reached by your nodes alone."
+        )
+        found.append(Finding("cluster-open", "warning", text, remedy))
     return found or [Finding("configuration-good", "ok", "The configuration can be used.")]
 
 
@@ -98,7 +113,33 @@ def _means(subject: Subject) -> Means:
         cluster.check_host("peer.host", subject.configuration.peer.host)
     except Exposed as error:
         exposed = str(error).partition("\n")[0]
-    return Means(exposed=exposed, certificates=tuple(_certificates(cluster)))
+    public = _public_address(subject.configuration.peer) if cluster.insecure else ""
+    return Means(exposed=exposed, public=public, certificates=tuple(_certificates(cluster)))
+
+
+def _public_address(peer: PeerSettings) -> str:
+    """An address of the internet at which others reach this peer; empty where none is seen."""
+    hosts = [peer.advertise, peer.host]
+    if from_here(peer.host) != peer.host:
+        hosts += [_own_address(family, place) for family, place in _ELSEWHERE.items()]
+    return next((host for host in hosts if _is_public(host)), "")
+
+
+def _own_address(family: socket.AddressFamily, place: str) -> str:
+    """This machine's address towards another place, to which nothing is sent; empty where there is no way."""
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect((place, 9))
+        except OSError:
+            return ""
+        return str(sock.getsockname()[0])
+
+
+def _is_public(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_global
+    except ValueError:
+        return False
 
 
 def _may_exist(file: str) -> bool:

@@ -241,6 +241,8 @@ async def _proof(url: str, membership: Membership) -> Proof:
     except aiohttp.ClientConnectorCertificateError as error:
         return Proof("tls", getattr(error.certificate_error, "verify_message", "") or str(error.certificate_error))
     except (aiohttp.ClientSSLError, ssl.SSLError) as error:
+        if "WRONG_VERSION_NUMBER" in str(error):
+            return Proof("foreign", "it does not speak TLS, as `https://` has it")
         return Proof("tls", str(error))
     except TimeoutError:
         return Proof("silent", f"it says nothing within {_PROOF_SECONDS:g} s")
