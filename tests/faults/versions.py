@@ -14,7 +14,7 @@ from tests.faults.run import Run
 from tests.faults.suite import fault
 from tests.faults.world import MIB
 
-BEFORE = "5a96391321de7fa8a3803dccbc5c5a1e98d92e4e"
+BEFORE = "a2014e5749fafcfbad99f2fae886efa878187e94"
 """The last commit of the version before."""
 _PROJECT = Path(__file__).parents[2]
 _FOLDER = _PROJECT / ".cache" / f"version-{BEFORE[:8]}"
@@ -53,8 +53,10 @@ def version_before_is_in_the_swarm(run: Run) -> None:
     place = run.rng.randrange(len(nodes))
     is_node = run.rng.random() < 0.6
     old, part = (members[place], nodes[place]) if is_node else (run.world.tracker, run.world.supernode)
-    usual = part.settings
+    usual, operations = part.settings, run.world.supernode.operations
     part.settings = usual | {"PYTHONPATH": str(packages), "PYTHONSAFEPATH": "1"}
+    if not is_node:  # which had no operations port
+        run.world.supernode.operations = {}
     old.end()
     try:
         old.start()
@@ -67,7 +69,7 @@ def version_before_is_in_the_swarm(run: Run) -> None:
         run.wait()
         run.note(f"{old.name} is of the version before")
     finally:
-        part.settings = usual
+        part.settings, run.world.supernode.operations = usual, operations
         old.end()
         old.start()
         run.world.wait_until_joined()

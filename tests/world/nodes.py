@@ -121,6 +121,10 @@ class Supernode:
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.port, self.operations_port = free_ports(2)
+        self.operations = {
+            "SHOAL_SUPERNODE__OPERATIONS__PORT": str(self.operations_port),
+            "SHOAL_SUPERNODE__STATE": str(self.folder / "state"),
+        }
 
     @property
     def address(self) -> str:
@@ -138,11 +142,7 @@ class Supernode:
 
     def daemon(self) -> Daemon:
         """The process, to be entered."""
-        settings = {
-            "SHOAL_SUPERNODE__PORT": str(self.port),
-            "SHOAL_SUPERNODE__OPERATIONS__PORT": str(self.operations_port),
-            "SHOAL_SUPERNODE__STATE": str(self.folder / "state"),
-        }
+        settings = {"SHOAL_SUPERNODE__PORT": str(self.port), **self.operations}
         if self.host is not None:
             settings["SHOAL_SUPERNODE__HOST"] = "0.0.0.0"
         return shoal("supernode", self.folder / "log", settings | self.settings, host=self.host)

@@ -46,7 +46,7 @@ class Tool:
         target.replace(self.path)
 
 
-_ALL = (
+COMPARED = (
     Tool("crane", "github.com/google/go-containerregistry", "v0.22.1", "./cmd/crane"),
     Tool("oras", "oras.land/oras", "v1.3.6", "./cmd/oras"),
     Tool("regctl", "github.com/regclient/regclient", "v0.11.7", "./cmd/regctl"),
@@ -62,11 +62,15 @@ _ALL = (
     Tool("ctr", "github.com/containerd/containerd/v2", "v2.4.2", "./cmd/ctr"),
     Tool("buildkitd", "github.com/moby/buildkit", "v0.34.2", "./cmd/buildkitd"),
     Tool("buildctl", "github.com/moby/buildkit", "v0.34.2", "./cmd/buildctl"),
+)
+"""What `docs/compatibility.md` tells of."""
+
+_OTHERS = (
     Tool("crictl", "sigs.k8s.io/cri-tools", "v1.37.0", "./cmd/crictl"),
     Tool("helm", "helm.sh/helm/v4", "v4.3.1", "./cmd/helm"),
     Tool("helm-docs", "github.com/norwoodj/helm-docs", "v1.14.2", "./cmd/helm-docs"),
 )
-TOOLS = {tool.name: tool for tool in _ALL}
+TOOLS = {tool.name: tool for tool in (*COMPARED, *_OTHERS)}
 
 
 def require_tool(name: str) -> Path:
