@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from supernode.preheating.jobs import NodeRun, TaskState
 from supernode.views import Picture
 
 MAX_ROWS = 50
@@ -14,7 +15,7 @@ MAX_DOTS = 100
 """Members of a swarm that are drawn one by one; of more, there is a dot for each zone."""
 _MAX_TRANSFERS = 400
 """Edges, the fastest first."""
-_MAX_HOLDERS, _MAX_RUNS = 100, 100
+_MAX_HOLDERS, _MAX_TASKS = 100, 200
 
 
 def excerpt_of_swarm(swarm: Picture, zones: Mapping[str, str]) -> Picture:
@@ -68,17 +69,26 @@ def excerpt_of_image(image: Picture) -> Picture:
     }
 
 
-_INTEREST = {"failed": 0, "running": 1, "waiting": 2, "cancelled": 3, "done": 4}
+def urgent(runs: Sequence[NodeRun]) -> list[int]:
+    """Which nodes of a preheat are shown, by their places: those first that failed or are at work, and no more than
+    have `_MAX_TASKS` images together."""
+    order = sorted(range(len(runs)), key=lambda place: (_interest(runs[place]), runs[place].name))
+    shown: list[int] = []
+    tasks = 0
+    for place in order:
+        tasks += len(runs[place].tasks)
+        if shown and tasks > _MAX_TASKS:
+            break
+        shown.append(place)
+    return shown
 
 
-def excerpt_of_preheat(preheat: Picture) -> Picture:
-    """A preheat with some of its nodes, those first that failed or are at work, and how many there are."""
-    runs: list[dict[str, Any]] = preheat["runs"]  # type: ignore[assignment]
+_INTEREST = {TaskState.FAILED: 0, TaskState.RUNNING: 1, TaskState.ASKED: 1, TaskState.WAITING: 2}
+_LEAST_INTEREST = 3
 
-    def interest(run: Mapping[str, Any]) -> tuple[int, str]:
-        return min((_INTEREST.get(image["state"], 1) for image in run["images"]), default=9), run["node"]
 
-    return {**preheat, "runs": sorted(runs, key=interest)[:_MAX_RUNS], "runs_count": len(runs)}
+def _interest(run: NodeRun) -> int:
+    return min((_INTEREST.get(task.state, _LEAST_INTEREST) for task in run.tasks.values()), default=_LEAST_INTEREST)
 
 
 def _fastest(transfers: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 import msgspec
 
-from supernode.dashboard.excerpts import MAX_ROWS, excerpt_of_image, excerpt_of_preheat, excerpt_of_swarm
+from shoal.recent import Recent
+from supernode.dashboard.excerpts import MAX_ROWS, excerpt_of_image, excerpt_of_swarm, urgent
 from supernode.onlookers import Topic
 from supernode.preheating import views as preheat_views
+from supernode.preheating.jobs import Job
 from supernode.preheating.preheats import Preheats
 from supernode.roster import Roster
 from supernode.views import ORDERS, ClusterView, Picture, Unknown
@@ -30,6 +32,7 @@ class Topics:
         self._view = view
         self._roster = roster
         self._preheats = preheats
+        self._summaries: Recent[str, tuple[int, Picture]] = Recent(_MAX_PREHEATS)
 
     def topic(self, name: str) -> Topic:
         """Raises `Unknown` for what is no topic. What a topic is about may be missing: its picture says so then."""
@@ -78,14 +81,22 @@ class Topics:
 
     def _list(self) -> Picture:
         jobs = list(self._preheats.board.jobs.values())[: -_MAX_PREHEATS - 1 : -1]
-        summaries = [preheat_views.summary(job) for job in jobs]
-        return {"preheats": summaries, "schedules": self._preheats.calendar.shown()}
+        return {"preheats": [self._summary(job) for job in jobs], "schedules": self._preheats.calendar.shown()}
 
     def _preheat(self, job_id: str) -> Picture:
         job = self._preheats.board.jobs.get(job_id)
         if job is None:
             raise Unknown("there is no such preheat (any more)")
-        return excerpt_of_preheat(preheat_views.whole(job))
+        nodes = job.record.nodes
+        runs = [preheat_views.one_run(place, nodes[place]) for place in urgent(nodes)]
+        return {**self._summary(job), "runs": runs, "runs_count": len(nodes)}
+
+    def _summary(self, job: Job) -> Picture:
+        """A summary, made anew only where something has changed: it looks at each image on each node."""
+        version, summary = self._summaries.get(job.id, (-1, {}))
+        if version != job.version:
+            _, summary = self._summaries.put(job.id, (job.version, preheat_views.summary(job)))
+        return summary
 
 
 def _topic(name: str, subject: Callable[[], Subject], take: Callable[[], Picture]) -> Topic:

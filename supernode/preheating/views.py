@@ -38,19 +38,15 @@ def summary(job: Job) -> View:
     }
 
 
-def whole(job: Job) -> View:
-    """All that is known of a job: each image on each node."""
-    return {**summary(job), "runs": list(runs(job, since=0))}
-
-
 def runs(job: Job, since: int) -> Iterator[View]:
     """The nodes of which something has changed after a version, each made when it is asked for."""
     for number, run in enumerate(job.record.nodes):
         if run.version > since or not since:
-            yield _run(number, run)
+            yield one_run(number, run)
 
 
-def _run(number: int, run: NodeRun) -> View:
+def one_run(number: int, run: NodeRun) -> View:
+    """One node of a job, by its place among the nodes."""
     return {
         "number": number,
         "node": run.name,

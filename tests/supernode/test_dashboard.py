@@ -22,10 +22,11 @@ from shoal.cluster import ClusterSettings
 from shoal.daemonsettings import OperationsSettings
 from supernode import protocol
 from supernode.daemon import Supernode
-from supernode.dashboard.excerpts import MAX_DOTS, excerpt_of_image, excerpt_of_preheat, excerpt_of_swarm
+from supernode.dashboard.excerpts import MAX_DOTS, excerpt_of_image, excerpt_of_swarm, urgent
 from supernode.dashboard.stream import Stream
 from supernode.dashboard.topics import Topics
 from supernode.onlookers import Topic
+from supernode.preheating.jobs import NodeRun, Task, TaskState
 from supernode.settings import SupernodeSettings
 from supernode.watching import GLANCE
 from tests.supernode.test_daemon import supernode_in
@@ -418,8 +419,12 @@ def test_of_many_nodes_with_an_image_those_that_lack_something_come_first() -> N
 
 
 def test_of_many_nodes_of_a_preheat_those_that_failed_come_first() -> None:
-    runs = [{"node": f"n{number}", "images": [{"state": "done"}]} for number in range(999)]
-    runs.append({"node": "z", "images": [{"state": "failed"}]})
-    shown = excerpt_of_preheat({"runs": runs})
-    shown_runs: Any = shown["runs"]
-    assert (shown_runs[0]["node"], len(shown_runs), shown["runs_count"]) == ("z", 100, 1000)
+    runs = [NodeRun("p", f"n{number}", {"image": Task(TaskState.DONE)}) for number in range(999)]
+    runs.append(NodeRun("p", "z", {"image": Task(TaskState.DONE), "other": Task(TaskState.FAILED)}))
+    shown = urgent(runs)
+    assert (shown[0], len(shown)) == (999, 199)
+
+
+def test_of_a_preheat_of_many_images_one_node_is_shown_at_least() -> None:
+    runs = [NodeRun("p", "n", {f"image{number}": Task() for number in range(1000)})] * 2
+    assert urgent(runs) == [0]
