@@ -32,7 +32,7 @@ class Topics:
         self._view = view
         self._roster = roster
         self._preheats = preheats
-        self._summaries: Recent[str, tuple[int, Picture]] = Recent(_MAX_PREHEATS)
+        self._summaries: Recent[str, tuple[tuple[int, float | None], Picture]] = Recent(_MAX_PREHEATS)
 
     def topic(self, name: str) -> Topic:
         """Raises `Unknown` for what is no topic. What a topic is about may be missing: its picture says so then."""
@@ -93,9 +93,10 @@ class Topics:
 
     def _summary(self, job: Job) -> Picture:
         """A summary, made anew only where something has changed: it looks at each image on each node."""
-        version, summary = self._summaries.get(job.id, (-1, {}))
-        if version != job.version:
-            _, summary = self._summaries.put(job.id, (job.version, preheat_views.summary(job)))
+        now = job.version, job.record.cancelled_at
+        before, summary = self._summaries.get(job.id, (None, {}))
+        if before != now:
+            _, summary = self._summaries.put(job.id, (now, preheat_views.summary(job)))
         return summary
 
 
