@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from itertools import chain
 
 from shoal.descriptor import BlobKey
 from shoal.digest import Digest, InvalidDigest
@@ -285,16 +286,21 @@ class ClusterView:
 
     def images(self) -> Picture:
         """The images that nodes say they have, those first that most have."""
+        held: dict[str, list[HeldImage]] = {}
+        reports = self._telemetry.reports
+        for known in map(reports.get, reports):
+            for image in () if known is None else known.images or ():
+                held.setdefault(image.digest, []).append(image)
         found: dict[str, Picture] = {}
-        for digest, held in self._held().items():
-            names = sorted({name for _, image in held for name in image.names})
+        for digest, images in held.items():
+            complete = sum(image.complete for image in images)
             found[digest] = {
                 "digest": digest,
-                "names": names,
-                "bytes": max(image.stored for _, image in held),
-                "nodes_complete": sum(image.complete for _, image in held),
-                "nodes_partly": sum(not image.complete for _, image in held),
-                "nodes_pinned": sum(image.pinned for _, image in held),
+                "names": sorted(set(chain.from_iterable(image.names for image in images))),
+                "bytes": max(image.stored for image in images),
+                "nodes_complete": complete,
+                "nodes_partly": len(images) - complete,
+                "nodes_pinned": sum(image.pinned for image in images),
             }
         order = sorted(found.values(), key=lambda each: (-int(str(each["nodes_complete"])), str(each["names"])))
         return {"images": order}
@@ -305,7 +311,7 @@ class ClusterView:
         Raises `Unknown` where no node says that it has it.
         """
         manifest = self._telemetry.reports.manifests.get(digest)
-        held = self._held().get(digest, [])
+        held = list(self._holders(digest))
         if manifest is None and not held:
             raise Unknown(f"no node says that it has the image {digest[:160]}")
         swarms = [self._swarm_of(part) for part in (() if manifest is None else manifest.parts)]
@@ -327,13 +333,14 @@ class ClusterView:
             ],
         }
 
-    def _held(self) -> dict[str, list[tuple[Node, HeldImage]]]:
-        held: dict[str, list[tuple[Node, HeldImage]]] = {}
+    def _holders(self, digest: str) -> Iterator[tuple[Node, HeldImage]]:
+        """The nodes that say that they have an image, by name, and what they have of it."""
         for node in sorted(self._roster, key=lambda node: (node.name, node.peer)):
             known = self._telemetry.reports.get(node.peer)
             for image in () if known is None else known.images or ():
-                held.setdefault(image.digest, []).append((node, image))
-        return held
+                if image.digest == digest:
+                    yield node, image
+                    break
 
     def _swarm_of(self, part: Part) -> Swarm | None:
         try:
