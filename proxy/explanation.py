@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from http.client import responses
 
 from aiohttp import hdrs
 
@@ -158,8 +159,15 @@ def _failures(pull: Pull) -> str:
     failed = [request for request in pull.requests if _has_failed(request)]
     if not failed:
         return ""
-    statuses = sorted({str(request.status) for request in failed})
-    return f"{len(failed)} of {len(pull.requests)} requests did not end well ({', '.join(statuses)})."
+    ends = sorted(set(map(_end, failed)))
+    return f"{len(failed)} of {len(pull.requests)} requests did not end well ({', '.join(ends)})."
+
+
+def _end(request: Request) -> str:
+    """How a request ended that has failed."""
+    if request.status in _WHOLE:
+        return "cut short"
+    return f"{request.status} {responses.get(request.status, '')}".rstrip() if request.status else "never answered"
 
 
 def _has_failed(request: Request) -> bool:

@@ -219,3 +219,15 @@ def test_requests_that_did_not_end_well_are_told(status: int, size: int, failed:
 
 def test_each_cause_has_words() -> None:
     assert set(WORDS) == set(Cause)
+
+
+@pytest.mark.parametrize(
+    ("status", "size", "said"),
+    [(404, 156, "404 Not Found"), (599, 0, "599"), (0, 0, "never answered"), (200, 2 * MB, "cut short")],
+)
+def test_how_a_request_failed_is_said_in_words(status: int, size: int, said: str) -> None:
+    world = World()
+    record, account = world.begin(LAYER)
+    account.gave("origin", min(size, MB), world.now)
+    record.end(status, size, world.now)
+    assert f"1 of 1 requests did not end well ({said})." in verdict(world.all[0], world.now)
