@@ -37,6 +37,15 @@ _ALIVE_PATH = "/healthz"
 _MAX_ANSWER_SIZE = 64 << 20
 
 
+class _Answer(dict[str, Any]):
+    """An object of an answer. What it lacks raises `click.ClickException`: a daemon of another version gave it."""
+
+    def __missing__(self, key: str) -> Any:
+        raise click.ClickException(
+            f"the daemon's answer has no {key!r}: it is of another version than this command; restart the daemon"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Operated:
     """A daemon by its operations port: where that is reached, and where the operator's token is."""
@@ -86,12 +95,12 @@ class Operated:
             connection.sock.settimeout(_EVENT_SECONDS)
             response = connection.getresponse()
             if response.status != HTTPStatus.OK:
-                answer = json.loads(response.read(_MAX_ANSWER_SIZE))
+                answer = json.loads(response.read(_MAX_ANSWER_SIZE), object_hook=_Answer)
                 raise click.ClickException(str(answer.get("error", f"status {response.status}")))
             for line in response:
                 name, _, data = line.decode().partition(": ")
                 if name == "data":
-                    yield json.loads(data)
+                    yield json.loads(data, object_hook=_Answer)
         except (OSError, http.client.HTTPException, ValueError):  # it is asked again
             time.sleep(1)
         finally:
@@ -131,7 +140,7 @@ class Operated:
             connection.request(method, path, body, dict(headers))
             self._await_answer(connection.sock)
             response = connection.getresponse()
-            answer = json.loads(response.read(_MAX_ANSWER_SIZE))
+            answer = json.loads(response.read(_MAX_ANSWER_SIZE), object_hook=_Answer)
         finally:
             connection.close()
         if not isinstance(answer, dict):

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from shoal.cli.exits import NoDaemon
+from shoal.cli.exits import ExitCode, NoDaemon
 from shoal.cli.orders import Operated
+from tests.cli.conftest import Shoal
 
 SILENCE = 0.1
 HANGS = "takes connections and does not answer"
@@ -67,6 +68,13 @@ def thorough() -> Iterator[int]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def test_a_daemon_of_another_version_is_told(shoal: Shoal) -> None:
+    with thorough() as port:
+        ended = shoal("status", "--operations", f":{port}")
+    assert ended.code == ExitCode.FAILED
+    assert "another version than this command; restart the daemon" in ended.err
 
 
 def test_a_daemon_that_takes_long_and_lives_is_waited_for() -> None:
