@@ -78,6 +78,7 @@ class PreheatApi:
         return web.json_response({"status": "alive"})
 
     async def _order(self, order: PreheatOrder, request: web.Request) -> Outcome:
+        await self._board.refresh(order.images)
         job = self._board.order(order, self._tokens.holder(self._changes.authorization(request)))
         return views.summary(job)
 

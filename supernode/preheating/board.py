@@ -7,7 +7,7 @@ import contextlib
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Self
 
 import msgspec
@@ -15,6 +15,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from shoal.changes import OrderRefused
+from shoal.reference import Location, Reference
 from supernode import protocol
 from supernode.preheating.archive import Archive
 from supernode.preheating.jobs import Job, JobState, TaskState, Tell
@@ -67,14 +68,17 @@ class PreheatBoard:
         self,
         roster: Roster,
         send: Send,
+        refresh: Callable[[Location], None],
         archive: Archive,
         registry: CollectorRegistry,
         rng: random.Random,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`send` gives a message to a node that is here. `clock`: seconds since the epoch."""
+        """`send` gives a message to a node that is here. `refresh` has the cluster ask the registry anew what the tags
+        of a repository stand for. `clock`: seconds since the epoch."""
         self._roster = roster
         self._send = send
+        self._refresh = refresh
         self._archive = archive
         self._rng = rng
         self._clock = clock
@@ -129,6 +133,15 @@ class PreheatBoard:
         self.decide(job)
         self._is_due.set()
         return job
+
+    async def refresh(self, images: Iterable[str]) -> None:
+        """Have the cluster ask registries anew what the tags of these images stand for, to be called before an order:
+        what was pushed a moment ago is what is meant."""
+        references = map(Reference.parse, images)
+        named = {Location(each.registry, each.repository): None for each in references if each.digest is None}
+        for location in named:
+            self._refresh(location)
+            await asyncio.sleep(0)
 
     def cancel(self, job: Job) -> None:
         """Have a job stop; what is complete stays."""

@@ -121,6 +121,7 @@ class Calendar:
             return
         try:
             images = await self._images(settings)
+            await self._board.refresh(images)
             job = self._board.order(settings.order(images), f"schedule {name}", pin_owner=_owner(name))
         except (OrderRefused, ValueError) as error:
             state.error = str(error)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Self
 
 import structlog
 
 from shoal.changes import OrderRefused
-from shoal.reference import Location
 from supernode.preheating.board import Crowded, PreheatBoard
 from supernode.preheating.order import MAX_IMAGES
 from supernode.preheating.pushes import Notification, image_of, pushes
@@ -26,11 +24,9 @@ _MAX_NAMES, _MAX_SHOWN = 8, 200
 class Inbox:
     """Takes what registries tell, as an async context manager that orders preheats of it."""
 
-    def __init__(self, settings: PushSettings, board: PreheatBoard, refresh: Callable[[Location], None]) -> None:
-        """`refresh` has the cluster ask the registry anew what the tags of a repository stand for."""
+    def __init__(self, settings: PushSettings, board: PreheatBoard) -> None:
         self._settings = settings
         self._board = board
-        self._refresh = refresh
         self._waiting: dict[str, None] = {}
         self._arrived = asyncio.Event()
 
@@ -52,7 +48,6 @@ class Inbox:
         if len(self._waiting.keys() | set(map(str, images))) > _MAX_WAITING:
             raise OrderRefused(f"{_MAX_WAITING} images that were pushed wait to be preheated already")
         for image in images:
-            self._refresh(Location(image.registry, image.repository))
             self._waiting[str(image)] = None
         if images:
             self._arrived.set()
@@ -67,6 +62,7 @@ class Inbox:
             self._arrived.clear()
             images = list(self._waiting)[:MAX_IMAGES]
             try:
+                await self._board.refresh(images)
                 self._board.order(self._settings.order(images), "push")
             except Crowded as error:
                 log.info("push.waits", images=len(images), reason=str(error))

@@ -38,10 +38,10 @@ class Preheats:
         registry: CollectorRegistry,
     ) -> None:
         """`state`: the folder of what outlives a restart. `sessions`: those of browsers, by the operator's token."""
-        self.board = PreheatBoard(server.roster, server.send, Archive(state), registry, random.Random())
+        self.board = PreheatBoard(server.roster, server.send, server.refresh, Archive(state), registry, random.Random())
         server.preheats = self.board
         self.calendar = Calendar(settings.schedules, self.board, state, registry)
-        self._inbox = Inbox(settings.pushes, self.board, server.refresh)
+        self._inbox = Inbox(settings.pushes, self.board)
         file = Path(settings.tokens_file).expanduser() if settings.tokens_file else None
         tokens = PreheatTokens(operator, file)
         changes = Changes(tokens, audit, from_elsewhere=True, sessions=sessions)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from shoal.reference import Location
 from supernode import protocol
 from supernode.handout import Contact
 from supernode.preheating.archive import Archive
@@ -26,12 +27,19 @@ class World:
     roster: Roster = field(default_factory=Roster)
     tags: list[str] = field(default_factory=list)
     """What nodes answer who are asked for tags."""
+    refreshed: list[Location] = field(default_factory=list)
     asked: Callable[[], None] = lambda: None
     """Called when one is asked."""
 
     def board(self) -> PreheatBoard:
         self._board = PreheatBoard(
-            self.roster, self.send, Archive(self.folder), CollectorRegistry(), random.Random(1), lambda: self.now
+            self.roster,
+            self.send,
+            self.refreshed.append,
+            Archive(self.folder),
+            CollectorRegistry(),
+            random.Random(1),
+            lambda: self.now,
         )
         return self._board
 

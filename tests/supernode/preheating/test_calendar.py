@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
+from shoal.reference import Location
 from supernode import protocol
 from supernode.preheating.board import PreheatBoard
 from supernode.preheating.calendar import FILE, Calendar
@@ -40,6 +41,7 @@ async def test_a_schedule_runs_when_it_is_due_and_keeps_the_newest(world: World)
         await calendar.look()
         (job,) = board.jobs.values()
         assert (job.record.by, job.record.order.pin) == ("schedule base", True)
+        assert world.refreshed == [Location.parse("docker.io", "library/alpine")]
         assert job.record.order.images == ["docker.io/library/alpine:3.20", "docker.io/library/alpine:3.19"]
         await calendar.look()
         assert len(board.jobs) == 1

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shoal.reference import Location
 from supernode.preheating.inbox import Inbox
 from supernode.preheating.pushes import Notification, Push, image_of, pushes
 from supernode.preheating.settings import PushSettings
@@ -133,10 +134,11 @@ async def test_many_pushes_at_once_are_several_preheats(world: World) -> None:
     target = {"mediaType": OCI, "repository": "team/app"}
     events = [{"action": "push", "target": {**target, "tag": f"t{number}"}} for number in range(1500)]
     told = msgspec.convert({"events": events}, type=Notification)
-    async with world.board() as board, Inbox(PushSettings(registries={"*": "r.test"}), board, lambda _: None) as inbox:
+    async with world.board() as board, Inbox(PushSettings(registries={"*": "r.test"}), board) as inbox:
         world.join("a")
         assert inbox.take(told) == {"accepted": 1500, "ignored": 0}
         async with asyncio.timeout(10):
             while len(board.jobs) < 2:  # noqa: ASYNC110 - a board tells nobody of what begins
                 await asyncio.sleep(0.01)
+        assert set(world.refreshed) == {Location.parse("r.test", "team/app")}
         assert [len(job.record.order.images) for job in board.jobs.values()] == [1000, 500]
