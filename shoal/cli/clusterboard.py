@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from shoal.cli.tables import fitting
+from shoal.fields import authority
 from shoal.units import format_age, format_size
 
 
@@ -56,7 +57,7 @@ def _origin(origin: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _node(node: Mapping[str, Any]) -> tuple[str, ...]:
-    address = f"{node['host']}:{node['port']}"
+    address = authority(node["host"], node["port"])
     report = node["report"]
     if report is None:
         return node["name"], address, "", "", "", "", "", ""
