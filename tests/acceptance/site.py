@@ -23,7 +23,7 @@ from bench.origin import PROGRAM, distribution_config
 from tests.acceptance.documents import ROOT, Block
 from tests.world.certificates import Authority
 from tests.world.images import Layout, made_layer
-from tests.world.machines import Machine
+from tests.world.machines import OverlayMachine
 from tests.world.nodes import wait_until
 from tests.world.registries import Registry
 
@@ -66,7 +66,7 @@ class Site:
         registry = stack.enter_context(Daemon([PROGRAM, "serve", str(folder / "hub.json")], self.hub_log, host=hub))
         registry.wait_for(443)
         self.machines = {
-            name: stack.enter_context(Machine(host, name, folder / name, self.shared))
+            name: stack.enter_context(OverlayMachine(host, name, folder / name, self.shared))
             for name, host in zip(names, hosts, strict=True)
         }
         for machine in self.machines.values():
@@ -94,7 +94,7 @@ def _push(folder: Path, images: Sequence[str]) -> None:
             layout.push(layout.image(layers), registry.port, image)
 
 
-def _furnish(machine: Machine, hub: str) -> None:
+def _furnish(machine: OverlayMachine, hub: str) -> None:
     machine.write("/etc/hosts", f"127.0.0.1 localhost {machine.name}\n{hub} {HUB}\n")
     machine.write("/etc/pip.conf", "[global]\nno-index = true\nfind-links = /mnt/wheels\n")
     machine.run(
@@ -105,5 +105,5 @@ def _furnish(machine: Machine, hub: str) -> None:
     )
 
 
-def _listens(machine: Machine, port: str) -> bool:
+def _listens(machine: OverlayMachine, port: str) -> bool:
     return machine.run(f"ss -Htln | grep ':{port} '", check=False).returncode == 0

@@ -17,7 +17,7 @@ import pytest
 from bench.origin import PROGRAM, logged_traffic
 from tests.acceptance.documents import ROOT, Block, typed
 from tests.acceptance.site import LAYERS, MIB, Site
-from tests.world.machines import Machine
+from tests.world.machines import OverlayMachine
 from tests.world.programs import require, require_root
 
 DOCUMENT = ROOT / "docs/quickstart.md"
@@ -41,7 +41,7 @@ DOCKER = {"bridge": "none", "iptables": False, "ip6tables": False}
 """What docker needs to run in a namespace; the document's commands have to leave it alone."""
 
 
-def _furnish(machine: Machine) -> None:
+def _furnish(machine: OverlayMachine) -> None:
     machine.write("/usr/local/sbin/systemctl", SYSTEMCTL, mode=0o755)
     machine.write("/etc/docker/daemon.json", json.dumps(DOCKER))
     machine.write("/root/.ssh/config", "StrictHostKeyChecking accept-new\nIdentityFile /mnt/key\n")

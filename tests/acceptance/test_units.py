@@ -15,7 +15,7 @@ import pytest
 
 from tests.acceptance.documents import typed
 from tests.world.debian import debian_root
-from tests.world.machine import Machine
+from tests.world.machines import SystemdMachine
 from tests.world.programs import lack, require, require_root, run
 
 pytestmark = pytest.mark.timeout(400)
@@ -51,7 +51,7 @@ def test_systemd_finds_nothing_wrong_with_a_unit(unit: str, tmp_path: Path) -> N
 class Installed:
     """A machine on which both units run, installed as docs/deployment/systemd.md says."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: SystemdMachine) -> None:
         self.machine = machine
 
     def asks(self, port: int, path: str) -> str:
@@ -89,7 +89,7 @@ def installed(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     if "overlay" not in Path("/proc/filesystems").read_text():
         lack("no overlay file system")
     folder = tmp_path_factory.mktemp("machine")
-    machine = Machine(debian_root(), folder)
+    machine = SystemdMachine(debian_root(), folder)
     disk = machine.disk
     sources = disk / "src"
     shutil.copytree(_UNITS, sources / "deploy/systemd")
