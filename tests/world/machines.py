@@ -86,7 +86,7 @@ exec env -i container=other PATH=/usr/sbin:/usr/bin /lib/systemd/systemd
 
 
 class OverlayMachine:
-    """Has this machine's programs and files, and no systemd, at `host`. Ends all that runs on it on leaving. Needs root."""
+    """Has this machine's programs and files at `host`, without systemd; ends all of it on leaving. Needs root."""
 
     def __init__(self, host: Host, name: str, folder: Path, shared: Path) -> None:
         """`folder` is for the machine alone, `shared` is its /mnt."""
