@@ -18,7 +18,7 @@ from proxy.naming import ManifestTarget, Namer
 from shoal.descriptor import Descriptor, InvalidManifest, Manifest
 from shoal.digest import Digest
 from shoal.reference import InvalidReference, Location, Reference, Registry, Tag, parse_tag
-from shoal.versions import newest
+from shoal.tagorder import newest
 
 _MAX_PAGES = 256
 _MAX_ENCODED = 64

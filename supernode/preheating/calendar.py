@@ -13,7 +13,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Gauge
 
 from shoal.changes import OrderRefused
-from shoal.versions import newest
+from shoal.tagorder import newest
 from supernode import protocol
 from supernode.preheating.archive import write_whole
 from supernode.preheating.board import PreheatBoard

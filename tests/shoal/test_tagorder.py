@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.versions import newest, version_key
+from shoal.tagorder import newest, version_key
 
 
 @pytest.mark.parametrize(
