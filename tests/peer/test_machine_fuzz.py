@@ -26,7 +26,7 @@ from shoal.digest import Digest
 from shoal.messages import BlobRef, InvalidMessage
 from shoal.pieces import KIB, MIB, PIECE_DIGEST_SIZE, PieceLayout, iterate, to_bitfield
 from shoal.reference import Location
-from supernode import protocol
+from supernode import protocol, report
 from supernode.protocol import PeerId
 
 MB = 1_000_000
@@ -123,14 +123,26 @@ def from_supernode(draw: st.DrawFn) -> protocol.FromSupernode:
             return protocol.Confirm("docker.io", "library/a", "latest", "manifests")
         case protocol.Resolved:
             return protocol.Resolved(1, "fresh")
-        case protocol.Confirm:
-            return protocol.Confirm(PLACES[0].registry, PLACES[0].repository, "latest", "manifest", "anonymous")
         case protocol.Limits:
             return protocol.Limits(upload=1e6)
         case protocol.Visit:
             return protocol.Visit(1, PEERS[0], "host", 1)
         case protocol.Probed:
             return protocol.Probed(1, "host", 1, 1)
+        case protocol.Quiet:
+            return protocol.Quiet("docker.io", 1.0)
+        case protocol.Refresh:
+            return protocol.Refresh("docker.io", "library/a")
+        case report.Watch:
+            return report.Watch(1.0, [BlobRef(digest, size)])
+        case protocol.Preheat:
+            return protocol.Preheat("job", "docker.io/library/a:latest")
+        case protocol.CancelPreheat:
+            return protocol.CancelPreheat("job", "docker.io/library/a:latest")
+        case protocol.KeepPins:
+            return protocol.KeepPins("schedule", ["docker.io/library/a:latest"])
+        case protocol.ListTags:
+            return protocol.ListTags(1, "docker.io", "library/a", "*")
         case _:
             message: protocol.FromSupernode = kind(digest, size)
             return message
