@@ -86,8 +86,8 @@ class ForwardingNode(Node):
         return self.folder / "ca/ca.crt"
 
     @property
-    def environment(self) -> dict[str, str]:
-        """Of clients that use it."""
+    def of_clients(self) -> dict[str, str]:
+        """Environment of clients that use it."""
         return {
             "HTTPS_PROXY": self.url,
             "HTTP_PROXY": self.url,
@@ -131,7 +131,7 @@ class Docker:
         command = ["dockerd", f"--config-file={folder}/daemon.json", f"--data-root={folder}/root"]
         command += [f"--exec-root={folder}/exec", f"--pidfile={folder}/pid", f"--host={self._address}"]
         command += ["--bridge=none", "--iptables=false", "--ip6tables=false", "--storage-driver=vfs"]
-        environment = {**node.environment, "TMPDIR": str(folder)}
+        environment = {**node.of_clients, "TMPDIR": str(folder)}
         daemon = stack.enter_context(Daemon(command, folder / "log", environment))
         daemon.wait_until(self._answers)
 
@@ -153,7 +153,7 @@ class Docker:
 
 
 def skopeo(node: ForwardingNode, *command: str) -> str:
-    return run("skopeo", "--insecure-policy", *command, environment=node.environment)
+    return run("skopeo", "--insecure-policy", *command, environment=node.of_clients)
 
 
 def test_docker_pulls_and_pushes(proxy: ForwardingNode, secure: SecureRegistry, image: str, stack: ExitStack) -> None:
@@ -187,11 +187,11 @@ def test_containerd_pulls(proxy: ForwardingNode, image: str, stack: ExitStack) -
         f'version = 2\nroot = "{folder}/root"\nstate = "{folder}/state"\n'
         f'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n[grpc]\naddress = "{socket}"\n'
     )
-    daemon = Daemon(["containerd", "--config", f"{folder}/config.toml"], folder / "log", proxy.environment)
+    daemon = Daemon(["containerd", "--config", f"{folder}/config.toml"], folder / "log", proxy.of_clients)
     stack.enter_context(daemon).wait_until(socket.exists)
     ctr = ("ctr", "--address", socket, "images")
     pull = ("pull", "--snapshotter", "native", f"{NAME}/library/debian:real")
-    run(*ctr, *pull, environment=proxy.environment)
+    run(*ctr, *pull, environment=proxy.of_clients)
     assert image in run(*ctr, "list")
     assert image in proxy.stored()
 
@@ -204,7 +204,7 @@ def test_podman_pulls(proxy: ForwardingNode, image: str, stack: ExitStack) -> No
     folder = Path(stack.enter_context(temporary))
     (folder / "policy.json").write_text(POLICY)
     root = ("--root", folder / "root", "--runroot", folder / "run", "--storage-driver", "vfs")
-    environment = {**proxy.environment, "TMPDIR": str(folder)}
+    environment = {**proxy.of_clients, "TMPDIR": str(folder)}
     pull = ("pull", "--quiet", "--signature-policy", folder / "policy.json", f"{NAME}/library/debian:real")
     run("podman", *root, *pull, environment=environment)
     assert run("podman", *root, "images", "--format", "{{.Digest}}", environment=environment).strip() == image
