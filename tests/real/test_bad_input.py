@@ -154,7 +154,7 @@ def test_a_bad_supernode_answer_is_dropped(origin: ScriptedOrigin, tmp_path: Pat
 def test_health_and_metrics_answer(node: Node, tmp_path: Path, stack: ExitStack) -> None:
     supernode = Supernode(tmp_path)
     supernode.start(stack)
-    for port in (node.operations_port, supernode.port):
+    for port in (node.operations_port, supernode.operations_port):
         operations = Node(tmp_path / "x", {"docker.io": "http://127.0.0.1:1"})
         operations.proxy_port = port
         assert get(operations, "/healthz").status == 200
