@@ -11,7 +11,9 @@ BENCH ?= all
 demo: $(VENV)/.installed
 	$(BIN)/python -m bench.demo $(if $(JSON),--json)
 
+# Daemons that tests start are not to compile the project each time, where Python is told to write no bytecode
 test: $(VENV)/.installed
+	$(BIN)/python -m compileall -q shoal supernode peer proxy bench
 	$(BIN)/python -m pytest $(ARGS)
 
 # What people meet: the documents' commands, the dashboard in a browser, packages, units, the chart. As root
