@@ -6,9 +6,13 @@ import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 import structlog
+
+from tests.world.nodes import Supernode
+from tests.world.origin import ScriptedOrigin
 
 
 @pytest.fixture
@@ -33,3 +37,15 @@ def stack() -> Iterator[ExitStack]:
 def pool(stack: ExitStack) -> ThreadPoolExecutor:
     """For clients that pull at the same time, and what goes on beside a pull."""
     return stack.enter_context(ThreadPoolExecutor(16))
+
+
+@pytest.fixture
+def supernode(tmp_path: Path, stack: ExitStack) -> Supernode:
+    """Not started yet."""
+    return Supernode(tmp_path / "supernode")
+
+
+@pytest.fixture
+def origin() -> ScriptedOrigin:
+    """Not started yet."""
+    return ScriptedOrigin()

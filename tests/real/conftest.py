@@ -8,8 +8,7 @@ import pytest
 
 from bench.origin import PROGRAM
 from tests.world.images import Layout, debian_layers
-from tests.world.nodes import Node, Supernode
-from tests.world.origin import ScriptedOrigin
+from tests.world.nodes import Node
 from tests.world.programs import require
 from tests.world.registries import Registry
 
@@ -29,20 +28,8 @@ def debian(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def supernode(tmp_path: Path, stack: ExitStack) -> Supernode:
-    """Not started yet."""
-    return Supernode(tmp_path / "supernode")
-
-
-@pytest.fixture
 def node(tmp_path: Path, stack: ExitStack, registry: Registry) -> Node:
     """A node without a supernode that stands for docker.io, and is there."""
     node = Node(tmp_path / "node", {"docker.io": registry.url})
     node.start(stack)
     return node
-
-
-@pytest.fixture
-def origin() -> ScriptedOrigin:
-    """Not started yet."""
-    return ScriptedOrigin()
