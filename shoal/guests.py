@@ -117,7 +117,25 @@ class Pace:
         return taken - before < LEAST_RATE * (now - began)
 
 
-class Guest(asyncio.Protocol):
+class Relay(asyncio.Protocol):
+    """Passes on to another protocol what happens to a connection between its beginning and its end."""
+
+    _protocol: asyncio.Protocol
+
+    def data_received(self, data: bytes) -> None:
+        self._protocol.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._protocol.eof_received()
+
+    def pause_writing(self) -> None:
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._protocol.resume_writing()
+
+
+class Guest(Relay):
     """One connection, from its first moment to its last: passes on to a protocol what happens to it."""
 
     def __init__(self, guests: Guests, make: Callable[[Guest], asyncio.BaseProtocol]) -> None:
@@ -142,18 +160,6 @@ class Guest(asyncio.Protocol):
     def depart(self) -> None:
         """The transport gets another protocol, so that its end will not be heard of here."""
         self._guests.leave(self)
-
-    def data_received(self, data: bytes) -> None:
-        self._protocol.data_received(data)
-
-    def eof_received(self) -> bool | None:
-        return self._protocol.eof_received()
-
-    def pause_writing(self) -> None:
-        self._protocol.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._protocol.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._guests.leave(self)

@@ -14,7 +14,7 @@ from typing import cast
 import structlog
 
 from shoal.files import FileState, file_state
-from shoal.guests import Guest, Guests
+from shoal.guests import Guest, Guests, Relay
 
 log = structlog.get_logger()
 
@@ -124,7 +124,7 @@ class _Stranger(asyncio.Protocol):
         self._begin(made)
 
 
-class _Secured(asyncio.Protocol):
+class _Secured(Relay):
     """A connection behind its handshake: passes on to a protocol what happens to it."""
 
     def __init__(self, left: Callable[[], None], protocol: asyncio.Protocol) -> None:
@@ -135,18 +135,6 @@ class _Secured(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._is_made = True
         self._protocol.connection_made(transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._protocol.data_received(data)
-
-    def eof_received(self) -> bool | None:
-        return self._protocol.eof_received()
-
-    def pause_writing(self) -> None:
-        self._protocol.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._protocol.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._left()
