@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from rich.console import Console
+
 from peer.store import Store
 from proxy.orders import VERIFY_PATH
-from shoal.cli.keeping import bars, with_progress
+from shoal.cli.keeping import with_progress
 from shoal.cli.options import Invocation
 from shoal.cli.orders import ask
+from shoal.cli.progress import bars
 
 _POLL_SECONDS = 0.3
 
@@ -32,7 +35,7 @@ def verified(store: Store) -> dict[str, Any]:
 
 def verified_by_daemon(invocation: Invocation) -> dict[str, Any]:
     answer = ask(invocation, "POST", VERIFY_PATH)
-    with bars() as shown:
+    with bars(Console(stderr=True)) as shown:
         task = shown.add_task("hashing", total=answer["bytes"])
         while answer["running"]:
             time.sleep(_POLL_SECONDS)

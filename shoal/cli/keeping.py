@@ -12,7 +12,6 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from peer.disk import StoreBusy, StoreError
 from peer.store import Store
@@ -22,6 +21,7 @@ from shoal.changes import OrderRefused
 from shoal.cli.exits import NoDaemon
 from shoal.cli.options import Invocation
 from shoal.cli.orders import ask
+from shoal.cli.progress import bars
 from shoal.digest import Digest
 from shoal.reference import InvalidReference
 
@@ -122,7 +122,7 @@ def with_progress(
     text: str, sizes: dict[Digest, int], *found: Iterable[tuple[Digest, bool]]
 ) -> Iterator[tuple[Digest, bool]]:
     """What is found, with a bar of its bytes on a terminal."""
-    with bars() as shown:
+    with bars(Console(stderr=True)) as shown:
         task = shown.add_task(text, total=sum(sizes.values()))
         seen: set[Digest] = set()
         for each in found:
@@ -130,9 +130,3 @@ def with_progress(
                 shown.advance(task, sizes.get(digest, 0) if digest not in seen else 0)
                 seen.add(digest)
                 yield digest, right
-
-
-def bars() -> Progress:
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    return Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+from rich.progress import TaskID, TextColumn
 
+from shoal.cli.progress import Barred, bars
 from shoal.units import format_size
 
 _MAX_BARS = 20
@@ -22,27 +22,16 @@ News = dict[str, Any]
 """A preheat as the API shows it, with the nodes that have changed (`runs`)."""
 
 
-class Watcher:
+class Watcher(Barred):
     """Shows news, as a context manager: bars on a terminal, else a line for each image that has come to its end."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        state = TextColumn("{task.fields[state]}")
-        self._bars = Progress(*columns, state, console=console, disable=not console.is_terminal)
+        super().__init__(bars(console, TextColumn("{task.fields[state]}")))
         self._tasks: dict[int, TaskID] = {}
         self._ended: set[tuple[int, str]] = set()
         self._runs: dict[int, News] = {}
         """All nodes by their numbers, as they were told last."""
-
-    def __enter__(self) -> Self:
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        self._bars.stop()
 
     def show(self, news: News) -> None:
         """Something has changed."""

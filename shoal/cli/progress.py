@@ -1,4 +1,4 @@
-"""Progress bars of a pull, on a terminal."""
+"""Progress bars on a terminal: how many bytes of what are done."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.progress import Progress as Bars
 
 from shoal.descriptor import Descriptor
@@ -15,13 +23,17 @@ from shoal.digest import Digest
 _SHOWN_DIGITS = 12
 
 
-class PullBars:
-    """A bar for each blob (`shoal.cli.image.Progress`), shown inside the context where `console` is a terminal."""
+def bars(console: Console, last: ProgressColumn | None = None) -> Bars:
+    """Bars of bytes, shown where `console` is a terminal. `last` ends each; None: the time that is left."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    return Bars(*columns, last or TimeRemainingColumn(), console=console, disable=not console.is_terminal)
 
-    def __init__(self, console: Console) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        self._bars = Bars(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
-        self._tasks: dict[Digest, TaskID] = {}
+
+class Barred:
+    """What shows bars as long as its context lasts."""
+
+    def __init__(self, shown: Bars) -> None:
+        self._bars = shown
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -31,6 +43,14 @@ class PullBars:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         self._bars.stop()
+
+
+class PullBars(Barred):
+    """A bar for each blob (`shoal.cli.image.Progress`), shown inside the context where `console` is a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(bars(console))
+        self._tasks: dict[Digest, TaskID] = {}
 
     def found(self, blobs: list[Descriptor]) -> None:
         """The image consists of these blobs."""
