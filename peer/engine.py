@@ -101,13 +101,11 @@ class Engine:
         self._stack = contextlib.AsyncExitStack()
         self._throttle = throttle = Throttle(LimitMetrics(registry))
         holdings = Holdings(store, content)
-        metrics = self._metrics = PeerMetrics(registry)
+        self.tally = tally = Tally()
+        metrics = self._metrics = PeerMetrics(registry, tally)
         self.condition = StoreCondition(metrics)
-        self.received: Mapping[str, int] = metrics.received
-        """Bytes of blobs that came, by source: `origin` or `peer`."""
         decisions = MachineSettings(settings.upload_slots, control is not None, settings.origin_wait)
         self.machine = Machine(decisions, holdings, random.Random(), time.monotonic())
-        self.tally = tally = Tally()
         self._runner = runner = Runner(
             self.machine, metrics, tally, self._do, lambda peer, request: self._spans.heard(peer, request)
         )

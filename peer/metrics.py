@@ -15,6 +15,7 @@ from peer.errors import DigestMismatch, DownloadFailed, Stopping
 from peer.eviction import Reason
 from peer.figures import StoreFigures
 from peer.origin import OriginDenied, OriginNotFound, OriginUnavailable
+from peer.tally import Tally
 from shoal.limits import Traffic
 from shoal.readings import Reading, Sample
 
@@ -66,18 +67,23 @@ class LimitMetrics:
 class PeerMetrics:
     """A peer's metrics, in a registry of their own."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.received: Numbers[str] = Numbers(origin=0, peer=0)
+    def __init__(self, registry: CollectorRegistry, tally: Tally) -> None:
+        """`tally`: what is told of bytes."""
         Reading(
             CounterMetricFamily,
             "shoal_download_bytes",
             "Bytes of blobs that came to this node, from origins or from other peers.",
             ["source"],
-            lambda: _each(self.received),
+            lambda: _each(tally.received),
             registry,
         )
-        self.uploaded = Counter(
-            "shoal_upload_bytes", "Bytes of blobs that this node has sent to other peers.", registry=registry
+        Reading(
+            CounterMetricFamily,
+            "shoal_upload_bytes",
+            "Bytes of blobs that this node has sent to other peers.",
+            [],
+            lambda: [((), tally.peers_out)],
+            registry,
         )
         self.pieces = Counter(
             "shoal_pieces",

@@ -133,7 +133,7 @@ class Reporting:
         served = tally.served
         return Report(
             now - self._began_at,
-            self._metrics.received["peer"],
+            tally.peers_in,
             tally.peers_out,
             served["store"],
             served["peer"],

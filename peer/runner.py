@@ -13,7 +13,7 @@ from peer.commands import Command
 from peer.machine import Machine
 from peer.metrics import PeerMetrics
 from peer.piecemap import StreamId
-from peer.tally import Supplier, Tally
+from peer.tally import OTHERS, Supplier, Tally
 from peer.uploads import Upload
 from shoal.messages import key_of
 from supernode.protocol import PeerId
@@ -78,12 +78,11 @@ class Runner:
     def received(self, stream: StreamId, count: int) -> None:
         """Bytes of an origin came."""
         brings = self.machine.sourcing.streams.get(stream)
+        registry = OTHERS if brings is None else brings.place.location.registry
+        self._tally.came_from_origin(registry, count)
         if brings is not None:
-            registry = brings.place.location.registry
-            self._tally.came_from_origin(registry, count)
             _add(brings.sought.suppliers, Supplier(registry, is_origin=True), count)
         self.machine.sourcing.received(stream, time.monotonic())
-        self._metrics.received["origin"] += count
 
     def fetched(self, stream: StreamId, piece: int, content: bytearray) -> tuple[bool, bool]:
         """A stream has brought a piece."""
@@ -136,7 +135,7 @@ class Runner:
         else:
             length = event.message.length
             _add(self.machine.sought[key_of(event.message)].suppliers, Supplier(peer, is_origin=False), length)
-            self._metrics.received["peer"] += length
+            self._tally.peers_in += length
             self._metrics.piece_seconds.observe(seconds)
 
     # --- uploads ----------------------------------------------------------------------------------------------------

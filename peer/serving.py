@@ -74,7 +74,6 @@ class Serving:
                 os.close(fd)
                 self._tally.peers_out += span.length
                 self._metrics.answers["served"] += 1
-                self._metrics.uploaded.inc(span.length)
             else:
                 self._tasks.own(self._read_back(upload.blob, fd, span))
             self._ended(upload)

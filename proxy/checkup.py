@@ -124,7 +124,7 @@ class Checkups:
                 Asker(name, now - program.asked_at, program.requests)
                 for name, program in self._clientele.programs.items()
             ],
-            dict(engine.received),
+            engine.tally.received,
             sum(1 for _ in _DESCRIPTORS.iterdir()),
             resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         )

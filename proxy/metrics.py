@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from peer.sink import Source
+from peer.tally import Tally
 from shoal.readings import Reading
 from shoal.reference import Registry
 
@@ -37,12 +38,19 @@ class ProxyMetrics:
             registry=registry,
             buckets=_SECONDS,
         )
-        self.sent_bytes = Counter(
+        self.tally = Tally()
+        """What is told of bytes; the proxy puts its own here."""
+        Reading(
+            CounterMetricFamily,
             "shoal_proxy_sent_bytes",
             "Bytes of blobs and manifests that were sent to clients, by where they came from for this response: the "
             "store, another peer or the origin; or of a registry's own answer that was relayed.",
             ["source"],
-            registry=registry,
+            lambda: [
+                *(((source,), sent) for source, sent in self.tally.served.items()),
+                (("relay",), self.tally.relayed),
+            ],
+            registry,
         )
         self.served = Counter(
             "shoal_proxy_served_responses",
@@ -50,9 +58,7 @@ class ProxyMetrics:
             ["route", "source"],
             registry=registry,
         )
-        self.sent_bytes.labels("relay")
         for source in _SOURCES:
-            self.sent_bytes.labels(source)
             for route in ("blob", "manifest"):
                 self.served.labels(route, source)
         self.served_at = Gauge(

@@ -130,12 +130,11 @@ class Call:
             self.tally.served[source] += size
             self.sent += size
             self.came_from[source] = self.came_from.get(source, 0) + size
-            self.metrics.sent_bytes.labels(source).inc(size)
 
     def relayed(self, size: int) -> None:
         """Bytes of a registry's own answer have gone to the client."""
         self.sent += size
-        self.metrics.sent_bytes.labels("relay").inc(size)
+        self.tally.relayed += size
 
     def served(self) -> None:
         """All of a blob, of a part of it or of a manifest has gone to the client."""

@@ -92,7 +92,7 @@ class ProxyServer:
         so are `tally`, in which is counted what clients are given, and `pulls`, in which account is kept of them."""
         self._settings = settings
         self._metrics = metrics
-        self._tally = Tally() if tally is None else tally
+        self._tally = metrics.tally = Tally() if tally is None else tally
         self._traces = traces
         self.pulls = Pulls() if pulls is None else pulls
         self._upstreams = upstreams

@@ -69,8 +69,8 @@ class NodeState:
                 "blobs": len(engine.supply.in_store()),
             },
             "totals": {
-                "origin_in": sum(tally.origins.values()),
-                "peers_in": engine.received["peer"],
+                "origin_in": tally.received["origin"],
+                "peers_in": tally.peers_in,
                 "peers_out": tally.peers_out,
                 "served_store": tally.served["store"],
                 "served_peers": tally.served["peer"],

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from peer.metrics import PeerMetrics
 from peer.settings import CacheSettings, PeerSettings
 from peer.store import Store
+from peer.tally import Tally
 from peer.upkeep import Upkeep
 from peer.uploads import Upload, UploadSlots
 from peer.workers import Workers
@@ -53,7 +54,7 @@ async def test_stored_blobs_begin_to_be_hashed_again_when_a_period_is_set(
 ) -> None:
     looked, loop = asyncio.Event(), asyncio.get_running_loop()
     monkeypatch.setattr(store, "longest_unchecked", lambda: loop.call_soon_threadsafe(looked.set) and None)
-    upkeep = Upkeep(store, workers, 0.0, Offers(), PeerMetrics(CollectorRegistry()))
+    upkeep = Upkeep(store, workers, 0.0, Offers(), PeerMetrics(CollectorRegistry(), Tally()))
     running = asyncio.ensure_future(upkeep.run())
     await asyncio.sleep(0.05)
     assert not looked.is_set()

@@ -43,14 +43,14 @@ async def test_a_file_that_does_not_give_a_piece_is_told_of(
     workers: Workers, tmp_path: Path, length: int, unreadable: list[Digest]
 ) -> None:
     """And a neighbour that went away is not taken for that."""
-    file, neighbours, tasks = tmp_path / "blob", Neighbourhood(), Tasks()
+    file, neighbours, tasks, tally = tmp_path / "blob", Neighbourhood(), Tasks(), Tally()
     file.write_bytes(CONTENT[:length])
     ended: list[Upload] = []
     found: list[Digest] = []
     serving = Serving(
         cast("Neighbours", neighbours),
-        PeerMetrics(CollectorRegistry()),
-        Tally(),
+        PeerMetrics(CollectorRegistry(), tally),
+        tally,
         6,
         lambda _: os.open(file, os.O_RDONLY),
         ended.append,
