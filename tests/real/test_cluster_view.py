@@ -89,13 +89,14 @@ def test_a_swarm_is_seen_while_it_moves_and_the_sums_are_right_afterwards(
 
     def told() -> bool:
         totals = seen(supernode, "/v1/cluster")["totals"]
-        return bool(totals["served"] >= 2 * len(layer))
+        return bool(totals["served"] >= 2 * len(layer) and totals["peers_out"] >= totals["peers_in"])
 
-    wait_until(told, "the nodes have reported what they gave")
+    wait_until(told, "the nodes have reported what they gave, to clients and to each other")
     cluster = seen(supernode, "/v1/cluster")
     totals = cluster["totals"]
     assert totals["served"] == totals["served_store"] + totals["served_peers"] + totals["served_origin"]
     assert len(layer) <= totals["origin_in"] <= sum(origin.sent.values())
+    assert totals["origin_in"] + totals["peers_in"] >= 2 * len(layer)
     assert cluster["saved_bytes"] == totals["served"] - totals["origin_in"] > 0.9 * len(layer)
     assert 0.4 < cluster["hit_ratio"] < 0.6
     assert cluster["nodes"]["reporting"] == 2
