@@ -10,7 +10,6 @@ import sqlite3
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -484,13 +483,19 @@ def test_an_index_that_somebody_else_holds_stops_the_start_and_stays(store: Stor
     assert (store.size(DIGEST), len(store.unverified())) == (len(CONTENT), 0)
 
 
+def in_own_process(script: str, root: Path) -> subprocess.CompletedProcess[str]:
+    """Python code that finds the store's folder in `sys.argv[1]`."""
+    packages = {"PYTHONPATH": str(Path(peer.store.__file__).parents[1])}
+    command = [sys.executable, "-c", script, str(root)]
+    return subprocess.run(command, env=os.environ | packages, capture_output=True, text=True)
+
+
 def test_a_killed_process_leaves_its_index(tmp_path: Path) -> None:
     script = (
         "import os, sys; from pathlib import Path; from peer.store import Store; from shoal.digest import Digest\n"
         "store = Store(Path(sys.argv[1])); store.open(); store.put(Digest.of(b'x'), b'x'); os.kill(os.getpid(), 9)"
     )
-    packages = {"PYTHONPATH": str(Path(peer.store.__file__).parents[1])}
-    subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=os.environ | packages, stdout=subprocess.DEVNULL)
+    assert in_own_process(script, tmp_path).returncode == -9
     store = Store(tmp_path)
     store.open()
     assert (list(store.digests()), len(store.unverified())) == ([(Digest.of(b"x"), 1)], 0)
@@ -498,6 +503,7 @@ def test_a_killed_process_leaves_its_index(tmp_path: Path) -> None:
 
 
 def test_a_hundred_thousand_blobs_are_compared_at_a_start(store: Store) -> None:
+    """In a process that starts, as a node's does: what lives in that of the tests slows its collector of garbage."""
     many = 100_000
     folder = store.root / "blobs" / "sha256"
     digests = [Digest(f"sha256:{number:064x}") for number in range(many)]
@@ -517,10 +523,14 @@ def test_a_hundred_thousand_blobs_are_compared_at_a_start(store: Store) -> None:
             ],
         )
     store.close()
-    started = time.process_time()
-    store.open()
-    assert time.process_time() - started < 2
-    assert (sum(1 for _ in store.digests()), len(store.unverified())) == (many, 0)
+    script = (
+        "import sys, time; from pathlib import Path; from peer.store import Store\n"
+        "store = Store(Path(sys.argv[1])); started = time.process_time(); store.open()\n"
+        "print(time.process_time() - started, sum(1 for _ in store.digests()), len(store.unverified()))"
+    )
+    took, found, unverified = in_own_process(script, store.root).stdout.splitlines()[-1].split()
+    assert (int(found), int(unverified)) == (many, 0)
+    assert float(took) < 2
 
 
 def test_skopeo_reads_the_layout(store: Store, tmp_path: Path) -> None:
