@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import ipaddress
 import json
 import re
 import socket
@@ -120,7 +121,7 @@ def _with(text: str, mirror: Mirror, insecure: Sequence[str]) -> str:
     wanted = dict(settings)
     if not any(map(mirror.is_at, mirrors[:1])):
         wanted[_MIRRORS] = [mirror.url, *(each for each in mirrors if not mirror.is_at(each))]
-    missing = [each for each in insecure if each not in _list(settings, _INSECURE)]
+    missing = [each for each in insecure if not any(_covers(entry, each) for entry in _list(settings, _INSECURE))]
     if missing:
         wanted[_INSECURE] = [*_list(settings, _INSECURE), *missing]
     return text if wanted == settings else _dumped(wanted, text)
@@ -139,6 +140,14 @@ def _without(text: str, url: str, insecure: Sequence[str]) -> str:
     if wanted == settings:
         return text
     return _dumped(wanted, text) if wanted else ""
+
+
+def _covers(entry: str, place: str) -> bool:
+    """Whether one of `insecure-registries`, which may be a subnet, lets dockerd speak plain HTTP with `host:port`."""
+    try:
+        return ipaddress.ip_address(str(urlsplit(f"//{place}").hostname)) in ipaddress.ip_network(entry, strict=False)
+    except ValueError:  # of names
+        return entry == place
 
 
 def _parsed(text: str) -> dict[str, Any]:

@@ -510,6 +510,31 @@ def test_a_mirror_beyond_loopback_is_one_that_docker_takes_plain_http_from(tmp_p
     assert '"insecure-registries": [\n    "10.0.0.7:5080"' in str(change.new)
 
 
+@pytest.mark.parametrize(
+    ("place", "entry", "is_enough"),
+    [
+        ("10.0.0.7", "10.0.0.7:5080", True),
+        ("10.0.0.7", "10.0.0.0/8", True),
+        ("10.0.0.7", "10.0.0.7/8", True),
+        ("10.0.0.7", "10.0.0.7/32", True),
+        ("10.0.0.7", "192.168.0.0/16", False),
+        ("10.0.0.7", "10.0.0.7:5000", False),
+        ("10.0.0.7", "fd00::/8", False),
+        ("10.0.0.7", "office", False),
+        ("fd00::7", "fd00::/8", True),
+        ("fd00::7", "10.0.0.0/8", False),
+    ],
+)
+def test_a_subnet_that_docker_takes_plain_http_from_is_enough(
+    place: str, entry: str, *, is_enough: bool, tmp_path: Path
+) -> None:
+    mirror = mirror_of(ProxySettings(host=place))
+    former = {"registry-mirrors": [mirror.url], "insecure-registries": [entry]}
+    host = host_with(tmp_path, {"/etc/docker/daemon.json": json.dumps(former)})
+    assert (found("docker", host, mirror) == {}) is is_enough
+    assert bool(RUNTIMES["docker"].plan(host, mirror).changes) is not is_enough
+
+
 def test_podman_names_a_registry_with_a_port_by_its_alias(tmp_path: Path) -> None:
     host = host_with(tmp_path, {})
     unnamed = ProxySettings(upstreams={"office:5000": UpstreamSettings()})
