@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from peer.uploads import UPLOAD_SLOTS
 from shoal.daemonsettings import OperationsSettings
-from shoal.fields import LIVE, Duration, Port, check_url, is_loopback
+from shoal.fields import LIVE, AnyHost, Duration, Port, check_url, is_loopback
 from shoal.limits import NO_LIMITS, LimitSettings
 from shoal.units import parse_amount
 from supernode.protocol import MAX_LABELS
@@ -62,13 +62,13 @@ DEFAULT_CACHE = CacheSettings()
 class PeerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a peer keeps, whom it serves and how long it waits."""
 
-    host: str = ""
+    host: AnyHost = ""
     """Where other peers connect. Empty: every address where the supernode is on another machine, else 127.0.0.1."""
 
     port: Port = 5081
     """The port for other peers."""
 
-    advertise: str = ""
+    advertise: AnyHost = ""
     """The host that other peers are told. Empty: the address from which the supernode sees this peer."""
 
     name: str = ""

@@ -61,8 +61,11 @@ Rate = Annotated[float | None, _RATE]
 Duration = Annotated[float, _DURATION]
 """Seconds."""
 
-Host = Annotated[str, msgspec.Meta(min_length=1, description="a host name or an address")]
+_HOST = "a host name or an address, without brackets and port"
+Host = Annotated[str, msgspec.Meta(pattern=r"^[^\s\[\]/]+$", description=_HOST)]
 """Where to listen."""
+AnyHost = Annotated[str, msgspec.Meta(pattern=r"^[^\s\[\]/]*$", description=f"{_HOST}, or nothing")]
+"""A host; empty where nothing is said of it."""
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 """A TCP port; 0 takes any free one."""
 

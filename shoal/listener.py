@@ -40,12 +40,15 @@ class Listener:
     async def __aenter__(self) -> Self:
         """Raises `OSError`."""
         loop = asyncio.get_running_loop()
-        self._listening = await loop.create_server(
-            cast("Callable[[], asyncio.Protocol]", lambda: Guest(self._guests, self._make)),
-            self._host,
-            self.port,
-            backlog=_BACKLOG,
-        )
+        try:
+            self._listening = await loop.create_server(
+                cast("Callable[[], asyncio.Protocol]", lambda: Guest(self._guests, self._make)),
+                self._host,
+                self.port,
+                backlog=_BACKLOG,
+            )
+        except socket.gaierror as error:  # which does not say of what
+            raise OSError(f"cannot listen at {self._host!r}: {error.strerror}") from None
         for each in self._listening.sockets:
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._guests.patience * 1000))
         self.port = self._listening.sockets[0].getsockname()[1]

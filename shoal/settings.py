@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -24,6 +25,11 @@ from shoal.toml import KeyPath, dotted, is_secret
 S = TypeVar("S", bound=msgspec.Struct)
 
 _PREFIX, _NESTING = "SHOAL_", "__"
+_SERVICE = "tcp://"
+"""What Kubernetes' own variables begin with that are called as a setting might be."""
+_NAMED = re.compile(r"`([a-z0-9_.]+)`")
+"""Keys in the errors of a table."""
+_DEFAULTS = "defaults"
 _MAX_SHOWN = 200
 _MAX_DEPTH = 16
 """Tables one in the other: far more than any setting lies in."""
@@ -54,16 +60,21 @@ def load(
     """The configuration of type `kind`; raises `SettingsError`. `defaults` go before those of `kind` itself.
 
     A variable `SHOAL_PEER__PORT` sets `peer.port`; one that begins with `{` or `[` may hold a table or a list as JSON.
-    Variables without `__` are no settings: Kubernetes makes some, such as SHOAL_SUPERNODE_PORT, for a service's sake.
+    Variables without `__` are no settings: Kubernetes makes some for a service's sake, such as
+    SHOAL_SUPERNODE_PORT=tcp://10.0.0.1:5090. One that has `_` where a setting has `__` is a slip, and refused.
     """
     layers = _Layers()
-    layers.put((), dict(defaults), "defaults")
+    layers.put((), dict(defaults), _DEFAULTS)
     if file is not None:
         layers.put((), _read(file), str(file))
+    meant = {_PREFIX + "_".join(key).upper(): key for key in _keys(kind, ()) if len(key) > 1}
     for name, value in sorted(environ.items()):
         if name.startswith(_PREFIX) and _NESTING in name:
             path = tuple(name.removeprefix(_PREFIX).lower().split(_NESTING))
             layers.put(path, _structured(value), f"environment variable {name}", text=True)
+        elif name in meant and not value.startswith(_SERVICE):
+            variable = _PREFIX + _NESTING.join(meant[name]).upper()
+            raise SettingsError(f"environment variable {name} sets nothing (did you mean {variable}?)")
     for flag, key, set_to in overrides:
         layers.put(key, set_to, f"flag {flag}", text=True)
     settings: S = _Checker(kind, layers).build(kind, layers.values, ())
@@ -81,7 +92,10 @@ class _Layers:
         self._sources: dict[KeyPath, tuple[str, bool]] = {}
 
     def put(self, path: KeyPath, value: object, source: str, *, text: bool = False) -> None:
-        """Lay `value` over what is at `path`, tables key by key. `text`: numbers may be written as strings."""
+        """Lay `value` over what is at `path`, tables key by key. `text`: numbers may be written as strings.
+
+        Raises `SettingsError` where a source below has something else than the table in which `path` is.
+        """
         if len(path) > _MAX_DEPTH:
             raise SettingsError(f"{source}: {dotted(path[:_MAX_DEPTH])[:_MAX_SHOWN]} is nested too deeply")
         if isinstance(value, dict):
@@ -90,10 +104,12 @@ class _Layers:
             if value or not path:
                 return
         table = self.values
-        for key in path[:-1]:
-            if not isinstance(table.get(key), dict):
-                table[key] = {}
-            table = table[key]
+        for depth, key in enumerate(path[:-1], start=1):
+            upper = table.setdefault(key, {})
+            if not isinstance(upper, dict):
+                there = f"{dotted(path[:depth])} is {_sort(upper)} and not a table ({self.source(path[:depth])})"
+                raise SettingsError(f"{source}: {dotted(path)} cannot be set: {there}")
+            table = upper
         if value == {} and isinstance(table.get(path[-1]), dict):
             return
         table[path[-1]] = value
@@ -105,7 +121,12 @@ class _Layers:
         if found is not None:
             return found[0]
         below = [source for key, (source, _) in self._sources.items() if key[: len(path)] == path]
-        return ", ".join(dict.fromkeys(below)) or "defaults"
+        return ", ".join(dict.fromkeys(below)) or _DEFAULTS
+
+    def blamed(self, keys: Iterable[KeyPath], table: KeyPath) -> str:
+        """Where what stands at `keys` comes from; where nothing does, where the parts of their table come from."""
+        found = dict.fromkeys(source for key in keys if (source := self.source(key)) != _DEFAULTS)
+        return ", ".join(found) or self.source(table)
 
     def is_text(self, path: KeyPath) -> bool:
         """Whether a value came as text."""
@@ -120,7 +141,7 @@ class _Layers:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_bytes().decode("utf-8"))
+        return tomllib.loads(file.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise SettingsError(f"{file}: cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
@@ -186,7 +207,8 @@ class _Checker:
             return kind(**values)
         except ValueError as error:
             where = f"{dotted(path)}: " if path else ""
-            raise SettingsError(f"{self._layers.source(path)}: {where}{error}") from None
+            named = [(*path, *key.split(".")) for key in _NAMED.findall(str(error))]
+            raise SettingsError(f"{self._layers.blamed(named, path)}: {where}{error}") from None
 
     def _table(self, raw: object, path: KeyPath) -> dict[str, Any]:
         if not isinstance(raw, dict):

@@ -121,7 +121,8 @@ class Operated:
 
     def _absent(self, error: Exception) -> NoDaemon:
         hint = "Start it, or give this command the --operations or the --config that it runs with."
-        return NoDaemon(f"no daemon answers at {authority(self.host, self.port)}: {error}\n{hint}")
+        why = error if isinstance(error, OSError) else "what listens there does not answer as Shoal does"
+        return NoDaemon(f"no daemon answers at {authority(self.host, self.port)}: {why}\n{hint}")
 
     def _hung(self) -> NoDaemon:
         hint = (
@@ -144,7 +145,7 @@ class Operated:
         finally:
             connection.close()
         if not isinstance(answer, dict):
-            raise ValueError("the answer is not Shoal's")
+            raise ValueError("no object")
         return response.status, answer
 
     def _await_answer(self, sock: socket.socket) -> None:

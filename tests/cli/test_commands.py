@@ -40,6 +40,7 @@ BAD_FILES = {
     "a default that is not there": ('[proxy]\ndefault_upstream = "quay.io"', ["default_upstream", "quay.io", "none"]),
     "a level that is none": ('[log]\nlevel = "loud"', ["log.level", '"loud"', "debug, error, info, warning"]),
     "no TOML": ("port =", ["not TOML"]),
+    "a host with brackets": ('[proxy]\nhost = "[::1]"', ["proxy.host", '"[::1]"', "without brackets and port"]),
 }
 
 
@@ -58,6 +59,41 @@ def test_a_bad_configuration_stops_the_start_and_says_what_is_allowed(
     assert "Traceback" not in done.err
     for word in [str(file), *words]:
         assert word in done.err
+
+
+def test_no_variable_takes_the_place_of_a_table_that_is_none(shoal: Shoal, tmp_path: Path) -> None:
+    file = tmp_path / "shoal.toml"
+    file.write_text("[[peer]]\nsupernode = 'http://10.0.0.1:5090'\n")
+    done = shoal("peer", "--config", file, "--print-config", SHOAL_PEER__STORE=str(tmp_path))
+    assert done.code == 2
+    assert f"SHOAL_PEER__STORE: peer.store cannot be set: peer is (a list) and not a table ({file})" in done.err
+
+
+def test_an_error_blames_the_source_of_what_it_names(shoal: Shoal, tmp_path: Path) -> None:
+    done = shoal("peer", "--supernode", "10.0.0.1", SHOAL_PEER__STORE=str(tmp_path))
+    assert done.code == 2
+    assert "Error: flag --supernode: peer: `supernode` '10.0.0.1'" in done.err
+
+
+def test_a_variable_with_one_underscore_too_few_is_told(shoal: Shoal) -> None:
+    done = shoal("peer", "--print-config", SHOAL_PEER_SUPERNODE="http://10.0.0.1:5090")
+    assert done.code == 2
+    assert "SHOAL_PEER_SUPERNODE sets nothing (did you mean SHOAL_PEER__SUPERNODE?)" in done.err
+    assert shoal("peer", "--print-config", SHOAL_PEER_PORT="tcp://10.0.0.1:5081").code == 0  # Kubernetes sets it
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(shoal: Shoal, tmp_path: Path) -> None:
+    file = tmp_path / "shoal.toml"
+    file.write_text("[peer]\nport = 7\n", encoding="utf-8-sig")
+    assert tomllib.loads(shoal("peer", "--config", file, "--print-config").out)["peer"]["port"] == 7
+
+
+@pytest.mark.parametrize("flag", ["--listen", "--operations"])
+def test_a_host_to_listen_at_that_is_not_known_is_named(tmp_path: Path, flag: str) -> None:
+    anywhere = {"SHOAL_PEER__STORE": str(tmp_path), "SHOAL_PEER__PORT": "0", "SHOAL_PEER__OPERATIONS__PORT": "0"}
+    done = process("peer", flag, "256.1.1.1:0", SHOAL_CLUSTER__INSECURE="1", **anywhere)
+    assert done.returncode == 1
+    assert "cannot listen at '256.1.1.1': " in done.stderr
 
 
 @pytest.mark.parametrize(("command", "key"), [("supernode", "supernode.host"), ("peer", "peer.host")])

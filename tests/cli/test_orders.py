@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -75,6 +75,16 @@ def test_a_daemon_of_another_version_is_told(shoal: Shoal) -> None:
         ended = shoal("status", "--operations", f":{port}")
     assert ended.code == ExitCode.FAILED
     assert "another version than this command; restart the daemon" in ended.err
+
+
+def test_what_is_no_daemon_of_shoal_is_told(shoal: Shoal) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        ended = shoal("status", "--operations", f":{server.server_port}")
+        thread.join()
+    assert ended.code == ExitCode.NO_DAEMON
+    assert "what listens there does not answer as Shoal does" in ended.err
 
 
 def test_a_daemon_that_takes_long_and_lives_is_waited_for() -> None:
