@@ -54,6 +54,11 @@ _VALUES: dict[str, dict[str, Any]] = {
     },
     "open policy": {"networkPolicy": {"enabled": True}},
     "own secrets": {"cluster": {"existingSecret": "mine"}, "operator": {"existingSecret": "theirs"}},
+    "certificates": {
+        "cluster": {"certificates": {"peer": "mine", "supernode": "theirs"}},
+        "operator": {"certificate": "login"},
+        "monitoring": {"podMonitor": {"enabled": True}},
+    },
     "k3s": {"runtime": {"name": "k3s"}, "peer": {"containerd": "/var/lib/rancher/k3s/agent/containerd"}},
     "openshift": {"runtime": {"name": "crio"}, "peer": {"containerd": "", "seLinuxOptions": {"type": "spc_t"}}},
     "talos": {"runtime": {"name": "none"}, "supernode": {"host": "::"}},
@@ -80,10 +85,12 @@ def helm() -> Path:
     return build_tool("helm")
 
 
-def render(helm: Path, folder: Path, values: Mapping[str, Any], *more: str) -> list[_Object]:
+def render(
+    helm: Path, folder: Path, values: Mapping[str, Any], *more: str, release: str = "shoal", namespace: str = "shoal"
+) -> list[_Object]:
     file = folder / "values.json"
     file.write_text(json.dumps(values))
-    text = run(helm, "template", "shoal", _CHART, "--namespace", "shoal", "--values", file, *more)
+    text = run(helm, "template", release, _CHART, "--namespace", namespace, "--values", file, *more)
     return [each for each in yaml.safe_load_all(text) if each]
 
 
@@ -138,12 +145,23 @@ def test_a_wrong_object_would_be_found(objects: dict[tuple[str, str], _Object]) 
         ({"networkPolicy": {"nodes": ["10.0.0"]}}, "/networkPolicy/nodes/0"),
         ({"monitoring": {"podMonitor": {"enabled": "yes"}}}, "/monitoring/podMonitor/enabled"),
         ({"peer": {"store": "relative"}}, "/peer/store"),
+        ({"commonLabels": {"app.kubernetes.io/name": "ours"}}, "app.kubernetes.io/name"),
+        ({"image": {"repository": "registry.example/shoal:1.0"}}, "/image/repository"),
+        ({"cluster": {"certificates": {"peer": "mine"}}}, "Set both or none of cluster.certificates.peer and"),
         ({"image": {"repository": ""}}, "Set image.repository to where you have pushed the image"),
     ],
 )
 def test_wrong_values_are_refused(helm: Path, tmp_path: Path, values: dict[str, Any], why: str) -> None:
     with pytest.raises(ProgramFailed, match=re.escape(why)):
         render(helm, tmp_path, merged(values, _IMAGE))
+
+
+@pytest.mark.parametrize("name", ["123", "true", "r" * 53])
+def test_kubernetes_takes_each_name_of_a_release(helm: Path, tmp_path: Path, name: str) -> None:
+    for each in render(helm, tmp_path, _IMAGE, release=name, namespace=name):
+        kubernetes_validate.validate(each, _KUBERNETES[0], strict=True)
+        longest = 63 - len("-0123456789") if each["kind"] == "StatefulSet" else 63
+        assert len(each["metadata"]["name"]) <= longest, "a label of the pods has this and their revision"
 
 
 def test_every_value_is_in_the_schema(helm: Path) -> None:
@@ -314,7 +332,7 @@ def test_shoal_takes_its_configuration(objects: dict[tuple[str, str], _Object], 
     file = written_config(objects, tmp_path)
     node = load(Configuration, file, environment(peer))
     assert (node.proxy.host, node.proxy.port) == ("127.0.0.1", 5080)
-    assert (node.peer.host, node.peer.port, node.peer.advertise) == ("0.0.0.0", 5081, "192.0.2.7")
+    assert (node.peer.host, node.peer.port, node.peer.advertise) == ("192.0.2.7", 5081, "192.0.2.7")
     assert (node.peer.operations.host, node.peer.name, node.peer.zone) == ("192.0.2.7", "node7", "b4")
     (supernode,) = objects["StatefulSet", "shoal-supernode"]["spec"]["template"]["spec"]["containers"]
     leader = load(Configuration, file, environment(supernode))
@@ -327,8 +345,25 @@ def test_shoal_takes_its_configuration(objects: dict[tuple[str, str], _Object], 
     ]
 
 
-def test_files_that_shoal_is_told_of_are_mounted(objects: dict[tuple[str, str], _Object]) -> None:
-    for pod in pods(list(objects.values())):
+def test_certificates_take_the_place_of_the_secret(helm: Path, tmp_path: Path) -> None:
+    found = render(helm, tmp_path, merged(_VALUES["certificates"], _IMAGE))
+    objects = {(each["kind"], each["metadata"]["name"]): each for each in found}
+    assert ("Secret", "shoal-cluster") not in objects
+    file = written_config(objects, tmp_path)
+    for kind, role in (("DaemonSet", "peer"), ("StatefulSet", "supernode")):
+        (container,) = objects[kind, f"shoal-{role}"]["spec"]["template"]["spec"]["containers"]
+        settings = load(Configuration, file, environment(container))
+        operations = settings.peer.operations if role == "peer" else settings.supernode.operations
+        assert settings.cluster.uses_tls
+        assert operations.uses_tls
+        assert {container[kind]["httpGet"]["scheme"] for kind in container if kind.endswith("Probe")} == {"HTTPS"}
+        if role == "peer":
+            assert settings.peer.supernode == "https://shoal-supernode.shoal.svc:5090"
+    assert {each["scheme"] for each in objects["PodMonitor", "shoal"]["spec"]["podMetricsEndpoints"]} == {"https"}
+
+
+def test_files_that_shoal_is_told_of_are_mounted(rendered: list[_Object]) -> None:
+    for pod in pods(rendered):
         for each in containers(pod):
             paths = (
                 [value for key, value in environment(each).items() if value.startswith("/")] if "env" in each else []

@@ -1,16 +1,17 @@
+{{/* Kubernetes puts 11 characters behind the name of a StatefulSet, `-supernode` here, into a label of 63. */}}
 {{- define "shoal.fullname" -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- .Values.fullnameOverride | trunc 42 | trimSuffix "-" -}}
 {{- else if contains .Chart.Name .Release.Name -}}
-{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- .Release.Name | trunc 42 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 50 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 42 | trimSuffix "-" -}}
 {{- end -}}
 {{- end -}}
 
 {{- define "shoal.selector" -}}
 app.kubernetes.io/name: shoal
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "shoal.labels" -}}
@@ -32,11 +33,22 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- end -}}
 {{- end -}}
 
-{{- define "shoal.secrets.cluster" -}}
+{{/* What members know each other by, as /run/shoal/cluster has it. */}}
+{{- define "shoal.cluster.secret" -}}
 {{- .Values.cluster.existingSecret | default (printf "%s-cluster" (include "shoal.fullname" .)) -}}
 {{- end -}}
 
-{{- define "shoal.secrets.operator" -}}
+{{- define "shoal.cluster.environment" -}}
+{{- if .Values.cluster.certificates.peer -}}
+- {name: SHOAL_CLUSTER__CERT_FILE, value: /run/shoal/cluster/tls.crt}
+- {name: SHOAL_CLUSTER__KEY_FILE, value: /run/shoal/cluster/tls.key}
+- {name: SHOAL_CLUSTER__CA_FILE, value: /run/shoal/cluster/ca.crt}
+{{- else -}}
+- {name: SHOAL_CLUSTER__SECRET_FILE, value: /run/shoal/cluster/secret}
+{{- end -}}
+{{- end -}}
+
+{{- define "shoal.operator.secret" -}}
 {{- .Values.operator.existingSecret | default (printf "%s-operator" (include "shoal.fullname" .)) -}}
 {{- end -}}
 
@@ -86,7 +98,8 @@ seccompProfile:
   type: RuntimeDefault
 {{- end -}}
 
+{{/* A path of the operations port of `root`. */}}
 {{- define "shoal.probe" -}}
-httpGet: {path: {{ .path }}, port: operations}
+httpGet: {path: {{ .path }}, port: operations{{ if .root.Values.operator.certificate }}, scheme: HTTPS{{ end }}}
 timeoutSeconds: 5
 {{- end -}}
