@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from fnmatch import fnmatchcase
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
 import msgspec
 
-from peer.origin import OriginNotFound, OriginUnavailable
+from peer.origin import OriginDenied, OriginNotFound, OriginUnavailable
 from proxy.admission import Admission, enforce
 from proxy.identity import Identity
 from proxy.links import parse_links
@@ -17,6 +18,7 @@ from proxy.manifests import ManifestFrontend
 from proxy.naming import ManifestTarget, Namer
 from shoal.descriptor import Descriptor, InvalidManifest, Manifest
 from shoal.digest import Digest
+from shoal.recent import Recent
 from shoal.reference import InvalidReference, Location, Reference, Registry, Tag, parse_tag
 from shoal.tagorder import newest
 
@@ -25,6 +27,8 @@ _MAX_ENCODED = 64
 """Hexadecimal digits of a digest in the tag that stands in for a list of referrers (distribution specification)."""
 _COSIGN = ("sig", "att", "sbom")
 """Suffixes of the tags under which cosign keeps signatures, attestations and SBOMs of a manifest."""
+_MAX_LOCATIONS = 4096
+T = TypeVar("T")
 
 
 class _TagList(msgspec.Struct):
@@ -35,18 +39,27 @@ class Origin(ListingOrigin, Protocol):
     """Where images come from (`proxy.upstream.UpstreamClient` implements it)."""
 
     async def public(self, registry: Registry) -> Identity:
-        """As whom this node asks for what it wants itself; raises `OriginDenied`."""
+        """As whom clients that say nothing are served; raises `OriginDenied` for a registry that is not stood for."""
+
+    async def node(self, registry: Registry) -> Identity:
+        """As whom this node itself asks: nobody where it has no credentials. Raises `OriginDenied`."""
 
 
 class ImageReader:
     """Reads manifests, what refers to them, and lists of tags. All raise `OriginError`, and `RequestError` for what
-    this mirror does not stand for or its rules forbid."""
+    this mirror does not stand for or its rules forbid.
+
+    The registry is asked as those are who say nothing, so that what they may read is theirs without another question,
+    and as this node where they are refused.
+    """
 
     def __init__(self, namer: Namer, admission: Admission, origin: Origin, manifests: ManifestFrontend) -> None:
         self._namer = namer
         self._admission = admission
         self._origin = origin
         self._manifests = manifests
+        self._open: Recent[Location, None] = Recent(_MAX_LOCATIONS)
+        """Repositories of which something was given to those who say nothing."""
 
     def locate(self, reference: Reference) -> Location:
         """The repository of an image that may be pulled here."""
@@ -56,8 +69,8 @@ class ImageReader:
 
     async def manifest(self, location: Location, reference: Tag | Digest) -> tuple[Descriptor, Manifest]:
         """A manifest, which is stored then, and what it names; raises `InvalidManifest` and `DownloadFailed`."""
-        identity = await self._origin.public(location.registry)
-        found, content = await self._manifests.read(ManifestTarget(location, reference), identity)
+        target = ManifestTarget(location, reference)
+        found, content = await self._ask(location, partial(self._manifests.read, target))
         return found, Manifest.parse(content)
 
     async def referrers(self, location: Location, subject: Digest) -> list[Tag | Digest]:
@@ -86,15 +99,34 @@ class ImageReader:
 
     async def _pages(self, location: Location, endpoint: str) -> AsyncIterator[bytes]:
         """A registry's list, page by page."""
-        identity = await self._origin.public(location.registry)
         query = ""
         for _ in range(_MAX_PAGES):
-            listing = await self._origin.listing(location, endpoint, query, identity)
+            listing = await self._ask(location, partial(self._origin.listing, location, endpoint, query))
             yield listing.body
             following = [link.target for link in parse_links(listing.links) if "next" in link.relations]
             if not following:
                 return
             query = following[0].partition("#")[0].partition("?")[2]
+
+    async def _ask(self, location: Location, question: Callable[[Identity], Awaitable[T]]) -> T:
+        """The registry's answer to whoever is given one."""
+        public = await self._origin.public(location.registry)
+        refused: OriginDenied | OriginNotFound
+        try:
+            answer = await question(public)
+        except OriginDenied as error:
+            refused = error
+        except OriginNotFound as error:
+            if location in self._open:
+                raise
+            refused = error  # some registries say so to whom they hide a repository
+        else:
+            self._open.put(location, None)
+            return answer
+        node = await self._origin.node(location.registry)
+        if node == public:
+            raise refused
+        return await question(node)
 
 
 def _index(content: bytes) -> Manifest:

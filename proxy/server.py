@@ -66,6 +66,9 @@ class Upstreams(OriginHead, ListingOrigin, BaseOrigin, Protocol):
     async def public(self, registry: Registry) -> Identity:
         """As whom clients that say nothing are served; raises `OriginDenied`."""
 
+    async def node(self, registry: Registry) -> Identity:
+        """As whom this node itself asks; raises `OriginDenied`."""
+
 
 class ProxyServer:
     """The front end, as an async context manager that listens; leaving it lets running responses finish for a time.

@@ -24,7 +24,7 @@ from tests.world.client import get
 from tests.world.images import Layout, made_layer
 from tests.world.nodes import Node, Supernode, wait_until
 from tests.world.programs import require, require_root
-from tests.world.registries import Registry
+from tests.world.registries import USERS, Registry
 
 UPSTREAM = "registry.test:5000"
 REPOSITORY = "base/image"
@@ -136,6 +136,23 @@ def test_the_summary_is_what_is_on_each_node(cluster: Cluster, stack: ExitStack)
     wait_until(lambda: audit.read_text().count('"action":"preheat"') == 2, "both orders are noted")
     noted = next(line for line in map(json.loads, audit.read_text().splitlines()) if line["action"] == "preheat")
     assert (noted["images"], noted["nodes"], noted["status"]) == (IMAGE, "all", 200)
+
+
+def test_a_private_image_comes_to_nodes_that_may_read_it_and_from_there_to_nobody_else(
+    cluster: Cluster, stack: ExitStack
+) -> None:
+    """The node's credentials need not serve its clients for that."""
+    locked = Registry(cluster.folder / "locked", storage=cluster.registry.root, htpasswd=True).start(stack)
+    upstream = {"url": locked.url, "username": "alice", "password": USERS["alice"]}
+    alice = cluster.node("alice", SHOAL_PROXY__UPSTREAMS=json.dumps({UPSTREAM: upstream}))
+    stranger = cluster.node("stranger", locked)
+
+    code, printed, _ = cluster.shoal("preheat", IMAGE, "--json")
+    found = by_node(json.loads(printed))
+    assert (code, found["alice"]["state"], found["stranger"]["state"]) == (1, "done", "failed")
+    assert {digest for digest, _ in cluster.image.blobs} <= alice.stored()
+    manifest = f"/v2/{REPOSITORY}/manifests/{cluster.image.digest}"
+    assert [get(node, manifest).status for node in (alice, stranger)] == [401, 401]
 
 
 def test_a_client_does_not_wait_for_it_and_ctrl_c_cancels_it_on_the_nodes(cluster: Cluster) -> None:

@@ -198,6 +198,9 @@ class MemoryOrigin:
     async def public(self, registry: Registry) -> Identity:
         return self.shared
 
+    async def node(self, registry: Registry) -> Identity:
+        return self.shared
+
     async def named(self, registry: Registry, name: str) -> Identity | None:
         return next((each for each in (ANONYMOUS, self.shared) if each.key == name), None)
 
