@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import structlog
 
-from peer.arrivals import Arrivals
 from peer.asked import Asked
 from peer.blob import BlobInProgress, store_failed
 from peer.budget import Budget
@@ -57,7 +56,6 @@ class Downloads:
         metrics: PeerMetrics,
         traces: Traces,
         causes: Causes,
-        arrivals: Arrivals,
     ) -> None:
         self.shelf = Shelf(store, holdings, workers, budget, tasks, self, traces)
         self._store = store
@@ -71,7 +69,6 @@ class Downloads:
         self._tasks = tasks
         self._metrics = metrics
         self._causes = causes
-        self._arrivals = arrivals
         self._looked_at = 0.0
         self._hashing: set[BlobInProgress] = set()
 
@@ -277,9 +274,6 @@ class Downloads:
             if self.shelf.blobs.get(key) is not blob:
                 return
             self._metrics.ended.labels("complete").inc()
-            sought = self._machine.sought.get(key)
-            if sought is not None:
-                self._arrivals.ended(sought)
             if isinstance(blob.partial, Passage):
                 self._machine.passed(key)
                 await self._keep(blob.partial)

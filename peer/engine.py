@@ -106,8 +106,14 @@ class Engine:
         self.condition = StoreCondition(metrics)
         decisions = MachineSettings(settings.upload_slots, control is not None, settings.origin_wait)
         self.machine = Machine(decisions, holdings, random.Random(), time.monotonic())
+        self.arrivals = Arrivals(lambda peer: self.neighbours.place(peer))
         self._runner = runner = Runner(
-            self.machine, metrics, tally, self._do, lambda peer, request: self._spans.heard(peer, request)
+            self.machine,
+            metrics,
+            tally,
+            self.arrivals,
+            self._do,
+            lambda peer, request: self._spans.heard(peer, request),
         )
         self.neighbours = Neighbours(
             self.id,
@@ -129,7 +135,6 @@ class Engine:
             )
         self._contact = Contact(control, self.id, lambda: self.port, settings, runner)
         self.presence = presence = Presence(holdings, workers, self._contact, runner)
-        self.arrivals = Arrivals(self.machine.sought)
         self.causes = Causes(
             self.machine, self._fetcher.cause, lambda: throttle.holds_back(Traffic.DOWNLOAD), control is not None
         )
@@ -146,7 +151,6 @@ class Engine:
             metrics,
             traces,
             self.causes,
-            self.arrivals,
         )
         runner.looks = self._downloads.look
         self._shelf = shelf = self._downloads.shelf

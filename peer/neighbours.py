@@ -16,9 +16,11 @@ from peer import wire
 from peer.connection import Connection, Intake, Span
 from peer.entrance import Entrance
 from peer.reachability import Reachability, outcome_of
+from shoal.fields import authority
 from shoal.handshake import UNSEALED, NotAMember, Session, Unsealed
 from shoal.membership import Membership
 from shoal.messages import InvalidMessage
+from shoal.recent import Recent
 from shoal.strangers import Complaints, Strangers, group_of
 from supernode.protocol import Outcome, PeerId, parse_peer_id
 
@@ -30,6 +32,9 @@ MAX_STRANGERS, MAX_STRANGERS_OF_ADDRESS = 128, 64
 _SHARE_OF_ADDRESS = 4
 """The part of all neighbours that may come from one address where everybody is taken for a member."""
 MAX_SHUNNED = 4096
+_MAX_PLACES = 4096
+_SHOWN_DIGITS = 8
+"""Of the identity of a peer that has called."""
 
 _GREETING_SECONDS = 5.0
 """From a connection to the hello on it, with all that has to be proved before."""
@@ -93,6 +98,8 @@ class _Stranger:
     address: str
     dialled: PeerId | None = None
     """Whom this peer has called."""
+    port: int = 0
+    """Where it has called."""
     connection: Connection | None = None
     """None as long as there is something to prove."""
     proving: asyncio.Task[None] | None = None
@@ -136,6 +143,8 @@ class Neighbours:
         self._peers: dict[Connection, PeerId] = {}
         self._addresses: dict[Connection, str] = {}
         """Where neighbours that have called this peer come from."""
+        self._places: Recent[PeerId, str] = Recent(_MAX_PLACES)
+        """Where those are who were connected lately, in words."""
         self._leaving: dict[PeerId, str] = {}
         """Why peers are gone of whom the handler has not been told that yet."""
         self._shunned = Shunned()
@@ -227,6 +236,11 @@ class Neighbours:
         """Whether this peer has nothing to do with that one for now."""
         return self._shunned.holds(peer, time.monotonic())
 
+    def place(self, peer: PeerId) -> str:
+        """Where a peer is that was connected lately, for people: where it takes connections, or where it has called
+        from and how its identity begins. The identity alone of others."""
+        return self._places.get(peer, peer)
+
     def heard_at(self, peer: PeerId) -> float | None:
         """When bytes of a peer came last, in seconds of the monotonic clock; None where it is not connected."""
         connection = self.all.get(peer)
@@ -301,7 +315,7 @@ class Neighbours:
             async with asyncio.timeout(_DIAL_SECONDS):
                 sock = await _connect(host, port)
                 sock, session = await self._entrance.go_in(sock, peer)
-            connection = self._begin(sock, _Stranger(host, peer), session)
+            connection = self._begin(sock, _Stranger(host, peer, port), session)
             is_connected = True
             self.reachability.called(host, port, Outcome.REACHED, time.monotonic())
             connection.send(wire.Hello(wire.VERSION, self._me))
@@ -382,6 +396,10 @@ class Neighbours:
         if dialled is None:
             self._addresses[connection] = group_of(stranger.address)
             self.reachability.came(time.monotonic())
+            if peer not in self._places:
+                self._places.put(peer, f"{stranger.address} ({peer[:_SHOWN_DIGITS]})")
+        else:
+            self._places.put(peer, authority(stranger.address, stranger.port))
         connection.greeted()
         self._tell_gone(peer)  # of an older connection, whose end may not have been told yet
         self._handler.arrived(peer)

@@ -168,13 +168,13 @@ class Reporting:
                 continue
             if sought is not None:
                 watched.append(self._seen(sought, *before.get(sought.key, (now, {})), now))
-                self._before[sought.key] = now, sought.suppliers.copy()
+                self._before[sought.key] = now, sought.delivery.suppliers.copy()
         return watched
 
     def _seen(self, sought: Sought, since: float, before: Mapping[Supplier, int], now: float) -> WatchedBlob:
         there = sought.pieces.there
         seconds = max(now - since, 0.001)
-        came = {supplier: count - before.get(supplier, 0) for supplier, count in sought.suppliers.items()}
+        came = {supplier: count - before.get(supplier, 0) for supplier, count in sought.delivery.suppliers.items()}
         transfers = [
             Transfer(supplier.name, supplier.is_origin, round(count / seconds))
             for supplier, count in came.items()

@@ -9,10 +9,12 @@ from collections.abc import Callable
 import structlog
 
 from peer import wire
+from peer.arrivals import Arrivals
 from peer.commands import Command
 from peer.machine import Machine
 from peer.metrics import PeerMetrics
 from peer.piecemap import StreamId
+from peer.sought import Sought
 from peer.tally import OTHERS, Supplier, Tally
 from peer.uploads import Upload
 from shoal.messages import key_of
@@ -29,6 +31,7 @@ class Runner:
         machine: Machine,
         metrics: PeerMetrics,
         tally: Tally,
+        arrivals: Arrivals,
         do: Callable[[Command], None],
         heard: Callable[[PeerId, wire.Request], None],
     ) -> None:
@@ -37,6 +40,7 @@ class Runner:
         self.looks: Callable[[float], None] = lambda _: None
         """Told each time that something may have changed for who waits."""
         self._tally = tally
+        self._arrivals = arrivals
         self._metrics = metrics
         self._do = do
         self._heard = heard
@@ -77,12 +81,12 @@ class Runner:
 
     def received(self, stream: StreamId, count: int) -> None:
         """Bytes of an origin came."""
-        brings = self.machine.sourcing.streams.get(stream)
+        now, brings = time.monotonic(), self.machine.sourcing.streams.get(stream)
         registry = OTHERS if brings is None else brings.place.location.registry
         self._tally.came_from_origin(registry, count)
         if brings is not None:
-            _add(brings.sought.suppliers, Supplier(registry, is_origin=True), count)
-        self.machine.sourcing.received(stream, time.monotonic())
+            self._came(brings.sought, Supplier(registry, is_origin=True), count, now)
+        self.machine.sourcing.received(stream, now)
 
     def fetched(self, stream: StreamId, piece: int, content: bytearray) -> tuple[bool, bool]:
         """A stream has brought a piece."""
@@ -134,9 +138,12 @@ class Runner:
             self._metrics.pieces.labels("duplicate").inc()
         else:
             length = event.message.length
-            _add(self.machine.sought[key_of(event.message)].suppliers, Supplier(peer, is_origin=False), length)
+            self._came(self.machine.sought[key_of(event.message)], Supplier(peer, is_origin=False), length, now)
             self._tally.peers_in += length
             self._metrics.piece_seconds.observe(seconds)
+
+    def _came(self, sought: Sought, supplier: Supplier, count: int, now: float) -> None:
+        self._arrivals.came(sought.key.digest, sought.delivery, supplier, count, now)
 
     # --- uploads ----------------------------------------------------------------------------------------------------
 
@@ -149,7 +156,3 @@ class Runner:
         """A piece cannot be read."""
         self.machine.unservable(upload)
         self.carry_out_soon()
-
-
-def _add(suppliers: dict[Supplier, int], supplier: Supplier, count: int) -> None:
-    suppliers[supplier] = suppliers.get(supplier, 0) + count

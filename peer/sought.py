@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from peer.arrivals import Delivery
 from peer.asked import Asked, Behind
 from peer.origin import OriginDenied, OriginNotFound, SizeDiffers
 from peer.picker import BlobBook
 from peer.piecemap import PieceMap
-from peer.tally import Supplier
 from shoal.descriptor import BlobKey
 from shoal.pieces import PIECE_DIGEST_SIZE, PieceLayout, PieceSet, iterate, set_of
 from shoal.reference import Location
@@ -83,8 +83,7 @@ class Sought:
     """Pieces whose digest a neighbour told that fetched them, and no supernode."""
     own: PieceSet = 0
     """Pieces that are there and came from an origin to this peer."""
-    suppliers: dict[Supplier, int] = field(default_factory=dict)
-    """Bytes that have come from each, wanted or not."""
+    delivery: Delivery = field(default_factory=Delivery)
     contacts: dict[PeerId, tuple[str, int]] = field(default_factory=dict)
     """Where the neighbours of its handouts take connections."""
     coming: dict[PeerId, tuple[PieceSet, float]] = field(default_factory=dict)

@@ -47,6 +47,9 @@ class Accounts:
             pull = self._pulls.last(Location(reference.registry, reference.repository), reference.target)
         if pull is None:
             missing = f"no pull of {reference} is remembered" if reference is not None else "no pull is remembered"
-            message = f"{missing}: this node has served none since it was started, or many others since then"
+            message = (
+                f"{missing}: this node has served none since it was started, or many others since then. "
+                "`shoal doctor` says whether the container runtime asks this node."
+            )
             return web.json_response({"error": message}, status=web.HTTPNotFound.status_code)
         return web.json_response(explanation(pull, time.monotonic()))

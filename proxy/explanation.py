@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from http.client import responses
 
@@ -11,7 +11,8 @@ from aiohttp import hdrs
 from peer.account import FLOWING, Cause
 from peer.arrivals import Brought
 from peer.sink import Source
-from proxy.pulls import Pull, Request
+from proxy.pulls import CLIENT_LEFT, Pull, Request
+from shoal.digest import Digest
 from shoal.units import format_size
 
 WORDS: Mapping[Cause, str] = {
@@ -45,6 +46,8 @@ _TELLING, _ENOUGH = 0.25, 0.05
 a word."""
 _WORTH = 0.005
 """The part of a pull's bytes below which a source is not told in the verdict."""
+_MOST_ENDS = 3
+"""Ways in which requests have failed that are told in the verdict."""
 _SHORT = 0.05
 """Seconds; what took no longer needs no reasons."""
 
@@ -160,14 +163,25 @@ def _failures(pull: Pull) -> str:
     if not failed:
         return ""
     ends = sorted(set(map(_end, failed)))
-    return f"{len(failed)} of {len(pull.requests)} requests did not end well ({', '.join(ends)})."
+    return f"{len(failed)} of {len(pull.requests)} requests did not end well ({_some(ends)})."
 
 
 def _end(request: Request) -> str:
-    """How a request ended that has failed."""
+    """How a request ended that has failed, and why."""
+    if request.status == CLIENT_LEFT:
+        return "its client left"
     if request.status in _WHOLE:
-        return "cut short"
-    return f"{request.status} {responses.get(request.status, '')}".rstrip() if request.status else "never answered"
+        end = "cut short"
+    elif request.status:
+        end = f"{request.status} {responses.get(request.status, '')}".rstrip()
+    else:
+        end = "never answered"
+    return f"{end}: {request.failure}" if request.failure else end
+
+
+def _some(ends: list[str]) -> str:
+    told = "; ".join(ends[:_MOST_ENDS])
+    return f"{told}; and {len(ends) - _MOST_ENDS} other reasons" if len(ends) > _MOST_ENDS else told
 
 
 def _has_failed(request: Request) -> bool:
@@ -212,32 +226,32 @@ def _sources(pull: Pull) -> list[tuple[str, str, int]]:
     requests has been brought, too; the rest was stored before."""
     brought: dict[tuple[str, str], int] = {}
     stored = 0
-    seen: set[object] = set()
+    asked: dict[Digest | None, list[Request]] = {}
     for request in pull.requests:
-        given = sum(request.account.given.values())
-        if request.digest in seen:
-            stored += given
-            continue
-        came = _limited(request.brought, given)
-        if came:
-            seen.add(request.digest)
+        asked.setdefault(request.digest, []).append(request)
+    for requests in asked.values():
+        given = sum(sum(request.account.given.values()) for request in requests)
+        came = _limited(max(map(pull.brought, requests), key=_bytes), given)
         for each in came:
             kind = "origin" if each.is_origin else "peer"
             brought[kind, each.name] = brought.get((kind, each.name), 0) + each.bytes
-        stored += given - sum(each.bytes for each in came)
+        stored += given - _bytes(came)
     found = [(kind, name, count) for (kind, name), count in brought.items()]
     if stored > 0:
         found.append(("store", "", stored))
     return sorted(found, key=lambda source: -source[2])
 
 
-def _limited(came: Iterable[Brought], given: int) -> list[Brought]:
+def _limited(came: Sequence[Brought], given: int) -> Sequence[Brought]:
     """What was brought, but no more than was given: pieces may come twice."""
-    came = list(came)
-    total = sum(each.bytes for each in came)
+    total = _bytes(came)
     if total <= given:
         return came
     return [each._replace(bytes=each.bytes * given // total) for each in came]
+
+
+def _bytes(came: Iterable[Brought]) -> int:
+    return sum(each.bytes for each in came)
 
 
 def _causes(seconds: Mapping[Cause, float]) -> list[Shown]:
@@ -259,6 +273,7 @@ def _request(request: Request, began_at: float, now: float) -> Shown:
         "reference": request.reference,
         "digest": request.digest,
         "status": request.status,
+        "end": _end(request) if _has_failed(request) else "",
         "size": request.size,
         "began_seconds": round(account.began_at - began_at, 3),
         "first_byte_seconds": None if first is None else round(first - account.began_at, 3),

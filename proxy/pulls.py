@@ -21,6 +21,10 @@ MAX_PULLS, MAX_REQUESTS = 200, 512
 """Pulls that are remembered, and requests of one of them that are told one by one."""
 MAX_WEIGHT, _REQUEST_WEIGHT = 60_000, 8
 """What all pulls together may weigh, about 10 MiB: a digest that one names is one, and a request as much as so many."""
+CLIENT_LEFT = 499
+"""The status of a request whose client left before its end, as nginx has it."""
+_MAX_FAILURE = 200
+"""Characters of a reason."""
 Came = Callable[[Digest, float], Sequence[Brought]]
 """Who has brought a blob to this node since a time of the monotonic clock."""
 
@@ -51,9 +55,11 @@ class Request:
     size: int = 0
     """Bytes of all of it; 0 as long as that is not known."""
     status: int = 0
+    failure: str = ""
+    """Why it was not answered, or not to its end, as far as that is known."""
     ended_at: float | None = None
     brought: tuple[Brought, ...] = ()
-    """What came to this node of it since the pull began, and from whom."""
+    """What came to this node of it until its end, since the pull began, and from whom."""
 
 
 @dataclass(eq=False, slots=True)
@@ -66,6 +72,7 @@ class Pull:
     """What it asked for first."""
     began: float
     timeline: Timeline
+    came: Came
     digest: Digest | None = None
     """The manifest or index that its reference stands for."""
     named: set[Digest] = field(default_factory=set)
@@ -91,6 +98,12 @@ class Pull:
         """What it takes in memory."""
         return _REQUEST_WEIGHT * len(self.requests) + len(self.named)
 
+    def brought(self, request: Request) -> Sequence[Brought]:
+        """What came of what a request is for, since the pull began and until the request's end."""
+        if request.ended_at is not None or request.digest is None:
+            return request.brought
+        return self.came(request.digest, self.timeline.began_at)
+
     def is_over(self, now: float) -> bool:
         """Whether its client has asked for nothing for a while."""
         return not self.timeline.is_open and now - self.timeline.ended_at > _QUIET_SECONDS
@@ -99,10 +112,9 @@ class Pull:
 class Record:
     """One request of a pull, for who answers it."""
 
-    def __init__(self, pull: Pull, request: Request, came: Came) -> None:
+    def __init__(self, pull: Pull, request: Request) -> None:
         self._pull = pull
         self._request = request
-        self._came = came
 
     def names(self, digest: Digest, named: Iterable[Digest] = ()) -> None:
         """The manifest that is asked for is this one, and names these, as far as that is known."""
@@ -114,13 +126,12 @@ class Record:
             if len(pull.named) < _MAX_NAMED:
                 pull.named.add(each)
 
-    def end(self, status: int, size: int, now: float) -> None:
+    def end(self, status: int, size: int, now: float, failure: str = "") -> None:
         """The request is over, at a time of the monotonic clock; `size`: what was announced."""
         pull, request = self._pull, self._request
         pull.timeline.close(request.account, now)
-        request.status, request.size, request.ended_at = status, size, now
-        if request.digest is not None:
-            request.brought = tuple(self._came(request.digest, pull.timeline.began_at))
+        request.brought = tuple(pull.brought(request))
+        request.status, request.size, request.failure, request.ended_at = status, size, failure[:_MAX_FAILURE], now
         for source, count in request.account.given.items():
             pull.given[source] = pull.given.get(source, 0) + count
 
@@ -150,7 +161,7 @@ class Pulls:
         at = account.began_at
         pull = self._running(client, location, kind, reference, at)
         if pull is None:
-            pull = Pull(client, location, reference, now, Timeline(at))
+            pull = Pull(client, location, reference, now, Timeline(at), self._came)
             while sum(each.weight for each in self._pulls) > MAX_WEIGHT:
                 self._pulls.popleft()
             self._pulls.append(pull)
@@ -162,7 +173,7 @@ class Pulls:
             pull.requests.append(request)
         else:
             pull.left_out += 1
-        return Record(pull, request, self._came)
+        return Record(pull, request)
 
     def last(self, location: Location | None, target: Tag | Digest | None) -> Pull | None:
         """The last pull of an image, or without one, of any."""

@@ -68,10 +68,17 @@ class Call:
     came_from: dict[Source, int] = field(default_factory=dict)
     """Bytes of `sent` by where they came from."""
 
+    failure: str = ""
+    """Why the answer is an error, or was cut."""
+
+    has_left: bool = False
+    """Whether the client left before all of the answer was given."""
+
     response: web.StreamResponse | None = None
     """The response that has begun. There is never another one: from then on, what goes wrong cuts the connection."""
 
     transport: asyncio.Transport | None = field(init=False)
+    _is_given: bool = False
 
     def __post_init__(self) -> None:
         self.transport = self.request.transport
@@ -111,10 +118,12 @@ class Call:
         """End the connection in the middle of a response. A client that goes away has not failed."""
         self.abort()
         if isinstance(error, ClientLeft):
+            self.has_left = not self._is_given
             log.debug("client.left", path=self.request.path, sent=self.sent)
             return
         report = log.warning if isinstance(error, OriginError | DownloadFailed | OSError) else log.exception
         report("response.cut", path=self.request.path, sent=self.sent, error=str(error) or repr(error))
+        self.failure = str(error) or repr(error)
         self.metrics.cut.inc()
 
     def abort(self) -> None:
@@ -176,6 +185,7 @@ class Call:
             sink = ClientSink(transport, writer, len(content), lambda _: None)
             for start in range(0, len(content), LONG):
                 await sink.write(memoryview(content)[start : start + LONG])
+        self._is_given = True
         try:
             await response.write_eof()
         except ConnectionError as error:

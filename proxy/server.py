@@ -30,7 +30,7 @@ from proxy.manifests import ManifestFrontend
 from proxy.memory import AnswerMemory
 from proxy.metrics import ProxyMetrics
 from proxy.naming import PREFIX, BlobTarget, CatalogTarget, ManifestTarget, Namer, ReferrersTarget, TagsTarget, Target
-from proxy.pulls import Client, Pulls
+from proxy.pulls import CLIENT_LEFT, Client, Pulls
 from proxy.reading import ImageReader
 from proxy.responses import API_HEADERS, Call
 from proxy.settings import ProxySettings
@@ -52,7 +52,6 @@ _KEEPALIVE_SECONDS = 75.0
 _SHORTEST_SHUTDOWN = 0.001
 """Seconds; aiohttp takes 0 for no limit at all."""
 
-_CLIENT_LEFT = 499
 """nginx's status, in metrics and logs alone, for a client that closed its connection before the end."""
 
 _REFUSAL = ErrorAnswer(503, "UNAVAILABLE", "this mirror has as many connections as it may have")
@@ -234,10 +233,10 @@ class ProxyServer:
                     call.cut(error)
         except BaseException:  # a cancellation above all: the client has left, or the proxy stops
             call.abort()
-            self._ended(call, _CLIENT_LEFT)
+            self._ended(call, CLIENT_LEFT)
             raise
         assert call.response is not None
-        self._ended(call, call.response.status)
+        self._ended(call, CLIENT_LEFT if call.has_left else call.response.status)
         return call.response  # which aiohttp finds sent, or its connection closed
 
     def _ended(self, call: Call, status: int) -> None:
@@ -246,7 +245,7 @@ class ProxyServer:
         self._tally.requests += 1
         if call.record is not None:
             size = 0 if call.response is None else call.response.content_length or 0
-            call.record.end(status, size, time.monotonic())
+            call.record.end(status, size, time.monotonic(), call.failure)
         self._metrics.request_seconds.labels(call.route, str(status)).observe(seconds)
         self.clientele.asked(request.headers.get(hdrs.USER_AGENT, ""), time.monotonic())
         if call.span.is_recorded:
@@ -326,6 +325,7 @@ class ProxyServer:
         request = call.request
         answer = answer_to(error, _MISSING.get(call.route, "NAME_UNKNOWN"), {"path": request.path[:500]})
         self._metrics.errors.labels(answer.code).inc()
+        call.failure = answer.message
         if answer.status == 500:
             log.exception("proxy.error", method=request.method, path=request.path)
         elif answer.status > 500:

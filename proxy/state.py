@@ -5,17 +5,15 @@ from __future__ import annotations
 import itertools
 import time
 
+from peer.arrivals import Arrivals
 from peer.engine import Engine
 from peer.sought import Sought
-from peer.tally import Supplier
 from proxy.explanation import summary
 from proxy.limits import LimitBoard
 from proxy.pulls import Pulls
 from proxy.settings import ProxySettings
-from shoal.fields import authority
 from shoal.reference import Registry
 from supernode.client import NO_TROUBLE, ControlClient
-from supernode.protocol import PeerId
 
 _MAX_DOWNLOADS, _MAX_SUPPLIERS, _MAX_PULLS = 100, 16, 5
 """Downloads that are told, of each the suppliers that gave most, and the last pulls."""
@@ -77,7 +75,9 @@ class NodeState:
                 "served_origin": tally.served["origin"],
                 "requests": tally.requests,
             },
-            "downloads": [_download(each, now) for each in list(engine.machine.sought.values())[:_MAX_DOWNLOADS]],
+            "downloads": [
+                _download(each, engine.arrivals, now) for each in list(engine.machine.sought.values())[:_MAX_DOWNLOADS]
+            ],
             "pulls": [summary(pull, now) for pull in itertools.islice(self._pulls, _MAX_PULLS)],
             "limits": engine.limits.shown()["limits"],
             "upstreams": self._upstreams(now),
@@ -102,10 +102,10 @@ class NodeState:
         return upstreams
 
 
-def _download(sought: Sought, now: float) -> Shown:
+def _download(sought: Sought, arrivals: Arrivals, now: float) -> Shown:
     """A blob on its way, from whom it has come, and how many readers of it there are."""
     places = sorted(f"{place.registry}/{place.repository}" for place in sought.places)
-    most = sorted(sought.suppliers.items(), key=lambda entry: -entry[1])[:_MAX_SUPPLIERS]
+    most = sorted(sought.delivery.suppliers.items(), key=lambda entry: -entry[1])[:_MAX_SUPPLIERS]
     return {
         **sought.key._asdict(),
         "repositories": places[:_MAX_SUPPLIERS],
@@ -113,13 +113,6 @@ def _download(sought: Sought, now: float) -> Shown:
         "seconds": round(now - sought.opened_at, 1),
         "readers": len(sought.book.readers),
         "suppliers": [
-            {"name": supplier_name(sought, supplier), "origin": supplier.is_origin, "bytes": count}
-            for supplier, count in most
+            {"name": arrivals.name(supplier), "origin": supplier.is_origin, "bytes": count} for supplier, count in most
         ],
     }
-
-
-def supplier_name(sought: Sought, supplier: Supplier) -> str:
-    """A registry's name, or where a peer is reached as far as that is known."""
-    host, port = sought.contacts.get(PeerId(supplier.name), ("", 0))
-    return authority(host, port) if host else supplier.name

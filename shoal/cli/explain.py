@@ -60,6 +60,9 @@ def _show_pulls(pulls: list[Told]) -> None:
     from shoal.cli.tables import show
     from shoal.units import format_size
 
+    if not pulls:
+        click.echo("No pull is remembered: this node has served none since it was started.")
+        return
     rows = [
         (pull["image"], pull["began"], f"{pull['seconds']:.1f} s", format_size(pull["bytes"]), _client(pull))
         for pull in pulls
@@ -95,11 +98,11 @@ def _row(request: Told) -> tuple[str, ...]:
     most = ", ".join(f"{each['cause']} {each['seconds']:.2f} s" for each in _worth(request["causes"][:2]))
     return (
         f"{request['method']} {request['kind']} {request['reference'][:_DIGITS]}",
-        format_size(request["size"]),
+        format_size(request["size"]) if request["size"] else "",
         f"{request['began_seconds']:.2f} s",
         "" if first is None else f"{first:.2f} s",
         f"{request['seconds']:.2f} s",
-        str(request["status"] or "runs"),
+        request["end"].partition(":")[0] or str(request["status"] or "runs"),
         most,
     )
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from peer.account import Account, Cause
 from peer.arrivals import Brought
 from proxy.explanation import WORDS, explanation, summary, verdict
-from proxy.pulls import MAX_PULLS, MAX_REQUESTS, MAX_WEIGHT, Client, Pull, Pulls, Record
+from proxy.pulls import CLIENT_LEFT, MAX_PULLS, MAX_REQUESTS, MAX_WEIGHT, Client, Pull, Pulls, Record
 from proxy.timeline import Timeline
 from shoal.digest import Digest
 from shoal.reference import Location, Tag
@@ -197,6 +197,28 @@ def test_what_came_twice_is_not_told_as_more_than_was_given() -> None:
     ]
 
 
+def test_ranges_of_one_blob_share_what_came_of_it() -> None:
+    world = World()
+    world.ask(LATEST, LAYER)
+    for part in (1, 2, 3):
+        world.brought[LAYER] = [Brought("docker.io", is_origin=True, bytes=part * MB)]
+        world.fetch(LAYER, {Cause.ORIGIN: 1.0}, MB, 206)
+    told = summary(world.all[0], world.now)["sources"]
+    assert told == [
+        {"kind": "origin", "name": "docker.io", "bytes": 3 * MB},
+        {"kind": "store", "name": "", "bytes": 10},
+    ]
+
+
+def test_what_comes_to_a_pull_that_runs_is_told_of_who_brings_it() -> None:
+    world = World()
+    world.ask(LATEST, LAYER)
+    _, account = world.begin(LAYER)
+    world.brought[LAYER] = [Brought("docker.io", is_origin=True, bytes=2 * MB)]
+    account.gave("store", MB, world.now)
+    assert "100% came from the origin docker.io" in verdict(world.all[0], world.now + 1.0)
+
+
 def test_a_pull_that_runs_is_told_as_far_as_it_is() -> None:
     world = World()
     world.ask(LATEST, LAYER)
@@ -222,12 +244,30 @@ def test_each_cause_has_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "size", "said"),
-    [(404, 156, "404 Not Found"), (599, 0, "599"), (0, 0, "never answered"), (200, 2 * MB, "cut short")],
+    ("status", "size", "why", "said"),
+    [
+        (404, 156, "", "404 Not Found"),
+        (502, 156, "docker.io is away", "502 Bad Gateway: docker.io is away"),
+        (599, 0, "", "599"),
+        (0, 0, "", "never answered"),
+        (200, 2 * MB, "it broke off", "cut short: it broke off"),
+        (CLIENT_LEFT, 2 * MB, "", "its client left"),
+    ],
 )
-def test_how_a_request_failed_is_said_in_words(status: int, size: int, said: str) -> None:
+def test_how_a_request_failed_is_said_in_words(status: int, size: int, why: str, said: str) -> None:
     world = World()
     record, account = world.begin(LAYER)
     account.gave("origin", min(size, MB), world.now)
-    record.end(status, size, world.now)
+    record.end(status, size, world.now, why)
     assert f"1 of 1 requests did not end well ({said})." in verdict(world.all[0], world.now)
+
+
+def test_of_many_reasons_some_are_told() -> None:
+    world = World()
+    for number in range(5):
+        record, _ = world.begin(LAYER)
+        record.end(502, 0, world.now, f"reason {number}")
+    (pull, *_) = world.all
+    pull.requests = [request for each in world.all for request in each.requests]
+    ends = "; ".join(f"502 Bad Gateway: reason {number}" for number in range(3))
+    assert f"5 of 5 requests did not end well ({ends}; and 2 other reasons)." in verdict(pull, world.now)
