@@ -393,6 +393,7 @@ class Neighbours:
             older.close("connected twice")
         self.all[peer] = connection
         self._peers[connection] = peer
+        self.reachability.hosts.put(peer, stranger.address)
         if dialled is None:
             self._addresses[connection] = group_of(stranger.address)
             self.reachability.came(time.monotonic())

@@ -1,4 +1,5 @@
-"""What this peer has learnt of the ways between peers: whom it could not call, and who has called it. No I/O."""
+"""What this peer has learnt of the ways between peers: whom it could not call, who has called it, where they are.
+No I/O."""
 
 from __future__ import annotations
 
@@ -7,10 +8,12 @@ from dataclasses import dataclass
 
 from shoal.messages import InvalidMessage
 from shoal.recent import Recent
-from supernode.protocol import Outcome
+from supernode.protocol import Outcome, PeerId
 
 _MAX_FAILURES = 256
 """Addresses that could not be called."""
+_MAX_HOSTS = 1024
+"""Peers that this one was connected to."""
 
 
 @dataclass(slots=True)
@@ -29,6 +32,8 @@ class Reachability:
     def __init__(self) -> None:
         self.failures: Recent[tuple[str, int], Failure] = Recent(_MAX_FAILURES)
         """By host and port."""
+        self.hosts: Recent[PeerId, str] = Recent(_MAX_HOSTS)
+        """Where peers are that this one is or was connected to."""
         self.visitors = 0
         """Calls of other members that came to this peer."""
         self.visited_at: float | None = None

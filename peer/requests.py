@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from peer.uploads import UPLOAD_SLOTS
+from shoal.recent import Recent
 from supernode.protocol import PeerId
 
 START_DEPTH = 2 * UPLOAD_SLOTS
@@ -42,6 +43,9 @@ _MOST_BROKEN = 3
 alone: one may be an honest one's, whose blob is being removed or whose word stands against a liar's."""
 _DOUBT_SECONDS = 3.0
 """A neighbour that was asked for so long without giving a piece is no source to count on."""
+_MAX_SILENCES = 256
+_SEVERAL_PACKETS = 64 << 10
+"""Bytes that no single packet holds: a way that swallows large packets lets small pieces through."""
 
 
 @dataclass(slots=True)
@@ -62,12 +66,23 @@ class _Account:
     """Claims that turned out to be empty, or wrong, since it gave a piece that was right."""
 
 
+@dataclass(slots=True)
+class Silence:
+    """How often a neighbour was asked and sent no byte, from `since` to `last`, without a large piece of it since."""
+
+    since: float
+    last: float
+    times: int = 1
+
+
 class Requests:
     """The accounts of all neighbours. Keep `sources`, the neighbours to spread requests over, and `piece_size`, the
     largest of what is asked for in bytes, up to date."""
 
     def __init__(self) -> None:
         self._accounts: dict[PeerId, _Account] = {}
+        self.silences: Recent[PeerId, Silence] = Recent(_MAX_SILENCES)
+        """Of those too that are no neighbours any more."""
         self._rate = 0.0
         self._latency = 0.0
         self._latency_at = 0.0
@@ -176,6 +191,8 @@ class Requests:
         """A piece of `size` bytes has come."""
         account, took = self._account(peer), now - asked_at
         account.waiting_since, account.busy_since, account.silences = now, None, 0
+        if size > _SEVERAL_PACKETS:
+            self.silences.pop(peer, None)
         account.took = _smoothed(took if account.took is None else account.took, took)
         self._service = _smoothed(self._service or took, took)
         self._adapt(size, now)
@@ -198,6 +215,11 @@ class Requests:
         account = self._account(peer)
         account.silences += 1
         self._rest(account, account.silences, now)
+        known = self.silences.get(peer)
+        if known is None:
+            self.silences.put(peer, Silence(now, now))
+        else:
+            known.last, known.times = now, known.times + 1
 
     def broke_claim(self, peer: PeerId, now: float, *, knowingly: bool = False) -> None:
         """A piece that a neighbour has claimed it does not have, or not as it is to be; `knowingly`: as no honest peer

@@ -50,6 +50,17 @@ class FailedCall(msgspec.Struct, frozen=True):
     times: int
 
 
+class SilentNeighbour(msgspec.Struct, frozen=True):
+    """Another peer that was connected, was asked for pieces and sent nothing."""
+
+    host: str
+    since: float
+    """Seconds since that was first so, and no larger piece has come from it since."""
+    last: float
+    """Seconds since the last time."""
+    times: int
+
+
 class Asker(msgspec.Struct, frozen=True):
     """A kind of client, and how many seconds ago it asked last."""
 
@@ -76,6 +87,7 @@ class Checkup(msgspec.Struct, frozen=True):
     turned_away: str
     """From where somebody came last, within the last ten minutes, who did not prove to be a member; else empty."""
     failed_calls: list[FailedCall]
+    silent: list[SilentNeighbour]
     probe: Probed | None
     """What others have seen who tried to reach this node; None where there was nobody to ask for it."""
     askers: list[Asker]
@@ -118,6 +130,11 @@ class Checkups:
             [
                 FailedCall(host, port, failure.outcome, now - failure.since, now - failure.last, failure.times)
                 for (host, port), failure in ways.failures.items()
+            ],
+            [
+                SilentNeighbour(ways.hosts[peer], now - silence.since, now - silence.last, silence.times)
+                for peer, silence in engine.machine.exchange.requests.silences.items()
+                if peer in ways.hosts
             ],
             probe,
             [

@@ -413,6 +413,7 @@ class Nodes:
     """Two nodes, each on a host of its own, and a third host with their supernode and their origin."""
 
     network: Network
+    origin: Registry
     supernode: Supernode
     nodes: list[Node]
     make: Callable[..., Node]
@@ -444,7 +445,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         nodes = [make(f"node{place}", host) for place, host in enumerate(hosts)]
         for node in nodes:
             node.start(stack)
-        yield Nodes(net, supernode, nodes, make)
+        yield Nodes(net, origin, supernode, nodes, make)
 
 
 def test_nodes_that_reach_each_other_are_well(network: Nodes, tmp_path: Path) -> None:
@@ -512,6 +513,23 @@ def test_a_supernode_that_this_node_alone_does_not_reach(network: Nodes, tmp_pat
         found = examined(node, configured(tmp_path, node))
     expect(found, "supernode-silent", f"TCP port {network.supernode.port}", middle.address)
     wait_until(lambda: node.counted("shoal_supernode_connected") == 1, "it is back")
+
+
+def test_a_way_that_swallows_large_packets(network: Nodes, tmp_path: Path, stack: ExitStack) -> None:
+    giver, taker = network.nodes
+    assert giver.host is not None
+    assert taker.host is not None
+    for host, other in ((giver.host, taker.host), (taker.host, giver.host)):
+        rule = ("INPUT", "-p", "tcp", "-s", other.address, "-m", "length", "--length", "1300:65535", "-j", "DROP")
+        stack.enter_context(firewall(host, *rule))
+    for place in range(3):  # a small piece comes in between, as of a manifest
+        image = write_image(network.origin.root, f"library/large{place}", [MIB, MIB])
+        for digest, size in image.blobs:
+            for node in (giver, taker):
+                assert len(get(node, f"/v2/library/large{place}/blobs/{digest}").body) == size
+    found = examined(taker, configured(tmp_path, taker))
+    assert "inbound-open" in {finding.code for finding in found.findings}, "small packets pass"
+    expect(found, "neighbours-silent", f"ping -M do -s 1472 {giver.host.address}", "mtu 1400")
 
 
 # --- origins and credentials ----------------------------------------------------------------------------------------

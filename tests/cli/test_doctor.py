@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from peer.settings import CacheSettings
-from proxy.checkup import Asker, Checkup, FailedCall, Particulars
+from proxy.checkup import Asker, Checkup, FailedCall, Particulars, SilentNeighbour
 from proxy.settings import UpstreamSettings
 from shoal.cli.doctor.clocks import Reading, judge_clock
 from shoal.cli.doctor.daemon import DaemonFacts, File, MirrorAnswer, Port, Wanted, judge_daemon
@@ -43,6 +43,7 @@ CHECKUP = Checkup(
     visitors=2,
     turned_away="",
     failed_calls=[],
+    silent=[],
     probe=PROBE,
     askers=[Asker("docker/28.2.2", 60.0, 7)],
     received={"peer": GIB, "origin": GIB},
@@ -341,6 +342,10 @@ def failed(outcome: str, last: float = 5.0, times: int = 3) -> NodeAnswer:
     return up(failed_calls=[FailedCall("10.0.0.9", 5081, outcome, 60.0, last, times)])
 
 
+def silent(last: float = 5.0, times: int = 3) -> NodeAnswer:
+    return up(silent=[SilentNeighbour("10.0.0.9", 60.0, last, times)])
+
+
 def test_a_node_that_others_reach_is_well_and_so_is_one_that_is_alone() -> None:
     assert well(judge_neighbours(up()))
     assert well(judge_neighbours(probed(Outcome.REACHED, Outcome.REACHED)))
@@ -365,6 +370,7 @@ def test_a_node_that_others_reach_is_well_and_so_is_one_that_is_alone() -> None:
         (failed(Outcome.REFUSED), "outbound-refused", ["peer.host"]),
         (failed(Outcome.UNRESOLVED), "outbound-unresolved", ["peer.advertise"]),
         (failed(Outcome.STRANGER), "outbound-stranger", ["cluster"]),
+        (silent(), "neighbours-silent", ["ping -M do -s 1472 10.0.0.9", "mtu"]),
         (up(turned_away="10.0.0.8"), "stranger-called", ["cluster.secret_file"]),
     ],
     ids=lambda each: each if isinstance(each, str) else "",
@@ -380,6 +386,8 @@ def test_loopback_is_a_fault_only_where_other_machines_are() -> None:
 def test_old_failures_and_a_node_that_has_just_ended_are_no_faults() -> None:
     assert well(judge_neighbours(failed(Outcome.SILENT, last=300.0)))
     assert well(judge_neighbours(failed(Outcome.REFUSED, times=1)))
+    assert well(judge_neighbours(silent(times=1)))
+    assert well(judge_neighbours(silent(last=3600.0)))
 
 
 # --- origins --------------------------------------------------------------------------------------------------------

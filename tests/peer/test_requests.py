@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from peer.requests import START_DEPTH, WIDE_DEPTH, Requests
+from peer.requests import START_DEPTH, WIDE_DEPTH, Requests, Silence
 from shoal.pieces import MIB
 from supernode.protocol import PeerId
 
@@ -95,6 +95,17 @@ def test_of_a_neighbour_that_is_gone_nothing_stays() -> None:
     requests.leave_alone(A, 0.0)
     requests.drop(A, 0.0)
     assert requests.takers([A], 0.0) == [A]
+
+
+def test_how_often_a_neighbour_was_silent_is_known_until_it_gives_a_piece_of_several_packets() -> None:
+    requests = Requests()
+    requests.leave_alone(A, 1.0)
+    requests.drop(A, 2.0)
+    requests.done(A, 3.0, 500, 3.1)
+    requests.leave_alone(A, 9.0)
+    assert requests.silences == {A: Silence(1.0, 9.0, 2)}
+    requests.done(A, 10.0, 1 << 20, 10.1)
+    assert requests.silences == {}
 
 
 def test_who_breaks_claims_again_and_again_is_left_alone_for_longer_each_time() -> None:

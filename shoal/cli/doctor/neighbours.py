@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxy.checkup import Checkup, FailedCall
+from proxy.checkup import Checkup, FailedCall, SilentNeighbour
 from shoal.cli.doctor.node import NodeAnswer
 from shoal.cli.doctor.subject import Subject
 from shoal.cli.doctor.supernode import SAID
@@ -15,6 +15,10 @@ _LATELY_SECONDS = 120.0
 """How long ago the last failure of a call may be to count: what is not needed any more is not called again."""
 _REFUSALS = 2
 """How many in a row count: a node that has just ended is called once more."""
+_SILENT_SECONDS = 600.0
+"""How long ago a neighbour may have been silent last to count: pulls come now and then."""
+_SILENCES = 2
+"""How many in a row count: a node may stop for a moment, or end without a word."""
 _MAX_SHOWN = 5
 
 
@@ -27,7 +31,7 @@ def judge_neighbours(node: NodeAnswer) -> list[Finding]:
     if not checkup.particulars.supernode:
         return [Finding("neighbours-none", "ok", "Without a supernode there are no other nodes.")]
     found = _judge_probe(checkup, checkup.probe) if checkup.probe is not None else _judge_unprobed(checkup)
-    return found + _judge_calls(checkup) + _judge_strangers(checkup)
+    return found + _judge_calls(checkup) + _judge_silence(checkup) + _judge_strangers(checkup)
 
 
 def _judge_unprobed(checkup: Checkup) -> list[Finding]:
@@ -123,6 +127,25 @@ def _judge_calls(checkup: Checkup) -> list[Finding]:
     return found
 
 
+def _judge_silence(checkup: Checkup) -> list[Finding]:
+    """Of neighbours that connect, and of which no piece comes."""
+    silent = [each for each in checkup.silent if each.last < _SILENT_SECONDS and each.times >= _SILENCES]
+    if not silent:
+        return []
+    worst = max(silent, key=lambda each: each.times)
+    text = (
+        f"This node connects to {_hosts(silent)} and gets no piece: it has asked {worst.host} {worst.times} times in "
+        f"{format_age(worst.since)}, and each pull waits for that. As a rule something on the way swallows large "
+        "packets, since its MTU is smaller than that of the machines, and small ones pass."
+    )
+    remedy = (
+        f"See what passes: `ping -M do -s 1472 {worst.host}` is answered where packets of 1500 bytes do. Set the MTU "
+        "of both machines' interfaces to what passes, for instance `ip link set dev eth0 mtu 1400`, and let ICMP "
+        f"through the firewalls. Where large packets pass, the node at {worst.host} hangs: run `shoal doctor` there."
+    )
+    return [Finding("neighbours-silent", "error", text, remedy)]
+
+
 def _judge_strangers(checkup: Checkup) -> list[Finding]:
     if not checkup.turned_away:
         return []
@@ -138,6 +161,13 @@ def _shown(calls: list[FailedCall]) -> str:
     names = [f"{authority(call.host, call.port)} (for {format_age(call.since)})" for call in calls[:_MAX_SHOWN]]
     more = f" and {len(calls) - _MAX_SHOWN} more" if len(calls) > _MAX_SHOWN else ""
     return ", ".join(names) + more
+
+
+def _hosts(silent: list[SilentNeighbour]) -> str:
+    """Where they are, the most silent first."""
+    hosts = list(dict.fromkeys(each.host for each in sorted(silent, key=lambda each: -each.times)))
+    more = f" and {len(hosts) - _MAX_SHOWN} more" if len(hosts) > _MAX_SHOWN else ""
+    return ", ".join(hosts[:_MAX_SHOWN]) + more
 
 
 async def examine(subject: Subject) -> list[Finding]:
