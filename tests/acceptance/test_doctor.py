@@ -222,7 +222,18 @@ def test_an_http_proxy_that_swallows_what_is_meant_for_the_mirror(cluster: Clust
     with subprocess.Popen(command, executable="/bin/sleep", env=proxied) as process:
         found = examined(cluster.nodes[0], Path("/"), SHOAL_PROXY__HOST="10.77.0.2")
         process.kill()
-    expect(found, "runtime-http-proxy", "10.77.0.2 to NO_PROXY", "systemctl edit dockerd")
+    expect(found, "runtime-http-proxy", "10.77.0.2 to NO_PROXY", "systemctl edit docker`")
+
+
+def test_an_http_proxy_in_dockers_own_file(cluster: Cluster, tmp_path: Path) -> None:
+    for excluded, is_found in (("", True), ("office,10.77.0.0/16", False)):
+        told = {
+            "registry-mirrors": [f"http://10.77.0.2:{cluster.nodes[0].proxy_port}"],
+            "proxies": {"http-proxy": "http://proxy.example:3128", "no-proxy": excluded},
+        }
+        root = host_files(tmp_path, {"/etc/docker/daemon.json": json.dumps(told)})
+        found = examined(cluster.nodes[0], root, SHOAL_PROXY__HOST="10.77.0.2")
+        assert ("runtime-http-proxy" in found.faults) is is_found
 
 
 # --- the daemon -----------------------------------------------------------------------------------------------------

@@ -237,8 +237,9 @@ def test_registries_that_the_node_does_not_stand_for_are_told() -> None:
 
 
 def test_an_http_proxy_of_a_runtime_is_told_with_whom_to_spare() -> None:
-    found = judge_runtimes([CONFIGURED], [Swallower("dockerd", 7, "HTTP_PROXY")], [], MIRROR)
-    assert only(found, "10.0.0.2", "NO_PROXY", "systemctl edit dockerd") == "runtime-http-proxy"
+    swallower = Swallower("dockerd", "`proxies` in daemon.json", "its `no-proxy` there", "docker")
+    found = judge_runtimes([CONFIGURED], [swallower], [], MIRROR)
+    assert only(found, "Add 10.0.0.2 to its `no-proxy`", "systemctl restart docker") == "runtime-http-proxy"
 
 
 # --- the supernode --------------------------------------------------------------------------------------------------
@@ -538,6 +539,13 @@ def test_a_mirror_that_is_configured_and_never_asked(use: Use, level: str) -> No
     code = only(found, "systemctl restart containerd", "shoal config containerd --check")
     assert (code, found[0].level) == ("mirror-never-asked", level)
     assert "docker/28.2.2" in found[0].text
+
+
+@pytest.mark.parametrize(
+    ("runtime", "word"), [("docker", "systemctl reload docker"), ("podman", "Nothing"), ("rke2", "rke2-server")]
+)
+def test_what_makes_a_runtime_read_its_files_again_is_what_it_needs(runtime: str, word: str) -> None:
+    assert only(judge_use([Use(runtime, None)], up(askers=[])), word) == "mirror-never-asked"
 
 
 def test_much_that_comes_from_origins_alone_is_told_where_there_are_others() -> None:

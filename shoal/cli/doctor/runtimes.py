@@ -15,6 +15,7 @@ from proxy.settings import ProxySettings
 from shoal.cli.doctor.runtimestates import RuntimeState
 from shoal.cli.doctor.subject import Subject
 from shoal.cli.finding import Finding
+from shoal.cli.runtimes import docker
 from shoal.cli.runtimes.containerdconfig import read
 from shoal.cli.runtimes.containerdstate import entry_of
 from shoal.cli.runtimes.edits import NotEditable
@@ -24,6 +25,9 @@ from shoal.cli.runtimes.processes import processes
 from shoal.reference import parse_registry
 
 _PROGRAMS = ("dockerd", "containerd", "crio", "buildkitd", "k3s", "rke2")
+_UNITS = {"dockerd": "docker", "buildkitd": "buildkit", "rke2": "rke2-server"}
+"""Units of systemd that are not called as their programs are."""
+_SERVICE = re.compile(r"/([^/\s]+)\.service")
 _PROC = Path("/proc")
 _EVERY = "_default"
 _PORT = re.compile(r"_([0-9]+)_$")
@@ -35,8 +39,12 @@ class Swallower:
     """A runtime's program whose HTTP proxy gets what the mirror was to get."""
 
     program: str
-    pid: int
-    variable: str
+    source: str
+    """What names that proxy."""
+    exclusion: str
+    """What names the hosts that are asked without it."""
+    unit: str
+    """What systemd calls it."""
 
 
 def judge_runtimes(
@@ -65,12 +73,9 @@ def judge_runtimes(
         )
         found.append(Finding("containerd-unserved", "error", text, remedy))
     for each in swallowers:
-        text = (
-            f"{each.program} (process {each.pid}) asks the mirror {mirror.url} by way of an HTTP proxy, since "
-            f"{each.variable} is in its environment."
-        )
+        text = f"{each.program} asks the mirror {mirror.url} by way of an HTTP proxy, which {each.source} names."
         host = URL(mirror.url).host
-        remedy = f"Add {host} to NO_PROXY of {each.program} (`systemctl edit {each.program}`), and restart it."
+        remedy = f"Add {host} to {each.exclusion}, and run `systemctl restart {each.unit}`."
         found.append(Finding("runtime-http-proxy", "error", text, remedy))
     return found
 
@@ -111,8 +116,26 @@ def _swallowers(host: Host, mirror: Mirror) -> list[Swallower]:
     for process in processes(host, *_PROGRAMS):
         variable = _proxy_of(_environment(process.pid), mirror.url)
         if variable:
-            found.append(Swallower(Path(process.arguments[0]).name, process.pid, variable))
+            program = Path(process.arguments[0]).name
+            unit = _unit(process.pid, program)
+            source = f"{variable} in the environment of process {process.pid}"
+            found.append(Swallower(program, source, f"NO_PROXY in its environment (`systemctl edit {unit}`)", unit))
+    try:
+        address, excluded = docker.http_proxy(host)
+    except (FileUnusable, NotEditable):
+        return found  # which the runtime's own check tells
+    if _proxy_of({"HTTP_PROXY": address, "NO_PROXY": excluded}, mirror.url):
+        found.append(Swallower("dockerd", "`proxies` in daemon.json", "its `no-proxy` there", "docker"))
     return found
+
+
+def _unit(pid: int, program: str) -> str:
+    """The unit of systemd that a process belongs to; where that is not seen, the one that its program has as a rule."""
+    try:
+        found = _SERVICE.search((_PROC / str(pid) / "cgroup").read_text(errors="replace"))
+    except OSError:
+        found = None
+    return found[1] if found else _UNITS.get(program, program)
 
 
 def _environment(pid: int) -> dict[str, str]:

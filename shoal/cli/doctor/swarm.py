@@ -19,6 +19,7 @@ from shoal.cli.doctor.node import NodeAnswer, PullState
 from shoal.cli.doctor.runtimestates import RuntimeState
 from shoal.cli.doctor.subject import Subject
 from shoal.cli.finding import Finding
+from shoal.cli.runtimes.catalog import RUNTIMES
 from shoal.cli.runtimes.host import FileUnusable, Host
 from shoal.cli.runtimes.mirror import mirror_of
 from shoal.reference import InvalidReference, Reference
@@ -94,18 +95,23 @@ def _judge_runtime(use: Use, checkup: Checkup) -> list[Finding]:
             f"nothing of the mirror in the {uptime} that the daemon is up{besides}."
         )
         remedy = (
-            f"Restart {name} (`systemctl restart {name}`), which may not have read its configuration, run `shoal "
-            f"config {name} --check`, and see that images are pulled by names that the mirror stands for."
+            f"It may not have read its configuration: {_again(name)} Run `shoal config {name} --check`, and see that "
+            "images are pulled by names that the mirror stands for."
         )
         return [Finding("mirror-never-asked", "error", text, remedy)]
     if checkup.uptime < _PATIENCE_SECONDS:
         return [Finding("mirror-not-yet-asked", "ok", f"{name} has asked nothing of the mirror in {uptime}{besides}.")]
     text = f"{name} is configured and has asked nothing of the mirror in the {uptime} that the daemon is up{besides}."
     remedy = (
-        f"Pull an image with {name} and run `shoal doctor` again; where it still asks nothing, restart it (`systemctl "
-        f"restart {name}`) and run `shoal config {name} --check`."
+        f"Pull an image with {name} and run `shoal doctor` again. Where it still asks nothing: {_again(name)} Then run "
+        f"`shoal config {name} --check`."
     )
     return [Finding("mirror-never-asked", "warning", text, remedy)]
+
+
+def _again(runtime: str) -> str:
+    """What makes a runtime read its files again, in whole sentences."""
+    return " ".join(RUNTIMES[runtime].then)
 
 
 def _requests(askers: list[Asker]) -> str:

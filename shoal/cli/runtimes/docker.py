@@ -29,7 +29,7 @@ _SOCKET = PurePosixPath("/var/run/docker.sock")
 _SYSTEMD = tuple(map(PurePosixPath, ("/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system")))
 """Where units lie; of two with one name the first counts."""
 _UNIT = "docker.service"
-_FLAG = "--registry-mirror"
+_FLAG = re.compile(r"""--registry-mirror[=\s]\s*["']?([^\s"']+)""")
 _MIRRORS, _INSECURE = "registry-mirrors", "insecure-registries"
 _INDENT = re.compile(r"\n([ \t]+)\S")
 _ANSWER_SECONDS = 3.0
@@ -58,7 +58,8 @@ class Docker(Runtime):
         """See `Runtime`."""
         lack = f"{_FILE} does not name {mirror.url} as the first of `{_MIRRORS}`, so docker pulls past it."
         insecure = () if mirror.is_local else (mirror.host,)
-        merge = None if mirror.upstream(DOCKER_HUB) is None else lambda text: _with(text, mirror, insecure)
+        is_needed = mirror.upstream(DOCKER_HUB) is not None and not _is_flag(host, mirror)
+        merge = (lambda text: _with(text, mirror, insecure)) if is_needed else None
         return [
             Document(
                 _FILE,
@@ -79,6 +80,13 @@ class Docker(Runtime):
     def limits(self, host: Host, mirror: Mirror) -> list[Finding]:
         """See `Runtime`."""
         found: list[Finding] = []
+        for path in [] if _is_flag(host, mirror) else _flags(host):
+            text = f"{path} names mirrors as a flag; dockerd does not start when {_FILE} names some too."
+            remedy = (
+                f"Move its mirrors to {_FILE}, run `systemctl daemon-reload` and `shoal config docker --write`, and "
+                "restart docker."
+            )
+            found.append(Finding("docker-mirror-flag", "error", text, remedy))
         others = [each.name for each in mirror.upstreams if each.name != DOCKER_HUB]
         if mirror.upstream(DOCKER_HUB) is None:
             text = f"Docker cannot be told to ask a mirror for {', '.join(others)}."
@@ -95,9 +103,6 @@ class Docker(Runtime):
     def state(self, host: Host, mirror: Mirror) -> list[Finding]:
         """See `Runtime`."""
         found: list[Finding] = []
-        for path in _with_flags(host):
-            text = f"{path} names mirrors as a flag; dockerd does not start when {_FILE} names some too."
-            found.append(Finding("docker-mirror-flag", "error", text, f"Move its mirrors to {_FILE}."))
         invalid = [each for each in _list(_parsed(host.text(_FILE) or ""), _MIRRORS) if not _is_valid(each)]
         if invalid:
             text = f"dockerd does not start with {redacted(', '.join(invalid))} among `{_MIRRORS}` of {_FILE}."
@@ -176,12 +181,29 @@ def _dumped(settings: dict[str, Any], former: str) -> str:
     return text + ("\n" if former.endswith("\n") or not former else "")
 
 
-def _with_flags(host: Host) -> list[PurePosixPath]:
-    """Files of dockerd's unit that name mirrors as flags, as far as they count (systemd.unit(5))."""
+def http_proxy(host: Host) -> tuple[str, str]:
+    """The HTTP proxy in `daemon.json`, and the hosts that dockerd asks without it; both empty where there is none.
+
+    Raises `NotEditable` and `FileUnusable`.
+    """
+    proxies = _parsed(host.text(_FILE) or "").get("proxies")
+    if not isinstance(proxies, dict):
+        return "", ""
+    return str(proxies.get("http-proxy") or ""), str(proxies.get("no-proxy") or "")
+
+
+def _is_flag(host: Host, mirror: Mirror) -> bool:
+    """Whether dockerd's flags name the mirror first, and its file no other one."""
+    mirrors = [each for found in _flags(host).values() for each in found]
+    return any(map(mirror.is_at, mirrors[:1])) and not _list(_parsed(host.text(_FILE) or ""), _MIRRORS)
+
+
+def _flags(host: Host) -> dict[PurePosixPath, list[str]]:
+    """Mirrors that dockerd's unit names as flags, by its files, as far as they count (systemd.unit(5))."""
     units = [folder / _UNIT for folder in _SYSTEMD if host.exists(folder / _UNIT)][:1]
     folders = [folder / f"{_UNIT}.d" for folder in _SYSTEMD]
     drop_ins = {name: folder / name for folder in reversed(folders) for name in host.names(folder)}
-    found: list[PurePosixPath] = []
+    found: dict[PurePosixPath, list[str]] = {}
     variables: list[PurePosixPath] = []
     for path in [*units, *(drop_ins[name] for name in sorted(drop_ins) if name.endswith(".conf"))]:
         for line in _statements(host, path):
@@ -190,12 +212,12 @@ def _with_flags(host: Host) -> list[PurePosixPath]:
                 found.clear()
             elif key.rstrip() == "EnvironmentFile":
                 variables.append(PurePosixPath(value.strip().removeprefix("-")))
-            elif _FLAG in line:
-                found.append(path)
-    found += [
-        path for path in variables if path.is_absolute() and any(_FLAG in each for each in _statements(host, path))
-    ]
-    return list(dict.fromkeys(found))
+            elif mirrors := _FLAG.findall(line):
+                found.setdefault(path, []).extend(mirrors)
+    for path in variables:
+        if path.is_absolute() and (mirrors := _FLAG.findall("\n".join(_statements(host, path)))):
+            found[path] = mirrors
+    return found
 
 
 def _statements(host: Host, path: PurePosixPath) -> list[str]:

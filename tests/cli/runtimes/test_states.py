@@ -33,6 +33,7 @@ REGISTRY_KEYS = [
 READ = {CONFIG: f'version = 2\n{CRI}config_path = "{CERTS}"\n'}
 """Of a containerd that reads its folder."""
 DOCKER = "/etc/docker/daemon.json"
+FLAG = "/etc/systemd/system/docker.service.d/mirror.conf"
 PODMAN = "/etc/containers/registries.conf"
 MIRRORED_BY = '[[registry.mirror]]\nlocation = "127.0.0.1:5080/docker.io"\ninsecure = true\n'
 MIRRORED = f'[[registry]]\nlocation = "docker.io"\n{MIRRORED_BY}'
@@ -174,6 +175,19 @@ PLANTED: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
             "/etc/systemd/system/docker.service.d/office.conf": "ExecStart=dockerd --registry-mirror=https://office\n",
         },
         {"docker-mirror-flag": "error"},
+    ),
+    "the mirror as a flag": (
+        "docker",
+        {DOCKER: "{}", FLAG: "ExecStart=dockerd --registry-mirror http://localhost:5080"},
+        {},
+    ),
+    "the mirror as a flag behind another": (
+        "docker",
+        {
+            DOCKER: "{}",
+            FLAG: "ExecStart=dockerd --registry-mirror=https://office --registry-mirror=http://127.0.0.1:5080",
+        },
+        {"docker-mirror-flag": "error", "docker-mirror": "error"},
     ),
     "daemon.json is no JSON": ("docker", {"/etc/docker/daemon.json": "{,}"}, {"docker-not-editable": "error"}),
     "registries.conf of version 1": (
@@ -347,7 +361,13 @@ def test_what_write_can_repair_it_repairs(tmp_path: Path, case: str) -> None:
     assert {path: Path(f"{tmp_path}{path}").read_text() for path in files} == files
 
 
-REFUSED = ["hosts.toml has the mirror behind another", "mirrors beside config_path", "daemon.json is no JSON"]
+REFUSED = [
+    "mirrors as a flag",
+    "the mirror as a flag behind another",
+    "hosts.toml has the mirror behind another",
+    "mirrors beside config_path",
+    "daemon.json is no JSON",
+]
 
 
 @pytest.mark.parametrize("case", REFUSED)
