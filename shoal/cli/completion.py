@@ -34,4 +34,5 @@ def script(shell: str) -> str:
     kind = get_completion_class(shell)
     assert kind is not None
     # not the class's own `source`, which runs the shell to look at its version: it may be for another machine
-    return ShellComplete.source(kind(main, {}, "shoal", _VARIABLE)).lstrip()
+    text = ShellComplete.source(kind(main, {}, "shoal", _VARIABLE)).lstrip()
+    return text.replace('string split ","', 'string split --max 1 ","')  # fish's, which cuts help at commas

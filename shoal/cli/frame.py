@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import io
 import json
 import sys
 from collections import UserDict
@@ -84,6 +85,8 @@ class Program(Group):
     ) -> Any:
         """As `click.Command.main`."""
         given = list(sys.argv[1:] if args is None else args)
+        if isinstance(sys.stdout, io.TextIOWrapper):  # names of nodes and images that the terminal's encoding lacks
+            sys.stdout.reconfigure(errors="backslashreplace")
         run = functools.partial(super().main, given, prog_name, complete_var, standalone_mode=False, **extra)
         return _end(run, "--json" in given) if standalone_mode else run()
 

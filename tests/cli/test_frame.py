@@ -198,6 +198,13 @@ def test_output_that_nobody_can_take_is_told_in_a_line(words: Words) -> None:
     assert "No space left on device" in done.stderr
 
 
+def test_names_that_a_terminal_cannot_show_stop_nothing() -> None:
+    shown = "from shoal.cli.commands import main\ntry: main(['--version'])\nexcept SystemExit: print('n\\xf6rd')"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", shown], capture_output=True, text=True, env=environment)
+    assert done.stdout.endswith("\nn\\xf6rd\n"), done.stderr
+
+
 def test_all_that_prints_an_outcome_prints_it_as_json_too() -> None:
     assert RUN.keys() - JSON.keys() == DAEMONS | {("completion",)}
 

@@ -77,6 +77,11 @@ def test_bash_completes_commands_and_flags(share: Path, typed: str, completed: s
     assert set(done.stdout.split()) == completed
 
 
+def test_fish_does_not_cut_descriptions_at_commas(share: Path) -> None:
+    script = (share / "fish/vendor_completions.d/shoal.fish").read_text()
+    assert 'string split --max 1 "," $completion' in script
+
+
 def test_man_shows_a_page(share: Path) -> None:
     require("man")
     command = ["man", "--warnings", "--local-file", str(share / "man/man1/shoal-config-ca.1")]
