@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,8 @@ log = structlog.get_logger()
 
 FOLDER = "preheats"
 """In the supernode's folder of what outlives a restart."""
+_turn = threading.Lock()
+"""Of who writes: a thread goes on when the task that waited for it was cancelled."""
 
 
 class Archive:
@@ -57,10 +60,11 @@ class Archive:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file, in place of what was there, or not at all. Raises `OSError`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_suffix(".new")
-    with new.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+    with _turn:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with new.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
