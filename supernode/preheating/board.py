@@ -174,8 +174,7 @@ class PreheatBoard:
             return
         job = self.jobs.get(message.job)
         if job is not None:
-            now = self._clock()
-            job.heard(peer, message, now)
+            self._tell(job.heard(peer, message, self._clock()))
 
     def nodes(self) -> list[Node]:
         """The nodes that are here."""

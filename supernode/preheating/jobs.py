@@ -53,6 +53,8 @@ class JobState(StrEnum):
 
 _UNDERWAY = frozenset({TaskState.ASKED, TaskState.RUNNING})
 _ENDED = frozenset({TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED})
+_GOING = frozenset({PreheatState.WAITING, PreheatState.RUNNING})
+"""What a node says of an image that it has not come to an end with."""
 
 
 class Task(msgspec.Struct, omit_defaults=True):
@@ -216,12 +218,17 @@ class Job:
             self._running.pop(peer, None)
             self._touch(run)
 
-    def heard(self, peer: PeerId, progress: protocol.PreheatProgress, now: float) -> None:
-        """A node tells how it goes with an image."""
+    def heard(self, peer: PeerId, progress: protocol.PreheatProgress, now: float) -> list[Tell]:
+        """A node tells how it goes with an image; returns what the node is told then: the next image, or that it is to
+        stop what was cancelled while it was away."""
         run = self._runs.get(peer)
         task = run.tasks.get(progress.image) if run is not None else None
-        if run is None or task is None or task.state not in _UNDERWAY:
-            return
+        if run is None or task is None:
+            return []
+        if task.state is TaskState.CANCELLED and progress.state in _GOING:
+            return [Tell(peer, protocol.CancelPreheat(self.id, progress.image))]
+        if task.state not in _UNDERWAY:
+            return []
         task.heard_at, task.blobs, task.referrers = now, progress.blobs, progress.referrers
         task.size, task.arrived = progress.size, min(progress.arrived, progress.size)
         match progress.state:
@@ -234,6 +241,10 @@ class Job:
             case _:
                 task.state = TaskState.RUNNING
         self._touch(run)
+        told: list[Tell] = []
+        if peer in self._running and self.record.cancelled_at is None:
+            self._ask(run, told, now)
+        return told
 
     def cancel(self, now: float) -> list[Tell]:
         """Nothing more is to begin, and what runs is to stop."""

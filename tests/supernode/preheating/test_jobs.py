@@ -44,8 +44,8 @@ def task(job: Job, name: str, image: str = ONE) -> Task:
 def test_each_node_is_asked_for_one_image_after_the_other() -> None:
     job = job_of(node("a"), node("b"), images=(ONE, TWO))
     assert asked(job.decide(0.0)) == [("a", ONE), ("b", ONE)]
-    job.heard(PeerId("a"), progress(ONE, PreheatState.DONE, digest="sha256:x"), 1.0)
-    assert asked(job.decide(1.0)) == [("a", TWO)]
+    assert job.heard(PeerId("a"), progress(ONE, PreheatState.RUNNING), 0.5) == []
+    assert asked(job.heard(PeerId("a"), progress(ONE, PreheatState.DONE, digest="sha256:x"), 1.0)) == [("a", TWO)]
     assert asked(job.decide(1.1)) == []
 
 
@@ -124,9 +124,10 @@ def test_what_is_complete_when_a_job_is_cancelled_stays_so() -> None:
     job.decide(0.0)
     job.heard(PeerId("a"), progress(ONE, PreheatState.DONE), 1.0)
     told = job.cancel(2.0)
-    assert [(each.peer, type(each.message)) for each in told] == [("b", protocol.CancelPreheat)]
+    assert [each.message for each in told] == [protocol.CancelPreheat("job", TWO), protocol.CancelPreheat("job", ONE)]
     job.decide(2.1)
     assert job.state == "cancelling"
+    job.heard(PeerId("a"), progress(TWO, PreheatState.CANCELLED), 2.4)
     job.heard(PeerId("b"), progress(ONE, PreheatState.DONE), 2.5)
     assert job.decide(2.6) == []
     assert job.state is JobState.CANCELLED
@@ -139,6 +140,19 @@ def test_a_node_that_says_nothing_of_what_was_cancelled_is_not_waited_for() -> N
     job.cancel(1.0)
     job.decide(12.0)
     assert (job.state, task(job, "a").state) == (JobState.CANCELLED, TaskState.CANCELLED)
+
+
+def test_a_node_that_was_away_when_its_job_was_cancelled_is_told_when_it_goes_on() -> None:
+    job = job_of(node("a"))
+    job.decide(0.0)
+    job.left(PeerId("a"), 1.0)
+    assert job.cancel(2.0) == []
+    job.decide(2.1)
+    assert job.state is JobState.CANCELLED
+    job.joined(node("a"), 3.0)
+    stop = [Tell(PeerId("a"), protocol.CancelPreheat("job", ONE))]
+    assert job.heard(PeerId("a"), progress(ONE, PreheatState.RUNNING), 4.0) == stop
+    assert job.heard(PeerId("a"), progress(ONE, PreheatState.CANCELLED), 4.1) == []
 
 
 def test_a_job_that_was_written_down_goes_on() -> None:
