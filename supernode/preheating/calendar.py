@@ -28,7 +28,9 @@ log = structlog.get_logger()
 
 FILE = "preheat-schedules.json"
 """In the supernode's folder of what outlives a restart."""
-_LOOK_SECONDS = 1.0
+_LOOK_SECONDS, _RETURN_SECONDS = 1.0, 5.0
+"""Between two looks, and before the first one: nodes need some seconds to return (`supernode.client`), and what was due
+while the supernode was down is for all of them."""
 
 
 class Calendar:
@@ -186,6 +188,7 @@ class Calendar:
     # --- time and the disk ------------------------------------------------------------------------------------------
 
     async def _look_on(self) -> None:
+        await asyncio.sleep(_RETURN_SECONDS - _LOOK_SECONDS)
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             try:

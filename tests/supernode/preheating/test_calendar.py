@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
@@ -72,6 +74,18 @@ async def test_a_restart_neither_forgets_a_run_nor_does_it_twice(world: World) -
         await calendar.look()
         await calendar.look()
         assert len(board.jobs) == 2
+
+
+async def test_what_was_due_before_a_start_waits_for_nodes_to_return(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supernode.preheating.calendar._LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("supernode.preheating.calendar._RETURN_SECONDS", 3600.0)
+    (world.folder / FILE).write_bytes(msgspec.json.encode({"base": ScheduleState(world.now - 2 * HOUR)}))
+    async with world.board() as board, calendar_of(world, board, base=BASE) as calendar:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert (calendar.shown()[0]["error"], list(board.jobs)) == ("", [])
 
 
 async def test_a_run_is_written_down_before_anything_comes_of_it(world: World) -> None:
