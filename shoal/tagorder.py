@@ -6,7 +6,10 @@ import re
 from collections.abc import Iterable
 
 _PART = re.compile(r"([0-9]+)|([A-Za-z]+)")
-_PRERELEASES = frozenset({"alpha", "beta", "rc", "pre", "preview", "dev", "snapshot", "nightly", "a", "b", "m"})
+_PRERELEASES = frozenset(
+    {"alpha", "beta", "rc", "cr", "pre", "preview", "prerelease", "dev", "snapshot", "nightly", "canary", "edge"}
+    | {"ea", "experimental", "insiders", "milestone", "next", "test", "unstable", "a", "b", "m"}
+)
 _PRERELEASE, _END, _WORD, _NUMBER = range(4)
 
 

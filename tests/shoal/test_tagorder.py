@@ -16,6 +16,8 @@ from shoal.tagorder import newest, version_key
     [
         ["1.9", "1.9.1", "1.10", "2"],
         ["2.0-alpha", "2.0-beta", "2.0-rc1", "2.0-rc2", "2.0", "2.0.1"],
+        ["2.0.0-canary.9", "2.0.0-canary.10", "2.0.0"],
+        ["8.0-milestone2", "8.0-next.1", "8.0", "8.0-jammy"],
         ["v1.2.3", "1.2.4", "v1.3"],
         ["latest", "main", "2024-01-31", "2024-02-01", "20240301"],
         ["3.19-alpine", "3.20-alpine"],
