@@ -12,6 +12,9 @@ ALL_PLATFORMS = "all"
 
 _PART = re.compile(r"[A-Za-z0-9._+-]{1,32}")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
+"""What machines call themselves, and images do not."""
+_VARIANTS = {("amd64", "v1"): "", ("arm64", "v8"): "", ("arm", ""): "v7"}
+"""Two ways to say the same (containerd's `platforms.Normalize`)."""
 
 
 def own_platform() -> Platform:
@@ -24,17 +27,25 @@ def parse_platform(text: str) -> Platform:
     parts = text.split("/")
     if not 2 <= len(parts) <= 3 or not all(map(_PART.fullmatch, parts)):
         raise ValueError(f"{text[:100]!r} is no platform (allowed: OS/ARCH or OS/ARCH/VARIANT)")
-    return Platform(*parts)
+    os, architecture, *variant = parts
+    return Platform(os, _ARCHITECTURES.get(architecture, architecture), *variant)
 
 
 def manifest_for(index: Manifest, platform: Platform) -> Descriptor | None:
-    """The manifest for a platform, None where there is none. A platform without a variant takes any."""
-    for child, offered in index.children:
-        if offered is None or (offered.os, offered.architecture) != (platform.os, platform.architecture):
-            continue
-        if platform.variant in {"", offered.variant}:
+    """The manifest for a platform, None where there is none.
+
+    A platform without a variant takes what each machine of the kind runs, else the first there is.
+    """
+    kind = platform.os, platform.architecture
+    offers = [(child, each) for child, each in index.children if each and (each.os, each.architecture) == kind]
+    for child, offered in offers:
+        if _variant(offered) == _variant(platform):
             return child
-    return None
+    return offers[0][0] if offers and not platform.variant else None
+
+
+def _variant(platform: Platform) -> str:
+    return _VARIANTS.get((platform.architecture, platform.variant), platform.variant)
 
 
 def offered_by(index: Manifest) -> str:
