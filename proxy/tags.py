@@ -307,9 +307,8 @@ class TagResolver:
                     return self._granted_for_now(key, identity, descriptor)
                 return self._granted(key, identity, descriptor)
         if answer is not None and answer.state == "missing":
-            raise self._lacking(
-                key, identity, OriginNotFound(f"{location.registry} has no {reference}, it told the cluster")
-            )
+            text = f"{location.registry} has no {reference} of {location.repository}: another node was told so"
+            raise self._lacking(key, identity, OriginNotFound(text))
         # "failed" means that whoever was to ask the origin could not: this node's answer is for itself alone
         publishing = answer is None or answer.state == "ask"
         last = _descriptor(answer, key) if answer is not None and answer.digest else None
