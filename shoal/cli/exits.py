@@ -31,10 +31,14 @@ _MEANINGS = {
 }
 
 
-class BadConfiguration(click.ClickException):
-    """The configuration stops the start."""
+class Unusable(click.ClickException):
+    """What was said cannot be meant, whatever the state of things."""
 
     exit_code = ExitCode.UNUSABLE
+
+
+class BadConfiguration(Unusable):
+    """The configuration stops the start."""
 
 
 class NoDaemon(click.ClickException):

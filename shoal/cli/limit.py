@@ -47,8 +47,13 @@ def limit(invocation: Invocation, kind: str | None, rate: str | None, of_cluster
     limits.upload of the table [peer], or of [supernode] for the cluster.
     """
     from shoal.cli.orders import the_supernode, this_node
-    from shoal.limits import LIMITS_PATH
+    from shoal.limits import LIMITS_PATH, LimitOrder, Traffic
 
+    if kind is not None and rate is not None:
+        try:
+            _ = LimitOrder(Traffic(kind), rate).bytes_per_second
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="RATE") from None
     daemon = the_supernode(invocation) if of_cluster else this_node(invocation)
     if kind is not None and rate is not None:
         answer = daemon.ask("POST", LIMITS_PATH, {"traffic": kind, "rate": rate})

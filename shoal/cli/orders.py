@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from peer.settings import PeerSettings
-from shoal.cli.exits import NoDaemon
+from shoal.cli.exits import NoDaemon, Unusable
 from shoal.cli.options import Invocation
 from shoal.daemonsettings import OperationsSettings
 from shoal.fields import authority, check_url, from_here, is_loopback
@@ -57,7 +57,8 @@ class Operated:
     """What its certificate is held against; None: it speaks HTTP."""
 
     def ask(self, method: str, path: str, order: Mapping[str, object] | None = None) -> dict[str, Any]:
-        """What it answers; raises `NoDaemon`, and `click.ClickException` where it refuses.
+        """What it answers; raises `NoDaemon`, `Unusable` where the order is none, and `click.ClickException` where it
+        is refused.
 
         Who may not read the operator's token sees on the daemon's own machine what everybody may see.
         """
@@ -70,7 +71,8 @@ class Operated:
         if status == HTTPStatus.UNAUTHORIZED and without_token:
             raise click.ClickException(without_token)
         if status != HTTPStatus.OK:
-            raise click.ClickException(str(answer.get("error", f"status {status}")))
+            refused = Unusable if status == HTTPStatus.BAD_REQUEST else click.ClickException
+            raise refused(str(answer.get("error", f"status {status}")))
         return answer
 
     def events(self, path: str) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from shoal.cli.exits import ExitCode
+from shoal.cli.exits import ExitCode, NoDaemon
 from shoal.cli.frame import Command
 from shoal.cli.options import Invocation, general_options, json_option, lead_options
 
@@ -134,27 +134,42 @@ def _follow(supernode: Operated, begin: Callable[[], dict[str, Any]], *, as_json
 
     from shoal.cli.preheating import Watcher, outcome
 
-    path, interrupted, last = "", False, None
+    id_, interrupted, last = "", False, None
     with Watcher(Console(stderr=True)) as watcher:
         while last is None or last["ended"] is None:
             try:
-                if not path:
+                if not id_:
                     with _interrupted_later():  # what has begun can be cancelled only by its id
-                        path = f"{_PATH}/{begin()['id']}"
-                for last in supernode.events(f"{path}/events"):
-                    watcher.show(last)
+                        id_ = begin()["id"]
+                with _going_on(id_):
+                    for last in supernode.events(f"{_PATH}/{id_}/events"):
+                        watcher.show(last)
+                if last is None or last["ended"] is None:
+                    watcher.lost()
             except KeyboardInterrupt:
-                if interrupted or not path:
+                if interrupted or not id_:
                     raise
                 interrupted = True
-                with _interrupted_later():
-                    supernode.ask("DELETE", path)
+                with _interrupted_later(), _going_on(id_):
+                    supernode.ask("DELETE", f"{_PATH}/{id_}")
     job = watcher.whole(last)
     click.echo(json.dumps(job) if as_json else outcome(job))
     if interrupted:
         raise click.exceptions.Exit(ExitCode.INTERRUPTED)
     if job["state"] != "done":
         raise click.exceptions.Exit(ExitCode.FAILED)
+
+
+@contextmanager
+def _going_on(id_: str) -> Iterator[None]:
+    """Where the supernode is gone, say that the preheat is not."""
+    try:
+        yield
+    except NoDaemon as error:
+        raise NoDaemon(
+            f"{error.message}\nNodes go on with the preheat {id_}: when the supernode is back, `shoal preheats {id_}` "
+            "shows it, with --cancel it is cancelled."
+        ) from None
 
 
 @contextmanager

@@ -32,16 +32,24 @@ class Watcher(Barred):
         self._ended: set[tuple[int, str]] = set()
         self._runs: dict[int, News] = {}
         """All nodes by their numbers, as they were told last."""
+        self._is_lost = False
+
+    def lost(self) -> None:
+        """The supernode tells nothing more for now."""
+        if not self._is_lost:
+            self._is_lost = True
+            self._console.print("The supernode tells nothing more: it is asked again, and nodes go on meanwhile.")
 
     def show(self, news: News) -> None:
         """Something has changed."""
+        self._is_lost = False
         for run in news["runs"]:
             self._runs[run["number"]] = run
             for image in run["images"]:
                 self._end(run, image)
         if len(self._runs) <= _MAX_BARS:
             for run in news["runs"]:
-                self._bar(run["number"], run["node"], run["images"])
+                self._bar(run["number"], run["node"], run["images"], _gone(run))
         else:
             for key in self._tasks.keys() - {_ALL}:
                 self._bars.remove_task(self._tasks.pop(key))
@@ -52,12 +60,13 @@ class Watcher(Barred):
         """The preheat with all its nodes."""
         return {**news, "runs": sorted(self._runs.values(), key=lambda run: str(run["node"]))}
 
-    def _bar(self, key: int, name: str, images: list[News]) -> None:
+    def _bar(self, key: int, name: str, images: list[News], gone: str = "") -> None:
         if key not in self._tasks:
             self._tasks[key] = self._bars.add_task(_plain(name)[:40], total=None, state="")
         size = sum(image["size"] for image in images)
         arrived = sum(image["arrived"] for image in images)
-        self._bars.update(self._tasks[key], total=size or None, completed=arrived, state=_counted(images))
+        state = _counted(images) + gone
+        self._bars.update(self._tasks[key], total=size or None, completed=arrived, state=state)
 
     def _end(self, run: News, image: News) -> None:
         if image["state"] in _ENDS and (run["number"], image["image"]) not in self._ended:
@@ -77,7 +86,7 @@ def line(node: str, image: News) -> str:
 
 def outcome(job: News) -> str:
     """What is said at the end: how many there are of each kind, and each one that is not there."""
-    tasks = [(run["node"], image) for run in job["runs"] for image in run["images"]]
+    tasks = [(run["node"] + _gone(run), image) for run in job["runs"] for image in run["images"]]
     counts = Counter(str(image["state"]) for _, image in tasks)
     lines = [line(node, image) for node, image in tasks if image["state"] != "done"]
     more = len(lines) - _MAX_FAILURES
@@ -86,6 +95,11 @@ def outcome(job: News) -> str:
     words = ", ".join(f"{counts[state]} {state}" for state in counts if state != "done")
     there = f"{counts['done']} of {len(tasks)} images on {len(job['runs'])} nodes are there, verified"
     return "\n".join([f"preheat {job['id']} {job['state']}: {there}{f'; {words}' if words else ''}", *lines])
+
+
+def _gone(run: News) -> str:
+    """What is said of a node that has gone and was to do more."""
+    return "" if run["here"] or all(image["state"] in _ENDS for image in run["images"]) else " (gone)"
 
 
 def _plain(text: str) -> str:

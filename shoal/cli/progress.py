@@ -25,7 +25,7 @@ _SHOWN_DIGITS = 12
 
 def bars(console: Console, last: ProgressColumn | None = None) -> Bars:
     """Bars of bytes, shown where `console` is a terminal. `last` ends each; None: the time that is left."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     return Bars(*columns, last or TimeRemainingColumn(), console=console, disable=not console.is_terminal)
 
 

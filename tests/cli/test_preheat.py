@@ -6,13 +6,14 @@ import io
 import os
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
 from shoal.cli import main
+from shoal.cli.exits import NoDaemon
 from shoal.cli.orders import Operated
 from shoal.cli.preheating import Watcher, outcome
 
@@ -69,6 +70,41 @@ def test_a_node_whose_daemon_is_started_anew_is_counted_once() -> None:
     watcher.show(news("running", "1"))
     watcher.show(last := news("done", "2", "now"))
     assert outcome(watcher.whole(last)) == "preheat job done: 1 of 1 images on 1 nodes are there, verified"
+
+
+def test_a_node_that_has_gone_is_told() -> None:
+    job = news("running", "1")
+    job["runs"][0]["here"] = False
+    assert f"a (gone): {IMAGE}: running" in outcome(job)
+    job["runs"][0]["images"][0]["state"] = "failed"
+    assert f"a: {IMAGE}: failed" in outcome(job)
+
+
+def test_a_node_may_have_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal too, where brackets could be taken for a style."""
+    told = news("running", "1")
+    told["runs"][0]["node"] = "[/rack]"
+    shown = io.StringIO()
+    with Watcher(Console(file=shown, force_terminal=True, width=120)) as watcher:
+        watcher.show(told)
+    assert "[/rack]" in shown.getvalue()
+
+
+def test_a_supernode_that_is_gone_leaves_the_preheat_to_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> NoReturn:
+        raise NoDaemon("no daemon answers")
+
+    Supernode(monkeypatch)
+    monkeypatch.setattr(Operated, "events", gone)
+    code, printed = shoal("preheat", IMAGE)
+    assert (code, "`shoal preheats job` shows it" in printed) == (3, True)
+
+
+def test_an_order_that_cannot_be_ends_otherwise_than_one_that_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [(400, {"error": "'0' names no nodes"}), (409, {"error": "no node is meant"})]
+    monkeypatch.setattr(Operated, "_answer", lambda *_: answers.pop(0))
+    assert [shoal("preheat", IMAGE, "--nodes", nodes)[0] for nodes in ("0", "rack=none")] == [2, 1]
+    assert shoal("limit", "upload", "1kB/s")[0] == 2
 
 
 def test_ctrl_c_while_it_begins_cancels_it(monkeypatch: pytest.MonkeyPatch) -> None:
