@@ -156,13 +156,16 @@ class Changes:
         return handle
 
     def may_look(self, request: web.Request) -> bool:
-        """Whether a page in a browser may be shown the state: here, or by its session."""
-        return _may_look_unknown(request) or self.has_session(request)
+        """Whether a request may be shown the state, now: here, by a token, or by a session."""
+        return _may_look_unknown(request) or self._is_good(self.authorization(request))
 
     def has_session(self, request: web.Request) -> bool:
         """Whether a browser has a session, by which it may make changes too."""
+        return self._is_good(self._of_session(request))
+
+    def _is_good(self, authorization: Sequence[str]) -> bool:
         try:
-            return self._token.is_in(self._of_session(request))
+            return self._token.is_in(authorization)
         except TokenUnusable:
             return False
 

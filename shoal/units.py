@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 _NUMBER = re.compile(r"\s*([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([A-Za-z/]*)\s*")
@@ -77,6 +78,11 @@ def format_size(size: float) -> str:
 def format_rate(rate: float) -> str:
     """`rate` bytes per second with three digits, `12.3 MB/s`; `none` for the limit 0."""
     return f"{format_size(rate)}/s" if rate else NO_LIMIT
+
+
+def format_share(share: float) -> str:
+    """A part of 1 in percent, rounded down: only what is whole is called 100%."""
+    return f"{math.floor(_PERCENT * share)}%"
 
 
 def format_age(seconds: float) -> str:

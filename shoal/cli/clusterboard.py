@@ -10,7 +10,7 @@ from rich.text import Text
 
 from shoal.cli.tables import fitting
 from shoal.fields import authority
-from shoal.units import format_age, format_size
+from shoal.units import format_age, format_share, format_size
 
 
 def draw(cluster: Mapping[str, Any], width: int) -> RenderableType:
@@ -26,7 +26,7 @@ def draw(cluster: Mapping[str, Any], width: int) -> RenderableType:
         f"{_rate(rates['origin_in'])} from origins",
         f"in {format_age(cluster['uptime_seconds'])}: {format_size(totals['served'])} to clients, "
         f"{format_size(totals['origin_in'])} from origins, {format_size(cluster['saved_bytes'])} saved"
-        + ("" if ratio is None else f"; {ratio:.0%} hits"),
+        + ("" if ratio is None else f"; {format_share(ratio)} hits"),
         f"stores: {format_size(store['bytes'])}, of which {format_size(store['pinned_bytes'])} are pinned",
     ]
     parts: list[RenderableType] = [Text("\n".join(lines))]
@@ -68,7 +68,7 @@ def _node(node: Mapping[str, Any]) -> tuple[str, ...]:
         format_size(totals["served"]),
         format_size(totals["peers_in"]),
         format_size(totals["origin_in"]),
-        "" if ratio is None else f"{ratio:.0%}",
+        "" if ratio is None else format_share(ratio),
         format_size(report["store"]["bytes"]),
         str(report["downloads"]),
     )

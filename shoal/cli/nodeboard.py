@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from shoal.cli.tables import fitting
-from shoal.units import format_age, format_rate, format_size
+from shoal.units import format_age, format_rate, format_share, format_size
 
 _DIGITS = 12
 """Of a digest, as docker shows it."""
@@ -100,7 +100,7 @@ def _download(download: State, before: State | None, state: State) -> tuple[str,
     suppliers = [f"{each['name']} {format_size(each['bytes'])}" for each in download["suppliers"]]
     return (
         download["digest"].partition(":")[2][:_DIGITS],
-        f"{download['bytes'] / download['size']:.0%}" if download["size"] else "",
+        format_share(download["bytes"] / download["size"]) if download["size"] else "",
         format_size(download["size"]),
         f"{format_size(count / seconds)}/s" if seconds else "",
         str(download["readers"]),

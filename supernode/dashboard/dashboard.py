@@ -31,7 +31,7 @@ class Dashboard:
         """`changes` knows `sessions`, which are opened here."""
         self._changes = changes
         self._files = Files()
-        self._stream = Stream(onlookers, Topics(view, roster, preheats))
+        self._stream = Stream(onlookers, Topics(view, roster, preheats), changes.may_look)
         self._sign_in = SignIn(changes, sessions)
 
     def routes(self) -> list[web.RouteDef]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
 from aiohttp import hdrs, web
@@ -23,7 +23,9 @@ _HEADERS = {hdrs.CONTENT_TYPE: "text/event-stream", hdrs.CACHE_CONTROL: "no-stor
 class Stream:
     """Serves `?topic=...&topic=...`: an event for each picture that has changed, called by the topic's kind."""
 
-    def __init__(self, onlookers: Onlookers, topics: Topics) -> None:
+    def __init__(self, onlookers: Onlookers, topics: Topics, may_look: Callable[[web.Request], bool]) -> None:
+        """`may_look`: whether a request may still be shown the state."""
+        self._may_look = may_look
         self._onlookers = onlookers
         self._topics = topics
 
@@ -43,23 +45,27 @@ class Stream:
                 return web.json_response({"error": str(error)}, status=503, headers={hdrs.RETRY_AFTER: "10"})
             response = web.StreamResponse(headers=_HEADERS)
             await response.prepare(request)
-            await _push(request, response, first, following)
+            await self._push(request, response, first, following)
             return response
 
-
-async def _push(
-    request: web.Request, response: web.StreamResponse, pictures: list[bytes], following: AsyncIterator[list[bytes]]
-) -> None:
-    shown: list[bytes] = [b""] * len(pictures)
-    said_at = time.monotonic()
-    while True:
-        now = time.monotonic()
-        news = b"".join(picture for picture, before in zip(pictures, shown, strict=True) if picture != before)
-        if news or now - said_at >= _QUIET_SECONDS:
-            try:
-                await give(request, response, news or _ALIVE)
-            except ConnectionError:
-                return
-            said_at = now
-        shown = pictures
-        pictures = await anext(following)
+    async def _push(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        pictures: list[bytes],
+        following: AsyncIterator[list[bytes]],
+    ) -> None:
+        """Until the client leaves, or may not look any more, since its session is over or the token is another one."""
+        shown: list[bytes] = [b""] * len(pictures)
+        said_at = time.monotonic()
+        while self._may_look(request):
+            now = time.monotonic()
+            news = b"".join(picture for picture, before in zip(pictures, shown, strict=True) if picture != before)
+            if news or now - said_at >= _QUIET_SECONDS:
+                try:
+                    await give(request, response, news or _ALIVE)
+                except ConnectionError:
+                    return
+                said_at = now
+            shown = pictures
+            pictures = await anext(following)

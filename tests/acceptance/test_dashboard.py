@@ -130,7 +130,7 @@ def test_a_swarm_is_seen_as_it_moves_and_the_cluster_afterwards(
     assert len(browser.all("table .strip")) == len(cluster.nodes)
     pictures(browser, "swarm-moving")
     browser.go()
-    browser.until(lambda: browser.all("tbody progress") and browser.has("MiB/s"), "the overview shows what moves")
+    browser.until(lambda: browser.all("tbody progress") and browser.has("MB/s"), "the overview shows what moves")
     pictures(browser, "overview-moving")
     browser.go(f"#/swarms/{cluster.layer}")
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from shoal.descriptor import MAX_MANIFEST_SIZE, OCI_MANIFEST, InvalidManifest, Manifest, parse_media_type
 from shoal.digest import Digest, InvalidDigest
 from shoal.reference import InvalidReference, Location, Reference, parse_registry, parse_repository
-from shoal.units import parse_duration, parse_rate, parse_size
+from shoal.units import format_share, parse_duration, parse_rate, parse_size
 
 HEX = 64 * "a"
 
@@ -160,6 +160,11 @@ def test_no_bytes_break_the_manifest_parser(content: bytes) -> None:
         Manifest.parse(content)
     except InvalidManifest:
         return
+
+
+@pytest.mark.parametrize(("share", "shown"), [(0.0, "0%"), (2 / 3, "66%"), (0.9999, "99%"), (1.0, "100%")])
+def test_only_what_is_whole_is_called_100_percent(share: float, shown: str) -> None:
+    assert format_share(share) == shown
 
 
 @pytest.mark.parametrize(

@@ -262,6 +262,16 @@ async def test_several_topics_come_over_one_stream_and_again_when_they_change(
     answer.close()
 
 
+async def test_a_stream_ends_with_the_session_that_opened_it(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supernode.onlookers._MOST_SECONDS", 0.05)
+    cookie = await page.sign_in()
+    answer = await page.ask("GET", "/v1/events?topic=preheats", FOREIGN, headers=cookie)
+    assert (await Events(answer).next())[0] == "preheats"
+    assert (await page.ask("DELETE", "/v1/session", FOREIGN, headers=cookie)).status == 200
+    async with asyncio.timeout(5):
+        assert b"data:" not in await answer.read()
+
+
 class Heavy(Topics):
     """Topics of which each picture is large and another one than before."""
 
@@ -282,7 +292,7 @@ async def test_who_takes_nothing_is_dropped_and_nothing_is_made_for_him(
     monkeypatch.setattr("supernode.onlookers._MOST_SECONDS", 0.01)
     monkeypatch.setattr("supernode.rows._PATIENCE_SECONDS", 0.3)
     topics, ended = Heavy(), asyncio.Event()
-    stream = Stream(supernode.onlookers, topics)
+    stream = Stream(supernode.onlookers, topics, lambda _: True)
 
     async def handle(request: web.Request) -> web.StreamResponse:
         try:

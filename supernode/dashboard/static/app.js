@@ -99,7 +99,10 @@ const stream = new Stream({
     const countdown = h("span", { "aria-hidden": "true" }, ` Trying again in ${seconds} s.`); // not to be read out each second
     update(trouble, h("div", null, h("span", null, reason), countdown));
   },
-  stranger: () => showSignIn(),
+  async stranger() {
+    await learn();
+    showSignIn();
+  },
 });
 
 // --- who looks -------------------------------------------------------------------------------------------------------

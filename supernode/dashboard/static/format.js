@@ -1,13 +1,13 @@
 // Numbers, times and names as people read them.
 
-const STEPS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+const STEPS = ["B", "kB", "MB", "GB", "TB", "PB"];
 
-/** Bytes, with three digits that count. */
+/** Bytes, with three digits that count; in the units of `shoal status`. */
 export const size = (bytes) => {
   let step = 0;
   let value = bytes;
-  while (value >= 1000 && step < STEPS.length - 1) {
-    value /= 1024;
+  while (value >= 999.5 && step < STEPS.length - 1) {
+    value /= 1000;
     step += 1;
   }
   const digits = step === 0 || value >= 100 ? 0 : value >= 10 ? 1 : 2;
