@@ -92,7 +92,7 @@ class Containerd(Runtime):
         return Document(
             path,
             without_blocks,
-            lambda text: _with_host(text, mirror, head),
+            lambda text: _with_host(text, mirror, folder.name, head),
             "containerd-hosts",
             lack,
             owns_folder=True,
@@ -110,14 +110,14 @@ class Containerd(Runtime):
         )
 
 
-def _with_host(text: str, mirror: Mirror, head: Sequence[str]) -> str:
-    """A `hosts.toml` with the mirror before all other hosts, and `head` where it is a new one."""
+def _with_host(text: str, mirror: Mirror, registry: str, head: Sequence[str] = ()) -> str:
+    """A registry's `hosts.toml` with the mirror before all other hosts, and `head` where it is a new one."""
     url = mirror.url
     if not text.strip():
         own = [f"[{dotted(('host', url))}]", f"capabilities = {literal(CAPABILITIES)}"]
         return text + block([*head, "", *own] if head else own)
     hosts = parsed(text).get("host", {})
-    are_own = [is_own(str(each), mirror) for each in hosts] if isinstance(hosts, dict) else []
+    are_own = [is_own(str(each), mirror, registry) for each in hosts] if isinstance(hosts, dict) else []
     if are_own[:1] == [True]:
         return text
     if any(are_own):
@@ -127,15 +127,23 @@ def _with_host(text: str, mirror: Mirror, head: Sequence[str]) -> str:
 
 def _with_mirrors(text: str, file: ConfigFile, names: Sequence[str], url: str) -> str:
     """A `config.toml` of the old layout with the mirror before all others."""
+    is_any_told = _is_first(at(file.tables, (*file.registry_path, "mirrors", _ANY_MIRROR, "endpoint")), url)
     for name in names:
         path = (*file.registry_path, "mirrors", name, "endpoint")
+        if is_any_told and at(file.tables, path[:-1]) is None:
+            continue
         endpoints = at(parsed(text), path) or []
         if not isinstance(endpoints, list):
             raise NotEditable(f"`endpoint` of {name} is no list")
-        others = [str(each) for each in endpoints if str(each).rstrip("/") != url]
-        if [str(each).rstrip("/") for each in endpoints[:1]] != [url]:
+        if not _is_first(endpoints, url):
+            others = [str(each) for each in endpoints if str(each).rstrip("/") != url]
             text = with_value(text, path, [url, *others])
     return text
+
+
+def _is_first(endpoints: object, url: str) -> bool:
+    """Whether a list of addresses begins with this one."""
+    return isinstance(endpoints, list) and [str(each).rstrip("/") for each in endpoints[:1]] == [url]
 
 
 def _certificates(folder: PurePosixPath, names: Sequence[str]) -> list[str]:
@@ -161,10 +169,22 @@ def _folder(host: Host, root: PurePosixPath, name: str) -> str:
 
 def _wanted(host: Host, config: ContainerdConfig, mirror: Mirror) -> dict[PurePosixPath, Upstream | None]:
     """The folders that need a `hosts.toml`, each with its registry; None for all that have no folder."""
+    is_any_told = _is_any_told(host, config.folder / _ANY, mirror)
+    places = {config.folder / _folder(host, config.folder, each.name): each for each in mirror.upstreams}
     folders: dict[PurePosixPath, Upstream | None] = {
-        config.folder / _folder(host, config.folder, each.name): each for each in mirror.upstreams
+        folder: upstream for folder, upstream in places.items() if not is_any_told or host.exists(folder)
     }
     return folders | ({config.folder / _ANY: None} if mirror.takes_any else {})
+
+
+def _is_any_told(host: Host, folder: PurePosixPath, mirror: Mirror) -> bool:
+    """Whether the `hosts.toml` of registries without a folder names the mirror first, and goes on to do so."""
+    whole = host.text(folder / "hosts.toml") or ""
+    try:
+        text = whole if mirror.takes_any else without_blocks(whole)
+        return bool(text.strip()) and _with_host(text, mirror, folder.name) == text
+    except NotEditable:
+        return False
 
 
 def _stale(host: Host, config: ContainerdConfig, wanted: Collection[PurePosixPath]) -> list[Document]:

@@ -9,6 +9,9 @@ default.
 
 from __future__ import annotations
 
+import posixpath
+import re
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -34,6 +37,7 @@ _NEW_VERSION = 2
 """Of a file that there was not: containerd 1 and 2 read it."""
 _DEFAULT_DOWNLOADS = 3
 _MAX_FILES = 64
+_WILD = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,14 +171,16 @@ class ContainerdConfig:
 
 def read(host: Host, *, with_own: bool = False) -> ContainerdConfig:
     """The configuration as it is, or as it is without what Shoal wrote; raises `NotEditable` and `FileUnusable`."""
-    files = tuple(_files(host, CONFIG, with_own, set()))
+    files = tuple(_files(host, with_own))
     is_two = True if any(each.cri_path == _IMAGES for each in files) else _is_two(host)
     return ContainerdConfig(files, is_two)
 
 
-def is_own(name: str, mirror: Mirror) -> bool:
-    """Whether a host of a `hosts.toml` is the mirror: containerd adds the path `/v2` where it is not there."""
-    return mirror.is_at(name.rstrip("/").removesuffix("/v2"))
+def is_own(name: str, mirror: Mirror, registry: str = "") -> bool:
+    """Whether a host of a `hosts.toml` is the mirror: containerd adds the path `/v2` where it is not there, and behind
+    that the registry may be named."""
+    bare = name.rstrip("/")
+    return any(mirror.is_at(bare.removesuffix(path)) for path in ("/v2", f"/v2/{registry}"))
 
 
 def dumped(text: str) -> ContainerdConfig:
@@ -183,8 +189,20 @@ def dumped(text: str) -> ContainerdConfig:
     return ContainerdConfig((file,), file.cri_path == _IMAGES)
 
 
-def _files(host: Host, path: PurePosixPath, with_own: bool, seen: set[PurePosixPath]) -> Iterator[ConfigFile]:
-    seen.add(path)
+def _files(host: Host, with_own: bool) -> Iterator[ConfigFile]:
+    """In containerd's order: behind a file what it imports, and what that imports behind all of it."""
+    pending, seen = deque([CONFIG]), {CONFIG}
+    while pending:
+        path = pending.popleft()
+        file = _file(host, path, with_own)
+        yield file
+        for pattern in file.texts("imports"):
+            found = [each for each in _matching(host, path.parent / pattern) if each not in seen]
+            pending += found[: _MAX_FILES - len(seen)]
+            seen |= set(pending)
+
+
+def _file(host: Host, path: PurePosixPath, with_own: bool) -> ConfigFile:
     whole = host.text(path) or ""
     with in_file(path):
         text = whole if with_own else without_blocks(whole)
@@ -192,13 +210,18 @@ def _files(host: Host, path: PurePosixPath, with_own: bool, seen: set[PurePosixP
         folders = file.of_cri("registry", "config_path")
         if folders is not None and not ((isinstance(folders, str) and folders.startswith(("/", ":"))) or folders == ""):
             raise NotEditable("`config_path` is no absolute path")
-    yield file
-    for pattern in file.texts("imports"):
-        found = path.parent / pattern
-        for name in host.names(found.parent):
-            imported = found.parent / name
-            if fnmatchcase(name, found.name) and imported not in seen and len(seen) < _MAX_FILES:
-                yield from _files(host, imported, with_own, seen)
+    return file
+
+
+def _matching(host: Host, pattern: PurePosixPath) -> list[PurePosixPath]:
+    """What is there whose path matches, each of its parts for itself."""
+    found = [PurePosixPath("/")]
+    for part in PurePosixPath(posixpath.normpath(pattern)).parts[1:]:
+        if _WILD.search(part):
+            found = [each / name for each in found for name in host.names(each) if fnmatchcase(name, part)]
+        else:
+            found = [each / part for each in found]
+    return [each for each in found if host.exists(each)]
 
 
 def _is_two(host: Host) -> bool | None:

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from shoal.cli.finding import Finding, Level
 from shoal.cli.runtimes.containerdconfig import CAPABILITIES, CONFIG, ContainerdConfig, dumped, is_own
 from shoal.cli.runtimes.edits import NotEditable, in_file
-from shoal.cli.runtimes.host import Host
+from shoal.cli.runtimes.host import FileUnusable, Host
 from shoal.cli.runtimes.mirror import Mirror
 from shoal.cli.runtimes.processes import option, output, readers
 from shoal.cli.runtimes.tomltext import Table, literal, parsed
@@ -16,6 +16,7 @@ _CRI = {"cri", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images"}
 _OF_OTHERS = ("/run/docker", "/var/run/docker", "/var/lib/rancher", "/var/snap")
 """Where the configurations of a containerd lie that belongs to another runtime."""
 _RESTART = "Run `systemctl restart containerd`; no container is restarted."
+_CAPABILITIES = {*CAPABILITIES, "push"}
 _WRITE = "Run `shoal config containerd --write`."
 
 
@@ -82,41 +83,89 @@ def folders(host: Host, config: ContainerdConfig, mirror: Mirror, own: set[PureP
 
 def entry_of(host: Host, folder: PurePosixPath, mirror: Mirror) -> tuple[str, Table] | None:
     """How a registry's `hosts.toml` writes the mirror's address, and what it says of it; raises `NotEditable`."""
-    path = folder / "hosts.toml"
-    with in_file(path):
-        hosts = parsed(host.text(path) or "").get("host")
-    entries = hosts.items() if isinstance(hosts, dict) else ()
-    return next(((name, each) for name, each in entries if is_own(name, mirror) and isinstance(each, dict)), None)
+    hosts = _hosts(_content(host, folder))
+    return next(((name, each) for name, each in hosts if is_own(name, mirror, folder.name)), None)
 
 
 def entries(host: Host, config: ContainerdConfig, mirror: Mirror) -> list[Finding]:
     """Of how `hosts.toml` files name the mirror, and what they let it be asked for; all of it where they do not say."""
     found: list[Finding] = []
     for name in host.names(config.folder):
-        path = config.folder / name / "hosts.toml"
-        named = entry_of(host, config.folder / name, mirror)
+        folder = config.folder / name
+        path, content, named = folder / "hosts.toml", _content(host, folder), entry_of(host, folder, mirror)
         if named is None:
             continue
         url, entry = named
-        if entry.get("override_path") is True and not url.rstrip("/").endswith("/v2"):
+        is_overridden, names_registry = entry.get("override_path") is True, not is_own(url, mirror)
+        if names_registry and not is_overridden:
+            text = f"{path} has containerd add `/v2` to the path of {url}, for which it gets nothing."
+            remedy = f"Write `override_path = true` below it in {path}."
+            found.append(Finding("containerd-override-path", "error", text, remedy))
+        elif is_overridden and not names_registry and not url.rstrip("/").endswith("/v2"):
             text = f"{path} has containerd ask the mirror without `/v2` in the path, for which it gets nothing."
             remedy = f"Remove `override_path` below the mirror in {path}."
             found.append(Finding("containerd-override-path", "error", text, remedy))
-        with in_file(path):
-            server = parsed(host.text(path) or "").get("server")
-        if isinstance(server, str) and is_own(server, mirror):
+        if is_own(str(content.get("server")), mirror, name):
             text = f"{path} names the mirror as `server` too: when the node is down, nothing of {name} is pulled."
             remedy = f"Name the registry itself as `server` in {path}."
             found.append(Finding("containerd-no-fallback", "warning", text, remedy))
-        may = entry.get("capabilities", [*CAPABILITIES])
-        lacking = [each for each in CAPABILITIES if not isinstance(may, list) or each not in may]
+        lacking = [str(each) for each in _certificates(folder, content) if not _is_there(host, each)]
         if lacking:
-            missing = " and ".join(f"`{each}`" for each in lacking)
-            text = f"{path} lets containerd ask the mirror without {missing}: it asks {name} for that."
-            remedy = f"Write `capabilities = {literal(CAPABILITIES)}` below the mirror in {path}."
-            level: Level = "error" if "pull" in lacking else "warning"
-            found.append(Finding("containerd-capabilities", level, text, remedy))
+            text = f"{path} names {', '.join(lacking)}, and there is no such file: containerd pulls nothing of {name}."
+            remedy = f"Put it there, or take it out of `ca` and `client` in {path}."
+            found.append(Finding("containerd-certificate", "error", text, remedy))
+        found += _capabilities(path, name, entry)
     return found
+
+
+def _capabilities(path: PurePosixPath, name: str, entry: Table) -> list[Finding]:
+    """Of what a `hosts.toml` lets the mirror be asked for; an empty list is as good as none."""
+    may = entry.get("capabilities", [])
+    known = [str(each).lower() for each in may] if isinstance(may, list) else ["a value that is no list"]
+    lacking = [each for each in CAPABILITIES if each not in known] if known else []
+    remedy = f"Write `capabilities = {literal(CAPABILITIES)}` below the mirror in {path}."
+    unknown = [each for each in known if each not in _CAPABILITIES]
+    if unknown:
+        text = f"`capabilities` in {path} have {', '.join(unknown)}, for which containerd passes over the whole file."
+        return [Finding("containerd-capabilities", "error", text, remedy)]
+    if not lacking:
+        return []
+    missing = " and ".join(f"`{each}`" for each in lacking)
+    text = f"{path} lets containerd ask the mirror without {missing}: it asks {name} for that."
+    return [Finding("containerd-capabilities", "error" if "pull" in lacking else "warning", text, remedy)]
+
+
+def _content(host: Host, folder: PurePosixPath) -> Table:
+    path = folder / "hosts.toml"
+    with in_file(path):
+        return parsed(host.text(path) or "")
+
+
+def _hosts(content: Table) -> list[tuple[str, Table]]:
+    """What a `hosts.toml` says of each host, in order."""
+    hosts = content.get("host")
+    return [(name, each) for name, each in hosts.items() if isinstance(each, dict)] if isinstance(hosts, dict) else []
+
+
+def _certificates(folder: PurePosixPath, content: Table) -> list[PurePosixPath]:
+    """All files that a `hosts.toml` names, those of other hosts too: containerd reads all before it asks any."""
+    tables = [content, *(each for _, each in _hosts(content))]
+    return [folder / name for table in tables for key in ("ca", "client") for name in _texts(table.get(key)) if name]
+
+
+def _texts(value: object) -> list[str]:
+    """The texts in a value, which may be one or lie in lists."""
+    if isinstance(value, str):
+        return [value]
+    return [text for each in value for text in _texts(each)] if isinstance(value, list) else []
+
+
+def _is_there(host: Host, path: PurePosixPath) -> bool:
+    """Whether a file is there, or lies where whoever asks may not look."""
+    try:
+        return host.exists(path)
+    except FileUnusable:
+        return True
 
 
 def running(host: Host, now: ContainerdConfig, before: ContainerdConfig) -> list[Finding]:

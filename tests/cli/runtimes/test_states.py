@@ -275,6 +275,84 @@ PLANTED: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
         {CONFIG: f'version = 2\n{CRI}config_path = ["{CERTS}"]\n'},
         {"containerd-not-editable": "error"},
     ),
+    "the mirror is told for all registries": ("containerd", {**READ, f"{CERTS}/_default/hosts.toml": HOSTS}, {}),
+    "a folder without a hosts.toml keeps the mirror for all from counting": (
+        "containerd",
+        {**READ, f"{CERTS}/_default/hosts.toml": HOSTS, f"{CERTS}/docker.io/ca.crt": ""},
+        {"containerd-hosts": "error"},
+    ),
+    "mirrors of the old layout for all registries": (
+        "containerd",
+        {
+            CONFIG: 'version = 2\n[plugins."io.containerd.grpc.v1.cri".registry.mirrors."*"]\n'
+            'endpoint = ["http://127.0.0.1:5080"]\n'
+        },
+        {"containerd-old-layout": "warning"},
+    ),
+    "the registry in the path of the mirror": (
+        "containerd",
+        {
+            **READ,
+            f"{CERTS}/docker.io/hosts.toml": '[host."http://127.0.0.1:5080/v2/docker.io"]\noverride_path = true\n',
+        },
+        {},
+    ),
+    "the registry in a path that containerd adds to": (
+        "containerd",
+        {**READ, f"{CERTS}/docker.io/hosts.toml": '[host."http://127.0.0.1:5080/v2/docker.io"]\n'},
+        {"containerd-override-path": "error"},
+    ),
+    "capabilities in other words": (
+        "containerd",
+        {**READ, f"{CERTS}/docker.io/hosts.toml": f'{HOSTS}capabilities = ["Pull", "Resolve"]\n'},
+        {},
+    ),
+    "capabilities are empty": (
+        "containerd",
+        {**READ, f"{CERTS}/docker.io/hosts.toml": f"{HOSTS}capabilities = []\n"},
+        {},
+    ),
+    "capabilities that containerd does not know": (
+        "containerd",
+        {**READ, f"{CERTS}/docker.io/hosts.toml": f'{HOSTS}capabilities = ["pull", "resolve", "fetch"]\n'},
+        {"containerd-capabilities": "error"},
+    ),
+    "a certificate that is not there": (
+        "containerd",
+        {**READ, f"{CERTS}/docker.io/hosts.toml": f'client = [["me.crt", "me.key"]]\n{HOSTS}ca = "/etc/ca.crt"\n'},
+        {"containerd-certificate": "error"},
+    ),
+    "certificates that are there": (
+        "containerd",
+        {
+            **READ,
+            f"{CERTS}/docker.io/hosts.toml": f'client = [["me.crt", "me.key"]]\n{HOSTS}ca = "/etc/ca.crt"\n',
+            f"{CERTS}/docker.io/me.crt": "",
+            f"{CERTS}/docker.io/me.key": "",
+            "/etc/ca.crt": "",
+        },
+        {},
+    ),
+    "imports of a pattern of folders": (
+        "containerd",
+        {
+            CONFIG: 'version = 2\nimports = ["./*/reg?.toml"]\n',
+            "/etc/containerd/more/reg1.toml": f'version = 2\n{CRI}config_path = "{CERTS}"\n',
+            f"{CERTS}/docker.io/hosts.toml": HOSTS,
+        },
+        {},
+    ),
+    "imports of imports come behind all of the first": (
+        "containerd",
+        {
+            CONFIG: 'version = 2\nimports = ["a.toml", "b.toml"]\n',
+            "/etc/containerd/a.toml": 'version = 2\nimports = ["../containerd/c.toml"]\n',
+            "/etc/containerd/b.toml": f'version = 2\n{CRI}config_path = "/etc/other"\n',
+            "/etc/containerd/c.toml": f'version = 2\n{CRI}config_path = "{CERTS}"\n',
+            f"{CERTS}/docker.io/hosts.toml": HOSTS,
+        },
+        {},
+    ),
     "daemon.json names localhost": ("docker", {DOCKER: '{"registry-mirrors": ["http://localhost:5080"]}'}, {}),
     "a mirror that dockerd does not take": (
         "docker",
@@ -359,6 +437,15 @@ def test_what_write_can_repair_it_repairs(tmp_path: Path, case: str) -> None:
     assert found(name, host) == {}
     write(host, RUNTIMES[name].undo(host, HUB))
     assert {path: Path(f"{tmp_path}{path}").read_text() for path in files} == files
+
+
+def test_a_mirror_for_all_that_is_to_go_is_none_to_count_on(tmp_path: Path) -> None:
+    containerd, host = RUNTIMES["containerd"], host_with(tmp_path, READ)
+    write(host, containerd.plan(host, mirror_of(ProxySettings(any_upstream=True))))
+    mirror = mirror_of(ProxySettings(upstreams={"quay.io": UpstreamSettings()}))
+    write(host, containerd.plan(host, mirror))
+    assert not (tmp_path / CERTS[1:] / "_default").exists()
+    assert found("containerd", host, mirror) == {}
 
 
 REFUSED = [
