@@ -12,7 +12,7 @@ from shoal.cli.runtimes.host import Host
 from shoal.cli.runtimes.mirror import Mirror
 from shoal.cli.runtimes.processes import option, readers
 from shoal.cli.runtimes.runtime import Document, Runtime
-from shoal.cli.runtimes.tomltext import at, parsed, with_value
+from shoal.cli.runtimes.tomltext import Table, at, parsed, with_value
 
 _FILE = PurePosixPath("/etc/buildkit/buildkitd.toml")
 
@@ -31,9 +31,7 @@ class Buildkit(Runtime):
         """See `Runtime`."""
         names = [str(each.name) for each in mirror.upstreams]
         lack = f"{_FILE} does not name {mirror.host} first for {', '.join(names)}, so buildkitd pulls past it."
-        return [
-            Document(_FILE, without_blocks, lambda text: _with(text, names, mirror.host), f"{self.name}-mirror", lack)
-        ]
+        return [Document(_FILE, without_blocks, lambda text: _with(text, names, mirror), f"{self.name}-mirror", lack)]
 
     def limits(self, host: Host, mirror: Mirror) -> list[Finding]:
         """See `Runtime`."""
@@ -57,7 +55,10 @@ class Buildkit(Runtime):
         return found
 
 
-def _with(text: str, names: Sequence[str], host: str) -> str:
+def _with(text: str, names: Sequence[str], mirror: Mirror) -> str:
+    if all(_is_told(parsed(text), name, mirror) for name in names):
+        return text
+    host = mirror.host
     for name in names:
         path = ("registry", name, "mirrors")
         mirrors = at(parsed(text), path) or []
@@ -66,3 +67,14 @@ def _with(text: str, names: Sequence[str], host: str) -> str:
         if mirrors[:1] != [host]:
             text = with_value(text, path, [host, *(str(each) for each in mirrors if each != host)])
     return with_value(text, ("registry", host, "http"), True)
+
+
+def _is_told(content: Table, registry: str, mirror: Mirror) -> bool:
+    """Whether a registry's first mirror is the node, which may be followed by the registry's name, in plain HTTP:
+    unless something else is said of it, buildkitd speaks so with a mirror on loopback."""
+    mirrors = at(content, ("registry", registry, "mirrors"))
+    host, _, path = str(next(iter(mirrors), "") if isinstance(mirrors, list) else "").partition("/")
+    is_plain = at(content, ("registry", host, "http"))
+    if is_plain is None:
+        is_plain = mirror.is_local and not at(content, ("registry", host, "insecure"))
+    return host in mirror.hosts and path in {"", registry} and is_plain is True

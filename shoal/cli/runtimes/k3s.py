@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import ClassVar
 
 from shoal.cli.finding import Finding
+from shoal.cli.runtimes.containerdconfig import is_own
 from shoal.cli.runtimes.edits import NotEditable, without_blocks
 from shoal.cli.runtimes.host import Host
 from shoal.cli.runtimes.mirror import Mirror
@@ -57,10 +58,19 @@ class K3s(Runtime):
                 text = f"{self._made / file} makes containerd's configuration without what {self._file.name} says."
                 remedy = 'Begin it with `{{ template "base" . }}`, and restart ' + f"{self.name}."
                 found.append(Finding(f"{self.name}-template", "error", text, remedy))
+        for registry, entry in _mirrors(host.text(self._file) or "").items():
+            is_asked = any(is_own(each, mirror, registry) for each in _endpoints(entry))
+            if is_asked and isinstance(entry, dict) and entry.get("rewrite"):
+                text = (
+                    f"`rewrite` of {registry} in {self._file} changes the names that {self.name} asks the mirror for."
+                )
+                remedy = f"Remove it where {registry} itself has its images under the names that they are pulled by."
+                found.append(Finding(f"{self.name}-rewrite", "warning", text, remedy))
         folder = self._made / "certs.d"
         name = next((each.name for each in mirror.upstreams if ":" not in each.name), None)
         if name is not None and host.exists(self._made):
-            made = host.text(folder / name / "hosts.toml") or host.text(self._made / "config.toml") or ""
+            hosts = (folder / place / "hosts.toml" for place in (name, "_default"))
+            made = next(filter(None, map(host.text, (*hosts, self._made / "config.toml"))), "")
             if not any(f'"http://{each}' in made for each in mirror.hosts):
                 text = f"What {self.name} made for its containerd when it started does not name {mirror.url}."
                 found.append(Finding(f"{self.name}-not-restarted", "error", text, self.then[0]))
@@ -77,16 +87,32 @@ class Rke2(K3s):
 
 
 def _with(text: str, names: Sequence[str], mirror: Mirror) -> str:
+    mirrors = _mirrors(text)
+    is_any_told = _ALL not in names and _is_first(_endpoints(mirrors.get(_ALL)), mirror, _ALL)
+    wanted = [name for name in names if not is_any_told or name in mirrors]
+    lists = {name: _with_first(_endpoints(mirrors.get(name)), mirror, name) for name in wanted}
+    return with_lists(text, "mirrors", "endpoint", lists)
+
+
+def _mirrors(text: str) -> dict[str, object]:
     mirrors = parsed(text).get("mirrors") or {}
     if not isinstance(mirrors, dict):
         raise NotEditable("`mirrors` is no mapping")
-    return with_lists(text, "mirrors", "endpoint", {name: _endpoints(mirrors.get(name), mirror) for name in names})
+    return mirrors
 
 
-def _endpoints(entry: object, mirror: Mirror) -> list[str]:
-    """Those of one registry, the mirror before all others."""
+def _endpoints(entry: object) -> list[str]:
+    """Those of one registry."""
     endpoints = entry.get("endpoint") if isinstance(entry, dict) else None
-    found = [str(each) for each in endpoints] if isinstance(endpoints, list) else []
-    if any(map(mirror.is_at, found[:1])):
-        return found
-    return [mirror.url, *(each for each in found if not mirror.is_at(each))]
+    return [str(each) for each in endpoints] if isinstance(endpoints, list) else []
+
+
+def _with_first(endpoints: list[str], mirror: Mirror, registry: str) -> list[str]:
+    """These, the mirror before all others."""
+    if _is_first(endpoints, mirror, registry):
+        return endpoints
+    return [mirror.url, *(each for each in endpoints if not mirror.is_at(each))]
+
+
+def _is_first(endpoints: list[str], mirror: Mirror, registry: str) -> bool:
+    return any(is_own(each, mirror, registry) for each in endpoints[:1])

@@ -79,6 +79,10 @@ class _Containers(Runtime):
                 text = f"{prefix} is blocked: {self.name} pulls nothing of it, not from the mirror either."
                 remedy = f"Remove `blocked` of {prefix} in {_MAIN.parent}, and run `shoal config {self.name} --write`."
                 found.append(Finding(f"{self.name}-blocked", "error", text, remedy))
+            if mirror.upstream(Registry(prefix)) and _is_at(mirror, registry):
+                text = f"The `location` of {prefix} is the mirror: when the node is down, nothing of it is pulled."
+                remedy = f'Write `location = "{prefix}"` there, and run `shoal config {self.name} --write`.'
+                found.append(Finding(f"{self.name}-no-fallback", "warning", text, remedy))
             own = _own(mirror, registry)
             if mirror.upstream(Registry(prefix)) and own.get("pull-from-mirror", _ALL) != _ALL:
                 text = f"`pull-from-mirror` keeps {self.name} from asking the mirror for all of {prefix}."
@@ -193,7 +197,7 @@ def _place(mirror: Mirror, upstream: Upstream) -> str | None:
 def _has(mirror: Mirror, upstream: Upstream, registries: Sequence[_Entry]) -> bool:
     """Whether somebody else has named the mirror first."""
     entry = next((each for each in registries if each["prefix"] == upstream.name), {})
-    first: _Entry = next(iter(entry.get("mirror", [])), {})
+    first: _Entry = next(iter(entry.get("mirror", [])), entry)
     segments = {upstream.segment} | ({""} if upstream.name == mirror.default else set())
     places = {f"{each}/{segment}".rstrip("/") for each in mirror.hosts for segment in segments if segment is not None}
     return first.get("location") in places and first.get("insecure") is True
@@ -202,7 +206,12 @@ def _has(mirror: Mirror, upstream: Upstream, registries: Sequence[_Entry]) -> bo
 def _own(mirror: Mirror, registry: _Entry) -> _Entry:
     """What a registry's entry says of the mirror; empty where it does not name it."""
     entries: list[_Entry] = registry["mirror"]
-    return next((each for each in entries if str(each.get("location")).partition("/")[0] in mirror.hosts), {})
+    return next((each for each in entries if _is_at(mirror, each)), {})
+
+
+def _is_at(mirror: Mirror, place: _Entry) -> bool:
+    """Whether an entry's location is the mirror."""
+    return str(place.get("location")).partition("/")[0] in mirror.hosts
 
 
 def _text(mirror: Mirror, upstreams: Sequence[Upstream], others: Sequence[_Entry]) -> str:

@@ -33,6 +33,10 @@ REGISTRY_KEYS = [
 READ = {CONFIG: f'version = 2\n{CRI}config_path = "{CERTS}"\n'}
 """Of a containerd that reads its folder."""
 DOCKER = "/etc/docker/daemon.json"
+K3S = "/etc/rancher/k3s/registries.yaml"
+K3S_HUB = '{endpoint: ["http://127.0.0.1:5080"]}'
+BUILDKIT = "/etc/buildkit/buildkitd.toml"
+BUILT = '[registry."docker.io"]\nmirrors = '
 FLAG = "/etc/systemd/system/docker.service.d/mirror.conf"
 PODMAN = "/etc/containers/registries.conf"
 MIRRORED_BY = '[[registry.mirror]]\nlocation = "127.0.0.1:5080/docker.io"\ninsecure = true\n'
@@ -352,6 +356,53 @@ PLANTED: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
             f"{CERTS}/docker.io/hosts.toml": HOSTS,
         },
         {},
+    ),
+    "a registry lies at the mirror": (
+        "podman",
+        {PODMAN: '[[registry]]\nprefix = "docker.io"\nlocation = "127.0.0.1:5080/docker.io"\ninsecure = true\n'},
+        {"podman-no-fallback": "warning"},
+    ),
+    "a registry lies at the mirror behind another one": (
+        "podman",
+        {
+            PODMAN: '[[registry]]\nprefix = "docker.io"\nlocation = "127.0.0.1:5080/docker.io"\ninsecure = true\n'
+            '[[registry.mirror]]\nlocation = "office"\n'
+        },
+        {"podman-mirror": "error", "podman-no-fallback": "warning"},
+    ),
+    "k3s names the mirror for all registries": (
+        "k3s",
+        {
+            K3S: 'mirrors: {"*": {endpoint: ["http://127.0.0.1:5080/v2"]}}\n',
+            "/var/lib/rancher/k3s/agent/etc/containerd/certs.d/_default/hosts.toml": HOSTS,
+        },
+        {},
+    ),
+    "a registry of k3s' own goes before all": (
+        "k3s",
+        {K3S: 'mirrors: {"*": {endpoint: ["http://127.0.0.1:5080"]}, docker.io: {endpoint: [https://office]}}\n'},
+        {"k3s-mirror": "error"},
+    ),
+    "k3s has the mirror asked for other names": (
+        "k3s",
+        {K3S: 'mirrors: {docker.io: {endpoint: ["http://127.0.0.1:5080"], rewrite: {"^library/(.*)": "office/$1"}}}\n'},
+        {"k3s-rewrite": "warning"},
+    ),
+    "k3s rewrites the names of another mirror": (
+        "k3s",
+        {K3S: f"mirrors:\n  docker.io: {K3S_HUB}\n  quay.io: {{endpoint: [https://office], rewrite: {{a: b}}}}\n"},
+        {},
+    ),
+    "buildkitd has the mirror on loopback": ("buildkit", {BUILDKIT: f'{BUILT}["127.0.0.1:5080"]\n'}, {}),
+    "buildkitd has the registry in the mirror's path": (
+        "buildkit",
+        {BUILDKIT: f'{BUILT}["localhost:5080/docker.io"]\n[registry."localhost:5080"]\nhttp = true\n'},
+        {},
+    ),
+    "buildkitd asks the mirror by TLS": (
+        "buildkit",
+        {BUILDKIT: f'{BUILT}["127.0.0.1:5080"]\n[registry."127.0.0.1:5080"]\ninsecure = true\n'},
+        {"buildkit-mirror": "error"},
     ),
     "daemon.json names localhost": ("docker", {DOCKER: '{"registry-mirrors": ["http://localhost:5080"]}'}, {}),
     "a mirror that dockerd does not take": (
