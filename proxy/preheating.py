@@ -214,28 +214,44 @@ class Preheating:
             found = [each for subject in subjects for each in await self._images.referrers(location, subject)]
             subjects = []
             for each in found:
-                if run.referrers >= _MAX_REFERRERS:
-                    raise Unfit(f"more than {_MAX_REFERRERS} manifests refer to it (`referrers` may be left out)")
                 subjects += await self._add_referrer(run, location, each)
 
     async def _add_referrer(self, run: _Run, location: Location, reference: Tag | Digest) -> list[Digest]:
         """Returns the manifests that there are under a name, without those that were known already."""
+        named = await self._referrer(run, location, reference, is_sure=isinstance(reference, Digest))
+        if named is None:
+            return []
+        fresh = self._refers(run, *named)
+        # of the index that stands in for a list of referrers
+        listed = [child.digest for child, _ in named[1].children if child.digest not in run.blobs]
+        _bound(run.referrers + len(listed))
+        for digest in listed:
+            found = await self._referrer(run, location, digest, is_sure=False)
+            fresh += [] if found is None else self._refers(run, *found)
+        return fresh
+
+    async def _referrer(
+        self, run: _Run, location: Location, reference: Tag | Digest, *, is_sure: bool
+    ) -> tuple[Descriptor, Manifest] | None:
+        """None where there is none after all, unless the registry has said so (`is_sure`), and for what nobody can tell
+        what belongs to."""
         try:
-            read = [await self._images.manifest(location, reference)]
-            for child, _ in read[0][1].children:  # the index that stands in for a list of referrers
-                read.append(await self._images.manifest(location, child.digest))
+            return await self._images.manifest(location, reference)
         except OriginNotFound:
-            if isinstance(reference, Digest):
+            if is_sure:
                 raise
-            return []
-        except InvalidManifest as error:  # of a kind that is not known here: nobody can tell what belongs to it
+        except InvalidManifest as error:
             log.info("preheat.referrer_unknown", image=run.order.image, reference=reference, error=str(error))
+        return None
+
+    def _refers(self, run: _Run, found: Descriptor, manifest: Manifest) -> list[Digest]:
+        """Count a manifest in; returns its digest where that is new."""
+        if found.digest in run.blobs:
             return []
-        fresh = [(found, manifest) for found, manifest in read if found.digest not in run.blobs]
-        for found, manifest in fresh:
-            self._belongs(run, found, manifest)
-        run.referrers += len(fresh)
-        return [found.digest for found, _ in fresh]
+        _bound(run.referrers + 1)
+        self._belongs(run, found, manifest)
+        run.referrers += 1
+        return [found.digest]
 
     async def _fetch(self, run: _Run, location: Location) -> None:
         """Get all blobs; the first failure ends it."""
@@ -308,6 +324,12 @@ class Preheating:
         task = asyncio.create_task(logged())
         self._asides.add(task)
         task.add_done_callback(self._asides.discard)
+
+
+def _bound(referrers: int) -> None:
+    """Raises `Unfit` where so many manifests are about one image that nobody has pushed them for clients."""
+    if referrers > _MAX_REFERRERS:
+        raise Unfit(f"more than {_MAX_REFERRERS} manifests refer to it (`referrers` may be left out)")
 
 
 def _chosen(manifest: Manifest, platforms: Iterable[str]) -> list[Descriptor]:

@@ -193,6 +193,27 @@ async def test_signatures_and_what_is_about_these_come_too(world: World) -> None
     assert (progress.state, progress.referrers, sbom in world.registry.stored) == ("done", 0, False)
 
 
+async def test_what_a_list_below_a_tag_names_and_is_gone_keeps_nothing_else_away(world: World) -> None:
+    root = world.registry.put("image", blob("layer"), tag="1")
+    sbom = world.registry.put("sbom", blob("all that is in it"))
+    world.registry.put("list", tag="list", children={"gone": own_platform(), "sbom": own_platform()})
+    world.registry.about = {root: [Tag("list")], sbom: [Tag("list")]}
+    progress = await world.ended(order())
+    assert (progress.state, progress.referrers, sbom in world.registry.stored) == ("done", 2, True)
+
+
+async def test_so_many_referrers_that_nobody_means_them_are_not_asked_for(world: World) -> None:
+    root = world.registry.put("image", blob("layer"), tag="1")
+    listed = {f"signature {number}": own_platform() for number in range(64)}
+    for name in listed:
+        world.registry.put(name, blob(name))
+    world.registry.put("list", tag="list", children=listed)
+    world.registry.about = {root: [Tag("list")]}
+    progress = await world.ended(order())
+    assert progress.error == "more than 64 manifests refer to it (`referrers` may be left out)"
+    assert Digest.of(b"signature 0") not in world.registry.stored
+
+
 async def test_what_is_not_sound_at_the_end_is_not_done(world: World) -> None:
     world.registry.put("image", blob("layer"), tag="1")
     world.registry.lacking = {blob("layer").digest}
