@@ -82,11 +82,11 @@ def _parsed(text: str) -> dict[str, bytes]:
     """Raises `ValueError`."""
     tokens: dict[str, bytes] = {}
     for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip() or line.startswith("#"):
+        words = line.split()
+        if not words or words[0].startswith("#"):
             continue
-        name, _, token = line.strip().partition(" ")
-        token = token.strip()
-        if len(token) < MIN_TOKEN_LENGTH or " " in token or name in tokens or name == OPERATOR:
+        name, token = words if len(words) == 2 else (words[0], "")
+        if len(token) < MIN_TOKEN_LENGTH or name in tokens or name == OPERATOR:
             raise ValueError(
                 f"line {number} is no name of its own and a token (allowed: NAME TOKEN, {MIN_TOKEN_LENGTH} or more "
                 "letters and digits)"

@@ -19,7 +19,7 @@ def tokens_of(folder: Path, content: str) -> tuple[PreheatTokens, str]:
 
 
 def test_a_token_has_the_name_that_stands_before_it(tmp_path: Path) -> None:
-    tokens, operator = tokens_of(tmp_path, f"# who may\nci {CI}\n\nharbor  {OTHER}\n")
+    tokens, operator = tokens_of(tmp_path, f"# who may\nci {CI}\n\n  # a line below\nharbor\t{OTHER}\r\n")
     assert tokens.holder([f"Bearer {CI}"]) == "ci"
     assert tokens.holder([f"bearer  {OTHER} "]) == "harbor"
     assert tokens.holder([f"Bearer {operator}"]) == "operator"
