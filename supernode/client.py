@@ -125,8 +125,8 @@ class ControlClient:
                     log.warning("supernode.not_of_this_cluster", url=self._url, reason=str(error))
                     await asyncio.sleep(_FAULT_SECONDS)
                 except ConnectionError as error:  # while a ping was answered
-                    self.trouble = Trouble("broken", repr(error))
-                    log.warning("supernode.broken", url=self._url, error=repr(error))
+                    self.trouble = Trouble("broken", str(error) or repr(error))
+                    log.warning("supernode.broken", url=self._url, error=self.trouble.text)
                     await asyncio.sleep(_PAUSE_SECONDS)
                 except Exception:  # a fault of ours: without this task the node would never reach the supernode again
                     log.exception("supernode.connection_failed", url=self._url)
@@ -226,8 +226,8 @@ class ControlClient:
 
     def _log_failure(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None
-        self.trouble = Trouble("unreachable", repr(error))
-        log.warning("supernode.unreachable", url=self._url, attempt=state.attempt_number, error=repr(error))
+        self.trouble = Trouble("unreachable", str(error) or repr(error))
+        log.warning("supernode.unreachable", url=self._url, attempt=state.attempt_number, error=self.trouble.text)
 
     async def _converse(self, socket: aiohttp.ClientWebSocketResponse, listener: Listener) -> None:
         self._outgoing = asyncio.Queue()
