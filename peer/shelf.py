@@ -27,6 +27,7 @@ from shoal.descriptor import BlobKey, Descriptor
 from shoal.pieces import MIB, PieceLayout
 from shoal.reference import Location
 from shoal.traces import Traces
+from shoal.units import format_size
 
 log = structlog.get_logger()
 
@@ -291,7 +292,9 @@ class Shelf:
                 try:
                     if self._store.make_room(0):
                         break
-                    partials[place] = StoreFull(f"no room for {partial.layout.size} bytes")
+                    partials[place] = StoreFull(
+                        f"no room for {format_size(partial.layout.size)}: all else is pinned, in use or newly come"
+                    )
                     partial.abort()
                 except StoreError as error:
                     partials[place] = error
@@ -301,7 +304,7 @@ class Shelf:
     def _partial(self, key: BlobKey) -> Partial | Exception:
         try:
             if not self._store.fits(key.size):
-                raise StoreTooSmall(f"{key.size} bytes are more than the store may hold")
+                raise StoreTooSmall(f"{format_size(key.size)} are more than the store may hold (`cache.high`)")
             return self._store.partial(key)
         except (ValueError, StoreError) as error:
             log.debug("blob.not_opened", digest=key.digest, error=str(error))
