@@ -14,7 +14,7 @@ from peer.causes import Causes
 from peer.commands import Land
 from peer.condition import StoreCondition
 from peer.disk import StoreError, StoreFull, Tampered
-from peer.errors import DownloadFailed
+from peer.errors import DownloadFailed, Unwanted
 from peer.fetcher import Fetcher
 from peer.holdings import Holdings
 from peer.metrics import PeerMetrics
@@ -112,7 +112,10 @@ class Downloads:
     def fail(self, key: BlobKey, error: Exception) -> None:
         """A blob fails, and all its readers with it."""
         blob = self.shelf.blobs[key]
-        log.warning("blob.failed", digest=key.digest, error=str(error) or repr(error))
+        if isinstance(error, Unwanted):
+            log.info("blob.given_up", digest=key.digest, reason=str(error))
+        else:
+            log.warning("blob.failed", digest=key.digest, error=str(error) or repr(error))
         blob.fail(error)
         self._metrics.failed(error)
         self.shelf.end(blob, error)

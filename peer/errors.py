@@ -11,5 +11,9 @@ class DigestMismatch(DownloadFailed):
     """All bytes came and they are not the blob that was asked for."""
 
 
+class Unwanted(DownloadFailed):
+    """Nobody wants it any more."""
+
+
 class Stopping(DownloadFailed):
     """The daemon is shutting down."""

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily
 
 from peer import wire
-from peer.errors import DigestMismatch, DownloadFailed, Stopping
+from peer.errors import DigestMismatch, DownloadFailed, Stopping, Unwanted
 from peer.eviction import Reason
 from peer.figures import StoreFigures
 from peer.origin import OriginDenied, OriginNotFound, OriginUnavailable
@@ -22,6 +22,7 @@ from shoal.readings import Reading, Sample
 _FAILURES: tuple[tuple[type[Exception], str], ...] = (
     (DigestMismatch, "mismatch"),
     (Stopping, "stopping"),
+    (Unwanted, "unwanted"),
     (OriginDenied, "denied"),
     (OriginNotFound, "missing"),
     (OriginUnavailable, "unavailable"),

@@ -10,7 +10,7 @@ from peer.asked import Asked, Behind
 from peer.blob import store_failed
 from peer.condition import StoreCondition
 from peer.disk import OutOfDescriptors, StoreError, StoreFull
-from peer.errors import DownloadFailed
+from peer.errors import DownloadFailed, Unwanted
 from peer.holdings import Holdings
 from peer.openblob import OpenBlob
 from peer.plans import ImagePlans
@@ -160,7 +160,7 @@ class Supply:
             self._preheats[key] -= 1
             if not self._preheats[key]:
                 del self._preheats[key]
-                machine.cool(key, DownloadFailed("nobody preheats it any more"))
+                machine.cool(key, Unwanted("nobody preheats it any more"))
                 self._runner.carry_out_soon()
         if progress.passes:
             raise StoreFull(self._condition.fault or "the store does not take it")

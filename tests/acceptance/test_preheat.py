@@ -178,6 +178,9 @@ def test_a_client_does_not_wait_for_it_and_ctrl_c_cancels_it_on_the_nodes(cluste
     wait_until(lambda: node.counted("shoal_downloads") == 0, "the node has stopped")
     before = node.received("origin")
     assert before < cluster.image.size
+    assert node.counted('shoal_downloads_ended_total{outcome="unwanted"}') >= 1
+    assert node.counted('shoal_downloads_ended_total{outcome="failed"}') == 0
+    assert "blob.failed" not in node.log
 
     code, printed, _ = cluster.shoal("preheat", IMAGE, "--json")
     assert (code, by_node(json.loads(printed))["slow"]["state"]) == (0, "done")
