@@ -20,6 +20,7 @@ WORDS: Mapping[Cause, str] = {
     Cause.PEERS: "while neighbours were sending",
     Cause.ORIGIN: "while the origin was sending",
     Cause.TAG: "waiting for what the reference stands for, or for leave to give it",
+    Cause.RESOLVE: "waiting for the supernode to say what the reference stands for",
     Cause.TOKEN: "waiting for credentials of the origin, or for its token server",
     Cause.ORIGIN_ANSWER: "waiting for the origin's first byte",
     Cause.ORIGIN_STALLED: "waiting for the origin, which had begun and sent nothing more",

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import structlog
 
+from peer.account import Cause, waiting_for
 from peer.origin import OriginDenied, OriginError, OriginNotFound, OriginUnavailable
 from proxy.catalogue import Catalogue, KnownTag
 from proxy.flight import SingleFlight
@@ -296,7 +297,7 @@ class TagResolver:
         location, reference, kind, accept = key
         if self._resolver is None or identity.is_client or accept or kind is BlobKind.BLOB:
             return await self._ask_origin(key, identity, None)
-        with self._traces.part("supernode.resolve") as span:
+        with waiting_for(Cause.RESOLVE), self._traces.part("supernode.resolve") as span:
             answer = await self._resolver.resolve(location, reference, kind, identity.key, self._freshness(key))
             span.set({"shoal.answer": "none" if answer is None else answer.state})
         if answer is not None and answer.state == "fresh":

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from peer.account import Account, Cause, accounted
 from peer.origin import OriginDenied, OriginNotFound, OriginUnavailable
 from proxy.catalogue import Catalogue, KnownTag
 from proxy.freshness import FreshnessTable, Key, Resolution
@@ -76,6 +77,21 @@ async def test_an_answer_is_fresh_for_its_time(world: World) -> None:
     world.now = 60
     assert await world.resolve() == Resolution(NEW)
     assert len(world.origin.asked) == 2
+
+
+async def test_a_wait_for_the_supernode_is_accounted_as_that(
+    world: World, cluster: MemoryCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account, seen = Account(0.0), list[Cause]()
+
+    async def resolve(*_: object) -> Resolved:
+        seen.append(account.cause)
+        return Resolved(1, "ask")
+
+    monkeypatch.setattr(cluster, "resolve", resolve)
+    with accounted(account):
+        await world.resolve()
+    assert (seen, account.cause) == ([Cause.RESOLVE], Cause.NODE)
 
 
 async def test_many_who_ask_at_once_cost_one_question(world: World) -> None:
