@@ -125,15 +125,19 @@ class Authorizer:
         return await self._fetch(url, scope, identity)
 
 
+class NoTokenServer(OriginDenied):
+    """A registry asks for a login, and names nobody who could be asked for a token."""
+
+
 def token_scope(challenge: Challenge, default: str, base: URL) -> TokenScope:
-    """What a `Bearer` challenge of the host at `base` asks for; raises `OriginDenied` where its realm is no good."""
+    """What a `Bearer` challenge of the host at `base` asks for; raises `NoTokenServer` where its realm is no good."""
     realm, service = challenge.parameters.get("realm", ""), challenge.parameters.get("service", "")
     try:
         url = URL(realm)
     except ValueError:
         url = URL()
     if url.scheme not in {"http", "https"} or not url.host:
-        raise OriginDenied(f"{base.host} names no usable token server")
+        raise NoTokenServer(f"{base.host} names no usable token server")
     if base.scheme == "https" and url.scheme != "https":
         raise OriginDenied(f"{base.host} names a token server without TLS: {url.host}")
     return TokenScope(realm, service, challenge.parameters.get("scope") or default)

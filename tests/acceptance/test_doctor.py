@@ -526,6 +526,22 @@ def test_a_supernode_that_this_node_alone_does_not_reach(network: Nodes, tmp_pat
     wait_until(lambda: node.counted("shoal_supernode_connected") == 1, "it is back")
 
 
+def test_a_name_server_that_does_not_answer(network: Nodes, tmp_path: Path) -> None:
+    node, middle = network.nodes[0], network.network.hosts[0]
+    assert node.host is not None
+    servers, switch = tmp_path / "resolv.conf", tmp_path / "nsswitch.conf"
+    servers.write_text(f"nameserver {middle.address}\n")
+    switch.write_text("hosts: files dns\n")
+    mounts = f"mount --bind {servers} /etc/resolv.conf && mount --bind {switch} /etc/nsswitch.conf"
+    within = ["unshare", "--mount", "sh", "-c", f'{mounts} && exec "$@"', "sh"]
+    examiner = Examiner(configured(tmp_path / "root", node), node.environment, node.host, within)
+    with firewall(middle, "INPUT", "-p", "udp", "--dport", "53", "-j", "DROP"):
+        found = examiner.run("--supernode", "http://super.example:5090", **upstream("https://registry.example"))
+    expect(found, "supernode-name", "/etc/hosts")
+    expect(found, "origin-name", "/etc/resolv.conf")
+    assert "part-unfinished" not in found.faults
+
+
 def test_a_way_that_swallows_large_packets(network: Nodes, tmp_path: Path, stack: ExitStack) -> None:
     giver, taker = network.nodes
     assert giver.host is not None
@@ -602,11 +618,27 @@ class _Refusal(_Page):
     status = 403
 
 
+class _Failure(_Page):
+    status = 503
+
+
+class _Nobody(_Page):
+    """Asks for a login, and does not say where."""
+
+    status = 401
+
+    def end_headers(self) -> None:
+        self.send_header("WWW-Authenticate", 'Bearer realm="/token"')
+        super().end_headers()
+
+
 @pytest.mark.parametrize(
     ("handler", "scheme", "code", "word"),
     [
         (_Page, "http", "origin-foreign", "sign in there"),
         (_Refusal, "http", "origin-forbidden", "http_proxy"),
+        (_Failure, "http", "origin-failing", "log"),
+        (_Nobody, "http", "origin-realm", "curl -si http://127.0.0.1"),
         (_Page, "https", "origin-plain", "Write `http://`"),
     ],
 )

@@ -122,7 +122,10 @@ def _judge_calls(checkup: Checkup) -> list[Finding]:
     strangers = [call for call in lately if call.outcome == Outcome.STRANGER]
     if strangers:
         text = f"What answers at {_shown(strangers)} is not the member of this cluster that is said to be there."
-        remedy = "Make `cluster` the same on all nodes, and give nodes behind one address their own `peer.port`."
+        remedy = (
+            "Make `cluster` the same on all nodes; set `peer.advertise` on those to an address that is theirs alone (a "
+            "container bridge's is not), and give nodes behind one address their own `peer.port`."
+        )
         found.append(Finding("outbound-stranger", "error", text, remedy))
     return found
 

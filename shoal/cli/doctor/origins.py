@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import ssl
 import time
@@ -15,11 +16,13 @@ from prometheus_client import CollectorRegistry
 from yarl import URL
 
 from peer.origin import OriginDenied, OriginError, OriginNotFound
+from proxy.authorization import NoTokenServer
 from proxy.credentials import NodeCredentials
+from proxy.egress import Egress
 from proxy.identity import ANONYMOUS
 from proxy.limits import LimitBoard
 from proxy.metrics import ProxyMetrics
-from proxy.retry import Limited
+from proxy.retry import Limited, Transient, Unreachable
 from proxy.settings import CredentialsUnreadable, EndpointSettings, ProxySettings, UpstreamSettings
 from proxy.upstream import UpstreamClient
 from shoal.cli.doctor.node import UpstreamState
@@ -53,8 +56,9 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class OriginAnswer:
-    """What came of asking one place. `kind`: `reached`, `denied`, `forbidden`, `limited`, `missing`, `tls`, `plain`,
-    `name`, `proxy`, `unreachable`, `unreadable` or `hidden`, where this user may not read the credentials."""
+    """What came of asking one place. `kind`: `reached`, `denied`, `realm`, `forbidden`, `limited`, `missing`, `tls`,
+    `plain`, `name`, `proxy`, `failing`, `unreachable`, `unreadable` or `hidden`, where this user may not read the
+    credentials."""
 
     place: Place
     kind: str
@@ -79,6 +83,19 @@ def judge_origin(answer: OriginAnswer) -> list[Finding]:
         case "denied":
             text = f"{name} does not take this node's credentials; they are wrong or have expired: {said}."
             return [Finding("credentials-refused", "error", text, _renewal(place))]
+        case "realm":
+            text = f"{name} asks for a login, and names nobody who could be asked for a token: {said}."
+            remedy = (
+                f"`realm` in its answer (`curl -si {place.url}/v2/`) has to be a whole address; put that right at the "
+                "registry, or at the proxy before it."
+            )
+            return [Finding("origin-realm", "error", text, remedy)]
+        case "failing":
+            remedy = (
+                "Look at the registry's own log and at that of a load balancer before it, or wait: what the swarm "
+                "holds is served meanwhile."
+            )
+            return [Finding("origin-failing", "error", f"{name} is out of order: {said}.", remedy)]
         case "forbidden":
             text = f"{name} refuses this machine, and does not ask for a login: {said}."
             remedy = (
@@ -116,7 +133,10 @@ def judge_origin(answer: OriginAnswer) -> list[Finding]:
             )
             return [Finding("origin-tls", "error", f"{name} cannot be asked: {said}.", remedy)]
         case "name":
-            remedy = f"Put this machine's name server right (/etc/resolv.conf), or correct `{place.key}.url`."
+            remedy = (
+                f"Put this machine's name server right (/etc/resolv.conf), or correct `{place.key}.url`; a token "
+                "server's name is the registry's own to correct."
+            )
             return [Finding("origin-name", "error", f"{name} cannot be asked: {said}.", remedy)]
         case "proxy":
             remedy = (
@@ -126,8 +146,7 @@ def judge_origin(answer: OriginAnswer) -> list[Finding]:
             return [Finding("origin-proxy", "error", f"{name} cannot be asked: {said}.", remedy)]
     remedy = (
         f"Let this machine through to {URL(place.url).host_port_subcomponent} and to the token server where one is "
-        f"named, set `{place.key}.http_proxy` where an HTTP proxy leads there, or correct `{place.key}.url`; a status "
-        "from 500 on is a fault of the registry's own."
+        f"named, set `{place.key}.http_proxy` where an HTTP proxy leads there, or correct `{place.key}.url`."
     )
     return [Finding("origin-unreachable", "error", f"{name} cannot be asked: {said}.", remedy)]
 
@@ -145,10 +164,11 @@ def judge_limit(state: UpstreamState) -> list[Finding]:
 
 
 def _limited(registry: str, key: str, seconds: float) -> Finding:
-    text = f"{registry} is at its rate limit (429) and is left alone for {format_age(seconds)}."
+    rest = f" and is left alone for {format_age(seconds)}" if seconds else ""
+    text = f"{registry} is at its rate limit (429){rest}."
     remedy = (
-        f"Sign in to it, which allows more (`{key}.username` and `password_file`), or raise `proxy.tag_freshness`; "
-        "else wait: what the swarm holds is served meanwhile."
+        f"Sign in to it, with an account that may ask more (`{key}.username` and `password_file`), or raise "
+        "`proxy.tag_freshness`; else wait: what the swarm holds is served meanwhile."
     )
     return Finding("origin-limited", "error", text, remedy)
 
@@ -206,6 +226,9 @@ async def _ask(settings: ProxySettings, place: Place) -> OriginAnswer:
     alone = msgspec.structs.replace(
         settings, upstreams={name: UpstreamSettings(**values, sign_in=False)}, default_upstream=name
     )
+    egress = Egress(settings.http_proxy, settings.https_proxy, settings.no_proxy, settings.own_http_proxies)
+    is_direct = egress.proxy_for(URL(place.url), endpoint.http_proxy) is None
+    looking = asyncio.create_task(_look_up(URL(place.url))) if is_direct else None
     try:
         async with asyncio.timeout(_SECONDS):
             credentials = await NodeCredentials(name, endpoint, time.monotonic).read()
@@ -215,14 +238,25 @@ async def _ask(settings: ProxySettings, place: Place) -> OriginAnswer:
                 try:
                     headers = await client.check(name, ANONYMOUS if credentials is None else credentials)
                 except OriginError as error:
+                    if isinstance(error, Unreachable) and looking is not None and not looking.done():
+                        return OriginAnswer(place, "name", "the name server does not answer", signed_in)
                     return OriginAnswer(place, _kind(error, signed_in), str(error), signed_in, _quiet(board, name))
     except CredentialsUnreadable as error:
         return OriginAnswer(place, "hidden" if _is_hidden(endpoint) else "unreadable", str(error))
     except TimeoutError:
         return OriginAnswer(place, "unreachable", f"no answer within {_SECONDS:g} s")
+    finally:
+        if looking is not None:
+            looking.cancel()
     if _is_page(headers):
         return OriginAnswer(place, "missing", "a web page comes in the place of its answer", signed_in)
     return OriginAnswer(place, "reached", signed_in=signed_in)
+
+
+async def _look_up(url: URL) -> None:
+    """Comes back as soon as the name server has answered, whatever that was."""
+    with contextlib.suppress(OSError, UnicodeError):
+        await asyncio.get_running_loop().getaddrinfo(url.host, url.port)
 
 
 def _is_page(headers: Mapping[str, str]) -> bool:
@@ -234,10 +268,14 @@ def _kind(error: OriginError, signed_in: bool) -> str:
     """What an error of an upstream comes from, as `OriginAnswer` has it."""
     if isinstance(error, Limited):
         return "limited"
+    if isinstance(error, NoTokenServer):
+        return "realm"
     if isinstance(error, OriginDenied):
         return "forbidden" if error.is_forbidden and not (signed_in or error.challenges) else "denied"
     if isinstance(error, OriginNotFound):
         return "missing"
+    if isinstance(error, Transient) and not error.__context__:
+        return "failing"
     match error.__context__:
         case aiohttp.ClientConnectorSSLError(os_error=ssl.SSLError(reason="WRONG_VERSION_NUMBER")):
             return "plain"

@@ -118,6 +118,14 @@ def _judge_way(facts: SupernodeFacts) -> list[Finding]:
                 "other nodes use, or start one here with `shoal supernode`."
             )
         return [Finding("supernode-refused", "error", text, remedy)]
+    if all(attempt.outcome == Outcome.UNROUTED for attempt in failed):
+        text = f"The supernode is not reached from this node, though others may reach it ({shown})."
+        address = failed[0].address.rpartition(":")[0].strip("[]")
+        remedy = (
+            f"Give this machine a way there, which `ip route get {address}` shows (an address of IPv6 needs IPv6 "
+            "here), or set `peer.supernode` to an address that is reached from here, too."
+        )
+        return [Finding("supernode-silent", "error", text, remedy)]
     text = f"The supernode is not reached from this node, though others may reach it ({shown})."
     remedy = (
         f"Let TCP port {url.port} through every firewall between this node and {url.host}, or set `peer.supernode` to "
