@@ -83,18 +83,21 @@ class PortTls:
 
     def protocol(self, guest: Guest) -> asyncio.BaseProtocol:
         """The protocol of a connection that was admitted."""
-        return _Stranger(lambda transport: self._begin(guest, transport))
+        return _Stranger(lambda stranger: self._begin(guest, stranger))
 
-    def _begin(self, guest: Guest, transport: asyncio.Transport) -> None:
-        task = asyncio.create_task(self._shake(guest, transport), name="TLS handshake")
+    def _begin(self, guest: Guest, stranger: _Stranger) -> None:
+        task = asyncio.create_task(self._shake(guest, stranger), name="TLS handshake")
         self._shaking.add(task)
         task.add_done_callback(self._shaking.discard)
 
-    async def _shake(self, guest: Guest, transport: asyncio.Transport) -> None:
+    async def _shake(self, guest: Guest, stranger: _Stranger) -> None:
+        transport = stranger.transport
         inner = _Secured(lambda: self._guests.leave(guest), cast("asyncio.Protocol", self._make()))
         secured: asyncio.Transport | None = None
         try:
-            secured = await asyncio.get_running_loop().start_tls(
+            loop = asyncio.get_running_loop()
+            loop.call_soon(stranger.hand_over)  # when the handshake has the transport, and has read nothing yet
+            secured = await loop.start_tls(
                 transport,
                 inner,
                 self._certificate.context(),
@@ -113,15 +116,31 @@ class PortTls:
 
 
 class _Stranger(asyncio.Protocol):
-    """A connection before its handshake."""
+    """A connection before its handshake, which keeps what comes for that: uvloop reads before a connection can be
+    paused, and who says hello at once would not be heard."""
 
-    def __init__(self, begin: Callable[[asyncio.Transport], None]) -> None:
+    transport: asyncio.Transport
+
+    def __init__(self, begin: Callable[[_Stranger], None]) -> None:
         self._begin = begin
+        self._early = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        made = cast("asyncio.Transport", transport)
-        made.pause_reading()  # what comes is for the handshake
-        self._begin(made)
+        self.transport = cast("asyncio.Transport", transport)
+        self._begin(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._early += data
+
+    def hand_over(self) -> None:
+        """Give what has come to the protocol that the transport has now."""
+        protocol = cast("asyncio.BufferedProtocol", self.transport.get_protocol())
+        while self._early:
+            buffer = memoryview(protocol.get_buffer(len(self._early)))
+            taken = min(len(buffer), len(self._early))
+            buffer[:taken] = self._early[:taken]
+            protocol.buffer_updated(taken)
+            self._early = self._early[taken:]
 
 
 class _Secured(Relay):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import aiohttp
 import click
 import pytest
+import uvloop
 from prometheus_client import CollectorRegistry
 
 import shoal.operations
@@ -105,6 +107,23 @@ async def test_who_does_not_speak_tls_is_dropped_and_makes_room(
     for _, writer in crowd:
         writer.close()
     assert await asked(settings, server.port)
+
+
+def test_who_says_hello_at_once_is_heard_by_the_event_loop_of_daemons(settings: OperationsSettings) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+
+    def shake(port: int) -> None:
+        with socket.create_connection(("127.0.0.1", port), timeout=2) as plain, context.wrap_socket(plain) as secured:
+            assert secured.version() == "TLSv1.3"
+
+    async def serve() -> None:
+        async with OperationsServer(settings, CollectorRegistry(), {}) as server:
+            for _ in range(20):
+                await asyncio.to_thread(shake, server.port)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve())
 
 
 async def test_who_has_gone_makes_room(server: OperationsServer, authority: Authority) -> None:
