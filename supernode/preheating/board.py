@@ -31,8 +31,8 @@ _MAX_RUNNING = 64
 _MAX_FINISHED = 100
 _MAX_TASKS, _MAX_FINISHED_TASKS = 200_000, 500_000
 """Images on nodes: of one job, and of all jobs that are over and still shown."""
-_ANSWER_SECONDS = 30.0
-"""For which a node may list tags."""
+_ANSWER_SECONDS, _MAX_ASKED = 30.0, 3
+"""For which a node may list tags, and how many nodes are asked for them: one may be sick, or lack credentials."""
 
 Send = Callable[[PeerId, protocol.FromSupernode], None]
 
@@ -120,7 +120,10 @@ class PreheatBoard:
         """Begin a job; raises `OrderRefused`, which may be `Crowded`."""
         if sum(not job.is_over for job in self.jobs.values()) >= _MAX_RUNNING:
             raise Crowded(f"{_MAX_RUNNING} preheats are running already")
-        chosen = Selection.parse(order.nodes).choose(list(self._roster), self._rng)
+        here = list(self._roster)
+        if not here:
+            raise OrderRefused("no node has joined this supernode")
+        chosen = Selection.parse(order.nodes).choose(here, self._rng)
         if not chosen:
             raise OrderRefused(f"no node that is here is meant by {order.nodes!r}")
         if len(chosen) * len(order.images) > _MAX_TASKS:
@@ -185,12 +188,18 @@ class PreheatBoard:
         self._send(peer, message)
 
     async def tags(self, registry: str, repository: str, pattern: str, nodes: Selection) -> list[str]:
-        """The tags of a repository that match a pattern, as one of these nodes is told by the registry; raises
-        `OrderRefused`."""
+        """The tags of a repository that match a pattern, as one of these nodes is told by the registry, or another one
+        where it is told none. Raises `OrderRefused`."""
         able = [node for node in self._roster if node.preheats and nodes.takes(node)]
-        if not able:
-            raise OrderRefused("no node is here that could list the tags")
-        node = self._rng.choice(able)
+        refused = OrderRefused("no node is here that could list the tags")
+        for node in self._rng.sample(able, min(len(able), _MAX_ASKED)):
+            try:
+                return await self._tags_of(node, registry, repository, pattern)
+            except OrderRefused as error:
+                refused = error
+        raise refused
+
+    async def _tags_of(self, node: Node, registry: str, repository: str, pattern: str) -> list[str]:
         self._last_query += 1
         query = self._last_query
         answer = self._queries[node.peer, query] = asyncio.get_running_loop().create_future()

@@ -242,7 +242,7 @@ class Job:
                 task.state = TaskState.RUNNING
         self._touch(run)
         told: list[Tell] = []
-        if peer in self._running and self.record.cancelled_at is None:
+        if task.state not in _UNDERWAY and peer in self._running and self.record.cancelled_at is None:
             self._ask(run, told, now)
         return told
 

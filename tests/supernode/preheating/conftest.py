@@ -27,6 +27,8 @@ class World:
     roster: Roster = field(default_factory=Roster)
     tags: list[str] = field(default_factory=list)
     """What nodes answer who are asked for tags."""
+    refusals: int = 0
+    """How many of them cannot tell."""
     refreshed: list[Location] = field(default_factory=list)
     asked: Callable[[], None] = lambda: None
     """Called when one is asked."""
@@ -56,7 +58,9 @@ class World:
         self.told.append((peer, message))
         if isinstance(message, protocol.ListTags):
             self.asked()
-            self._board.heard(peer, protocol.Tags(message.query, self.tags))
+            error = "the registry refuses this node" if self.refusals else ""
+            self.refusals -= bool(error)
+            self._board.heard(peer, protocol.Tags(message.query, [] if error else self.tags, error))
 
     def take(self, kind: type[protocol.FromSupernode]) -> list[protocol.FromSupernode]:
         """The messages of a kind since the last time."""

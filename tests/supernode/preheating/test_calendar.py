@@ -131,6 +131,22 @@ async def test_a_run_that_cannot_begin_is_told_and_keeps_what_was(world: World) 
         assert (calendar.shown()[0]["error"], len(board.jobs)) == ("no tag matches", 0)
 
 
+async def test_a_node_that_cannot_list_the_tags_keeps_no_run_from_beginning(world: World) -> None:
+    world.tags = ["3.20"]
+    async with world.board() as board, calendar_of(world, board, base=BASE) as calendar:
+        world.join("a")
+        world.join("b")
+        world.now += HOUR
+        world.refusals = 1
+        await calendar.look()
+        assert (calendar.shown()[0]["error"], len(board.jobs)) == ("", 1)
+        world.now += HOUR
+        world.finish()
+        world.refusals = 2
+        await calendar.look()
+        assert "cannot list the tags: the registry refuses this node" in str(calendar.shown()[0]["error"])
+
+
 def test_however_many_runs_were_missed_one_is_made_up_for() -> None:
     state = ScheduleState(0.0)
     assert next_run(BASE, 0.0) == HOUR
