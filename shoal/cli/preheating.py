@@ -72,7 +72,9 @@ class Watcher(Barred):
         if image["state"] in _ENDS and (run["number"], image["image"]) not in self._ended:
             self._ended.add((run["number"], image["image"]))
             if not self._console.is_terminal:
-                self._console.print(line(run["node"], image), markup=False, highlight=False, soft_wrap=True)
+                self._console.print(
+                    line(run["node"], image), markup=False, emoji=False, highlight=False, soft_wrap=True
+                )
 
 
 def line(node: str, image: News) -> str:

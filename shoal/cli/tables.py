@@ -34,8 +34,9 @@ def fitting(headings: Sequence[str], rows: Iterable[Sequence[str]], width: int) 
 
 
 def console() -> Console:
-    """Standard output: as wide as its terminal, or as anything where it is none."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _UNBOUNDED)
+    """Standard output: as wide as its terminal, or as anything where it is none. Brackets and colons of addresses and
+    names mean nothing to it."""
+    return Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else _UNBOUNDED)
 
 
 def show(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

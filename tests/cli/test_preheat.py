@@ -90,6 +90,14 @@ def test_a_node_may_have_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "[/rack]" in shown.getvalue()
 
 
+def test_a_tag_is_no_picture() -> None:
+    told = news("done", "1", "now")
+    told["runs"][0]["images"][0]["image"] = "docker.io/library/alpine:new"
+    shown = io.StringIO()
+    Watcher(Console(file=shown)).show(told)
+    assert shown.getvalue().startswith("a: docker.io/library/alpine:new: done")
+
+
 def test_a_supernode_that_is_gone_leaves_the_preheat_to_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(*_: object) -> NoReturn:
         raise NoDaemon("no daemon answers")

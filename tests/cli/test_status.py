@@ -15,6 +15,7 @@ from rich.console import Console, RenderableType
 from shoal.cli import live
 from shoal.cli.exits import NoDaemon
 from shoal.cli.nodeboard import Nodeboard
+from shoal.cli.tables import show
 from tests.cli.conftest import Shoal
 
 MB = 1_000_000
@@ -100,6 +101,11 @@ def test_a_node_that_has_restarted_has_no_rates_yet() -> None:
     board = Nodeboard()
     drawn(board, STATE)
     assert "now:" not in drawn(board, {**STATE, "uptime_seconds": 1.0})
+
+
+def test_an_address_of_ipv6_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    show(["node", "address"], [["[red]east:new:", "[fd00::5]:5081"]])
+    assert capsys.readouterr().out.splitlines()[1].split() == ["[red]east:new:", "[fd00::5]:5081"]
 
 
 @pytest.mark.parametrize("width", [30, 40, 60, 80, 120])
