@@ -9,7 +9,7 @@ from typing import ClassVar
 from shoal.cli.finding import Finding
 from shoal.cli.runtimes.edits import NotEditable, without_blocks
 from shoal.cli.runtimes.host import Host
-from shoal.cli.runtimes.mirror import Mirror
+from shoal.cli.runtimes.mirror import Mirror, is_local
 from shoal.cli.runtimes.processes import option, readers
 from shoal.cli.runtimes.runtime import Document, Runtime
 from shoal.cli.runtimes.tomltext import Table, at, parsed, with_value
@@ -76,5 +76,5 @@ def _is_told(content: Table, registry: str, mirror: Mirror) -> bool:
     host, _, path = str(next(iter(mirrors), "") if isinstance(mirrors, list) else "").partition("/")
     is_plain = at(content, ("registry", host, "http"))
     if is_plain is None:
-        is_plain = mirror.is_local and not at(content, ("registry", host, "insecure"))
-    return host in mirror.hosts and path in {"", registry} and is_plain is True
+        is_plain = is_local(host) and not at(content, ("registry", host, "insecure"))
+    return mirror.is_host(host) and path in {"", registry} and is_plain is True

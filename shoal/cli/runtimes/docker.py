@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from shoal.cli.finding import Finding
 from shoal.cli.runtimes.edits import NotEditable
 from shoal.cli.runtimes.host import Host
-from shoal.cli.runtimes.mirror import Mirror
+from shoal.cli.runtimes.mirror import Mirror, is_local
 from shoal.cli.runtimes.plan import Plan
 from shoal.cli.runtimes.processes import option, readers
 from shoal.cli.runtimes.runtime import Document, Runtime
@@ -59,7 +59,7 @@ class Docker(Runtime):
         lack = f"{_FILE} does not name {mirror.url} as the first of `{_MIRRORS}`, so docker pulls past it."
         insecure = () if mirror.is_local else (mirror.host,)
         is_needed = mirror.upstream(DOCKER_HUB) is not None and not _is_flag(host, mirror)
-        merge = (lambda text: _with(text, mirror, insecure)) if is_needed else None
+        merge = (lambda text: _with(text, mirror)) if is_needed else None
         return [
             Document(
                 _FILE,
@@ -120,15 +120,16 @@ class Docker(Runtime):
         return found
 
 
-def _with(text: str, mirror: Mirror, insecure: Sequence[str]) -> str:
+def _with(text: str, mirror: Mirror) -> str:
     settings = _parsed(text)
-    mirrors = _list(settings, _MIRRORS)
+    mirrors, insecure = _list(settings, _MIRRORS), _list(settings, _INSECURE)
     wanted = dict(settings)
-    if not any(map(mirror.is_at, mirrors[:1])):
+    place = mirrors[0].rstrip("/").partition("://")[2] if any(map(mirror.is_at, mirrors[:1])) else ""
+    if not place:
         wanted[_MIRRORS] = [mirror.url, *(each for each in mirrors if not mirror.is_at(each))]
-    missing = [each for each in insecure if not any(_covers(entry, each) for entry in _list(settings, _INSECURE))]
-    if missing:
-        wanted[_INSECURE] = [*_list(settings, _INSECURE), *missing]
+        place = mirror.host
+    if not is_local(place) and not any(_covers(entry, place) for entry in insecure):
+        wanted[_INSECURE] = [*insecure, place]
     return text if wanted == settings else _dumped(wanted, text)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import ClassVar
@@ -15,6 +16,7 @@ from shoal.cli.runtimes.runtime import Document, Runtime
 from shoal.cli.runtimes.yamltext import parsed, with_lists
 
 _ALL = "*"
+_HOST = re.compile(r'"http://([^/"]+)')
 _TEMPLATES = ("config.toml.tmpl", "config-v3.toml.tmpl")
 _KEEPS = ('template "base"', "config_path")
 """One of which a template has that reads what is made of `registries.yaml`."""
@@ -71,7 +73,7 @@ class K3s(Runtime):
         if name is not None and host.exists(self._made):
             hosts = (folder / place / "hosts.toml" for place in (name, "_default"))
             made = next(filter(None, map(host.text, (*hosts, self._made / "config.toml"))), "")
-            if not any(f'"http://{each}' in made for each in mirror.hosts):
+            if not any(map(mirror.is_host, _HOST.findall(made))):
                 text = f"What {self.name} made for its containerd when it started does not name {mirror.url}."
                 found.append(Finding(f"{self.name}-not-restarted", "error", text, self.then[0]))
         return found

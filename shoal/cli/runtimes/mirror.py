@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from proxy.settings import ProxySettings, UpstreamSettings
-from shoal.fields import authority, from_here
+from shoal.fields import authority, from_here, is_everywhere, is_loopback
 from shoal.reference import Registry, parse_registry
 
 _LOOPBACK = ("127.", "[::1]", "localhost")
@@ -35,6 +35,8 @@ class Mirror:
     """The registry of requests that name none."""
     takes_any: bool
     """Whether it stands for registries that nobody has named."""
+    is_everywhere: bool = False
+    """Whether it listens at all addresses of the machine."""
 
     @property
     def host(self) -> str:
@@ -44,20 +46,29 @@ class Mirror:
     @property
     def is_local(self) -> bool:
         """Whether its address is one of loopback, where runtimes take plain HTTP unasked."""
-        return self.host.startswith(_LOOPBACK)
+        return is_local(self.host)
 
     def is_at(self, url: str) -> bool:
         """Whether a URL that somebody wrote is this mirror's."""
-        return url.rstrip("/") in {f"http://{host}" for host in self.hosts}
+        scheme, _, host = url.rstrip("/").partition("://")
+        return scheme == "http" and self.is_host(host)
 
-    @property
-    def hosts(self) -> tuple[str, ...]:
-        """`host:port` in all ways in which it may be written."""
-        return (self.host, f"localhost:{self.host.rpartition(':')[2]}") if self.is_local else (self.host,)
+    def is_host(self, text: str) -> bool:
+        """Whether `host:port` that somebody wrote is this mirror's."""
+        host, _, port = text.rpartition(":")
+        if port != self.host.rpartition(":")[2]:
+            return False
+        is_named = text == self.host or (self.is_local and host == "localhost")
+        return is_named or (self.is_everywhere and _is_own(host.strip("[]")))
 
     def upstream(self, name: Registry) -> Upstream | None:
         """The registry of that name, where it is one of those to be configured."""
         return next((each for each in self.upstreams if each.name == name), None)
+
+
+def is_local(place: str) -> bool:
+    """Whether `host:port` is one of loopback, where runtimes take plain HTTP unasked."""
+    return place.startswith(_LOOPBACK)
 
 
 def mirror_of(settings: ProxySettings, names: Sequence[str] = ()) -> Mirror:
@@ -67,9 +78,16 @@ def mirror_of(settings: ProxySettings, names: Sequence[str] = ()) -> Mirror:
     upstreams = tuple(_upstream(name, settings.upstreams[name]) for name in dict.fromkeys(wanted))
     default = Registry(settings.default_upstream)
     takes_any = settings.any_upstream and not names
-    return Mirror(f"http://{address}", upstreams, default, takes_any)
+    return Mirror(f"http://{address}", upstreams, default, takes_any, is_everywhere(settings.host))
 
 
 def _upstream(name: Registry, settings: UpstreamSettings) -> Upstream:
     segments = [each for each in (name, *settings.aliases) if ":" not in each]
     return Upstream(name, settings.url, next(iter(segments), None))
+
+
+def _is_own(host: str) -> bool:
+    """Whether an address is one of this machine's."""
+    from proxy.addresses import is_own  # takes a while to import
+
+    return is_loopback(host) or is_own(host)

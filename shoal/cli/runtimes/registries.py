@@ -198,9 +198,9 @@ def _has(mirror: Mirror, upstream: Upstream, registries: Sequence[_Entry]) -> bo
     """Whether somebody else has named the mirror first."""
     entry = next((each for each in registries if each["prefix"] == upstream.name), {})
     first: _Entry = next(iter(entry.get("mirror", [])), entry)
+    host, _, segment = str(first.get("location")).partition("/")
     segments = {upstream.segment} | ({""} if upstream.name == mirror.default else set())
-    places = {f"{each}/{segment}".rstrip("/") for each in mirror.hosts for segment in segments if segment is not None}
-    return first.get("location") in places and first.get("insecure") is True
+    return mirror.is_host(host) and segment in segments and first.get("insecure") is True
 
 
 def _own(mirror: Mirror, registry: _Entry) -> _Entry:
@@ -211,7 +211,7 @@ def _own(mirror: Mirror, registry: _Entry) -> _Entry:
 
 def _is_at(mirror: Mirror, place: _Entry) -> bool:
     """Whether an entry's location is the mirror."""
-    return str(place.get("location")).partition("/")[0] in mirror.hosts
+    return mirror.is_host(str(place.get("location")).partition("/")[0])
 
 
 def _text(mirror: Mirror, upstreams: Sequence[Upstream], others: Sequence[_Entry]) -> str:

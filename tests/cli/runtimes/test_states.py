@@ -693,6 +693,26 @@ def test_a_subnet_that_docker_takes_plain_http_from_is_enough(
     assert bool(RUNTIMES["docker"].plan(host, mirror).changes) is not is_enough
 
 
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("docker", {DOCKER: '{"registry-mirrors": ["http://127.0.0.2:5080"]}'}),
+        ("containerd", {**READ, f"{CERTS}/docker.io/hosts.toml": '[host."http://127.0.0.2:5080"]\n'}),
+        ("podman", {PODMAN: MIRRORED.replace("127.0.0.1", "127.0.0.2")}),
+        ("buildkit", {BUILDKIT: f'{BUILT}["127.0.0.2:5080"]\n'}),
+        ("k3s", {K3S: 'mirrors: {docker.io: {endpoint: ["http://127.0.0.2:5080"]}}\n'}),
+    ],
+)
+def test_each_of_the_machines_addresses_is_a_mirrors_that_listens_at_all(
+    tmp_path: Path, name: str, files: dict[str, str]
+) -> None:
+    host = host_with(tmp_path, files)
+    assert found(name, host, mirror_of(ProxySettings(host="0.0.0.0"))) == {}
+    assert found(name, host) == {f"{name}-{'hosts' if name == 'containerd' else 'mirror'}": "error"}
+    other_port = mirror_of(ProxySettings(host="0.0.0.0", port=5000))
+    assert f"{name}-{'hosts' if name == 'containerd' else 'mirror'}" in found(name, host, other_port)
+
+
 def test_podman_names_a_registry_with_a_port_by_its_alias(tmp_path: Path) -> None:
     host = host_with(tmp_path, {})
     unnamed = ProxySettings(upstreams={"office:5000": UpstreamSettings()})
