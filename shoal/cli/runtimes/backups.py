@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 from shoal.cli.runtimes.host import Host
 
 _DIGITS = 12
+_KIND = "before-shoal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Former:
 def kept_in(path: PurePosixPath, written: str, was_there: bool) -> PurePosixPath:
     """Where the former content of a file is kept, or that there was none, when `written` is put in its place."""
     digest = hashlib.sha256(written.encode()).hexdigest()
-    kind = "before-shoal" if was_there else "before-shoal-absent"
+    kind = _KIND if was_there else f"{_KIND}-absent"
     return path.with_name(f"{path.name}.{kind}-{digest[:_DIGITS]}")
 
 
@@ -47,3 +48,8 @@ def former(host: Host, path: PurePosixPath) -> Former | None:
     if text is not None:
         return Former(copy, text)
     return Former(absent, None) if host.exists(absent) else None
+
+
+def was_written(host: Host, path: PurePosixPath) -> bool:
+    """Whether a copy is left of what a file was before Shoal, whoever has changed it since; raises `FileUnusable`."""
+    return any(name.startswith(f"{path.name}.{_KIND}") for name in host.names(path.parent))

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import ClassVar
 
 from shoal.cli.finding import Finding
-from shoal.cli.runtimes.backups import former
+from shoal.cli.runtimes.backups import former, was_written
 from shoal.cli.runtimes.edits import NotEditable, in_file
 from shoal.cli.runtimes.host import Host
 from shoal.cli.runtimes.mirror import Mirror
@@ -135,6 +135,8 @@ def _before(host: Host, document: Document) -> str | None:
     known = former(host, document.path)
     if known is not None:
         return known.text
+    if document.is_unmarked and not was_written(host, document.path):
+        return old
     with in_file(document.path):
         rest = document.take_out(old)
     return None if rest != old and not rest.strip() else rest

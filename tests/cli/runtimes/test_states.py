@@ -662,6 +662,12 @@ def test_docker_drops_its_last_mirror_by_a_restart_alone(tmp_path: Path) -> None
     assert docker.undo(host, HUB).then == docker.plan(host, HUB).then
 
 
+def test_what_somebody_told_docker_by_hand_is_not_taken_back(tmp_path: Path) -> None:
+    docker, host = RUNTIMES["docker"], host_with(tmp_path, {DOCKER: '{"registry-mirrors": ["http://127.0.0.1:5080"]}'})
+    assert not write(host, docker.plan(host, HUB))
+    assert not write(host, docker.undo(host, HUB))
+
+
 def test_a_mirror_beyond_loopback_is_one_that_docker_takes_plain_http_from(tmp_path: Path) -> None:
     host = host_with(tmp_path, {})
     (change,) = RUNTIMES["docker"].plan(host, mirror_of(ProxySettings(host="10.0.0.7"))).files
