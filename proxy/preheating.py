@@ -11,16 +11,16 @@ import structlog
 
 from peer.disk import StoreError
 from peer.errors import DownloadFailed
-from peer.origin import OriginDenied, OriginError, OriginNotFound, OriginUnavailable
+from peer.origin import OriginDenied, OriginError, OriginUnavailable
 from peer.store import Store
 from peer.supply import Supply
+from proxy.belongings import Belongings, Unfit
 from proxy.errors import RequestError
 from proxy.reading import ImageReader
-from shoal.descriptor import Descriptor, InvalidManifest, Manifest
+from shoal.descriptor import Descriptor, InvalidManifest
 from shoal.digest import Digest
-from shoal.platforms import ALL_PLATFORMS, manifest_for, offered_by, own_platform, parse_platform
 from shoal.redaction import redacted
-from shoal.reference import InvalidReference, Location, Reference, Tag
+from shoal.reference import InvalidReference, Location, Reference
 from supernode import protocol
 from supernode.client import Preheating as Message
 from supernode.protocol import PreheatState
@@ -30,8 +30,6 @@ log = structlog.get_logger()
 _IMAGES_AT_ONCE, _BLOBS_AT_ONCE = 2, 8
 """Images that are preheated at a time, and blobs of each."""
 _MAX_RUNS = 4096
-_MAX_REFERRERS, _REFERRER_DEPTH = 64, 2
-"""Manifests that refer to an image or to one of these, and how far that goes: a signature of an SBOM of an image."""
 _TELL_SECONDS, _AGAIN_SECONDS = 1.0, 5.0
 """Between two reports of what has changed, and of what has not."""
 _SILENT_SECONDS = 120.0
@@ -43,19 +41,13 @@ Key = tuple[str, str]
 """A job, and an image of it."""
 
 
-class Unfit(Exception):
-    """An image cannot be preheated as it is wanted."""
-
-
 @dataclass(eq=False)
 class _Run:
     """One image of one job, and how it goes."""
 
     order: protocol.Preheat
     state: str = PreheatState.WAITING
-    blobs: dict[Digest, Descriptor] = field(default_factory=dict)
-    """All that belongs to the image, manifests too."""
-    referrers: int = 0
+    parts: Belongings = field(default_factory=Belongings)
     arrived: int = 0
     told: protocol.PreheatProgress | None = None
     told_at: float = 0.0
@@ -70,8 +62,13 @@ class _Run:
         """What is to be said of it now."""
         if self.ended is not None:
             return self.ended
-        size = sum(blob.size for blob in self.blobs.values())
-        said = {"arrived": self.arrived, "size": size, "blobs": len(self.blobs), "referrers": self.referrers}
+        size = sum(blob.size for blob in self.parts.blobs.values())
+        said = {
+            "arrived": self.arrived,
+            "size": size,
+            "blobs": len(self.parts.blobs),
+            "referrers": self.parts.referrers,
+        }
         return protocol.PreheatProgress(*self.key, self.state, **(said | more))  # type: ignore[arg-type]
 
 
@@ -157,7 +154,7 @@ class Preheating:
 
     def _end(self, run: _Run, state: str, **more: object) -> None:
         run.state = state
-        run.arrived = sum(map(self._supply.arrived, run.blobs.values()))
+        run.arrived = sum(map(self._supply.arrived, run.parts.blobs.values()))
         run.ended = run.progress(**more)
         del self._runs[run.key]
         self._limit_all()
@@ -174,7 +171,7 @@ class Preheating:
         while True:
             await asyncio.sleep(_TELL_SECONDS)
             for run in self._runs.values():
-                run.arrived = sum(map(self._supply.arrived, run.blobs.values()))
+                run.arrived = sum(map(self._supply.arrived, run.parts.blobs.values()))
                 said = run.progress()
                 if said != run.told or loop.time() - run.told_at >= _AGAIN_SECONDS:
                     run.told, run.told_at = said, loop.time()
@@ -187,71 +184,17 @@ class Preheating:
         order = run.order
         reference = Reference.parse(order.image)
         location = self._images.locate(reference)
-        root, manifest = await self._images.manifest(location, reference.target)
-        chosen = _chosen(manifest, order.platforms)
-        children = [await self._images.manifest(location, child.digest) for child in chosen]
-        manifests = [(root, manifest), *children]
-        for found, read in manifests:
-            self._belongs(run, found, read)
+        root = await run.parts.gather(self._images, location, reference.target, order.platforms)
         if order.referrers:
-            await self._add_referrers(run, location, [found.digest for found, _ in manifests])
+            await run.parts.gather_referrers(self._images, location)
         await self._fetch(run, location)
-        missing = [digest for digest in run.blobs if not self._supply.is_sound(digest)]
+        missing = [digest for digest in run.parts.blobs if not self._supply.is_sound(digest)]
         if missing:
             reason = self._supply.store_fault or "they have gone again"
-            raise Unfit(f"{len(missing)} of {len(run.blobs)} blobs are not in the store: {reason}")
+            raise Unfit(f"{len(missing)} of {len(run.parts.blobs)} blobs are not in the store: {reason}")
         if order.pin:
             await self._pin(root.digest, order.pin)
         return root.digest
-
-    @staticmethod
-    def _belongs(run: _Run, found: Descriptor, manifest: Manifest) -> None:
-        for blob in (found, *manifest.blobs):
-            run.blobs.setdefault(blob.digest, blob)
-
-    async def _add_referrers(self, run: _Run, location: Location, subjects: list[Digest]) -> None:
-        for _ in range(_REFERRER_DEPTH):
-            found = [each for subject in subjects for each in await self._images.referrers(location, subject)]
-            subjects = []
-            for each in found:
-                subjects += await self._add_referrer(run, location, each)
-
-    async def _add_referrer(self, run: _Run, location: Location, reference: Tag | Digest) -> list[Digest]:
-        """Returns the manifests that there are under a name, without those that were known already."""
-        named = await self._referrer(run, location, reference, is_sure=isinstance(reference, Digest))
-        if named is None:
-            return []
-        fresh = self._refers(run, *named)
-        # of the index that stands in for a list of referrers
-        listed = [child.digest for child, _ in named[1].children if child.digest not in run.blobs]
-        _bound(run.referrers + len(listed))
-        for digest in listed:
-            found = await self._referrer(run, location, digest, is_sure=False)
-            fresh += [] if found is None else self._refers(run, *found)
-        return fresh
-
-    async def _referrer(
-        self, run: _Run, location: Location, reference: Tag | Digest, *, is_sure: bool
-    ) -> tuple[Descriptor, Manifest] | None:
-        """None where there is none after all, unless the registry has said so (`is_sure`), and for what nobody can tell
-        what belongs to."""
-        try:
-            return await self._images.manifest(location, reference)
-        except OriginNotFound:
-            if is_sure:
-                raise
-        except InvalidManifest as error:
-            log.info("preheat.referrer_unknown", image=run.order.image, reference=reference, error=str(error))
-        return None
-
-    def _refers(self, run: _Run, found: Descriptor, manifest: Manifest) -> list[Digest]:
-        """Count a manifest in; returns its digest where that is new."""
-        if found.digest in run.blobs:
-            return []
-        _bound(run.referrers + 1)
-        self._belongs(run, found, manifest)
-        run.referrers += 1
-        return [found.digest]
 
     async def _fetch(self, run: _Run, location: Location) -> None:
         """Get all blobs; the first failure ends it."""
@@ -263,7 +206,7 @@ class Preheating:
 
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(fetch(blob)) for blob in run.blobs.values()]
+                tasks = [group.create_task(fetch(blob)) for blob in run.parts.blobs.values()]
                 group.create_task(self._watch(run, tasks))
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
@@ -274,7 +217,7 @@ class Preheating:
         moved_at, before = loop.time(), -1
         while pending:
             _, pending = await asyncio.wait(pending, timeout=_TELL_SECONDS)
-            arrived = sum(map(self._supply.arrived, run.blobs.values()))
+            arrived = sum(map(self._supply.arrived, run.parts.blobs.values()))
             if arrived != before or self._supply.is_pulling:
                 moved_at, before = loop.time(), arrived
             if loop.time() - moved_at > _SILENT_SECONDS:
@@ -324,28 +267,6 @@ class Preheating:
         task = asyncio.create_task(logged())
         self._asides.add(task)
         task.add_done_callback(self._asides.discard)
-
-
-def _bound(referrers: int) -> None:
-    """Raises `Unfit` where so many manifests are about one image that nobody has pushed them for clients."""
-    if referrers > _MAX_REFERRERS:
-        raise Unfit(f"more than {_MAX_REFERRERS} manifests refer to it (`referrers` may be left out)")
-
-
-def _chosen(manifest: Manifest, platforms: Iterable[str]) -> list[Descriptor]:
-    """The manifests of an index that are wanted; raises `Unfit`."""
-    if not manifest.children:
-        return []
-    wanted = list(platforms)
-    if ALL_PLATFORMS in wanted:
-        return list(dict.fromkeys(child for child, _ in manifest.children))
-    chosen: dict[Descriptor, None] = {}
-    for platform in map(parse_platform, wanted) if wanted else [own_platform()]:
-        child = manifest_for(manifest, platform)
-        if child is None:
-            raise Unfit(f"there is no image for {platform} (there is: {offered_by(manifest)})")
-        chosen[child] = None
-    return list(chosen)
 
 
 def _reason(error: Exception) -> tuple[str | None, bool]:

@@ -171,6 +171,19 @@ async def test_platforms_are_those_that_were_ordered(world: World, platforms: li
     assert len({blob("layer").digest, blob("other").digest} & world.registry.stored) == blobs
 
 
+async def test_an_index_may_name_another_one(world: World) -> None:
+    world.registry.put("own", blob("layer"))
+    world.registry.put("inner", children={"own": own_platform()})
+    world.registry.put("outer", tag="1", children={"inner": own_platform()})
+    progress = await world.ended(order())
+    assert (progress.state, progress.blobs, blob("layer").digest in world.registry.stored) == ("done", 4, True)
+    for depth in range(4):
+        world.registry.put(f"deep {depth}", children={"inner" if not depth else f"deep {depth - 1}": own_platform()})
+    world.registry.put("deepest", tag="1", children={"deep 3": own_platform()})
+    world.told.clear()
+    assert (await world.ended(order())).error == "more than 4 indexes stand one below the other"
+
+
 async def test_a_platform_that_is_not_there_is_named(world: World) -> None:
     world.registry.put("own", blob("layer"))
     world.registry.put("index", tag="1", children={"own": own_platform()})
