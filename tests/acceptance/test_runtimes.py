@@ -107,3 +107,17 @@ def test_a_containerd_that_has_not_read_its_configuration_again_is_told(
     with config.open("a") as file:
         file.write('imports = "no list"\n')
     assert shoal_config(runtime, node, "--check", within=True)[0] == 1
+
+
+def test_certificates_beside_config_path_that_keep_containerd_from_pulling(
+    root: Path, node: Node, stack: ExitStack
+) -> None:
+    runtime = ConfiguredContainerd(root, stack)
+    registry = 'plugins."io.containerd.grpc.v1.cri".registry'
+    with (root / "etc/containerd/config.toml").open("a") as file:
+        file.write(f'[{registry}]\nconfig_path = "/etc/containerd/certs.d"\n')
+        file.write(f'[{registry}.configs."office".tls]\ninsecure_skip_verify = true\n')
+    runtime.reload()
+    with pytest.raises(ProgramFailed):
+        runtime.pull()
+    assert "containerd-mirrors-shadow" in shoal_config(runtime, node, "--check", within=True)[1]

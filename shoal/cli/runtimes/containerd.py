@@ -48,13 +48,15 @@ class Containerd(Runtime):
     def limits(self, host: Host, mirror: Mirror) -> list[Finding]:
         """See `Runtime`."""
         config = read(host)
-        if not (config.mirrors and config.config_path):
+        is_refused = config.mirrors or (config.has_tls and config.is_two is False)
+        if not (is_refused and config.config_path):
             return []
+        key, what = ("mirrors", "mirrors") if config.mirrors else ("configs", "certificates")
         text = (
-            f"{config.owner.path} has both `config_path` and `registry.mirrors`, which containerd refuses: its CRI "
-            "plugin does not start."
+            f"{config.owner.path} has both `config_path` and {what} in `registry.{key}`, which containerd refuses: its "
+            "CRI plugin does not start."
         )
-        remedy = "Move the mirrors to hosts.toml files and remove `registry.mirrors`, or remove `config_path`."
+        remedy = f"Move the {what} to hosts.toml files and remove `registry.{key}`, or remove `config_path`."
         return [Finding("containerd-mirrors-shadow", "error", text, remedy)]
 
     def state(self, host: Host, mirror: Mirror) -> list[Finding]:

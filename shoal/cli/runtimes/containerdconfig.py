@@ -114,10 +114,15 @@ class ContainerdConfig:
     @property
     def is_legacy(self) -> bool:
         """Whether it has what containerd does not take beside `config_path`, so that mirrors belong into the file."""
+        return not self.config_path and bool(self.mirrors or (self.has_tls and not self.is_two))
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether registries have certificates in the old layout, which containerd 1 alone refuses beside
+        `config_path`."""
         configs = self.owner.of_cri("registry", "configs")
         tables = configs.values() if isinstance(configs, dict) else ()
-        has_tls = any(isinstance(each, dict) and each.get("tls") for each in tables)
-        return not self.config_path and bool(self.mirrors or (has_tls and not self.is_two))
+        return any(isinstance(each, dict) and each.get("tls") for each in tables)
 
     @property
     def pulls_locally(self) -> bool:
