@@ -114,11 +114,10 @@ def _bound(referrers: int) -> None:
 
 
 def _chosen(manifest: Manifest, platforms: Iterable[str]) -> list[Descriptor]:
-    """The manifests of an index that are wanted; raises `Unfit`."""
-    if not manifest.children:
-        return []
+    """The manifests of an index that are wanted; raises `Unfit`. Where it names no platforms it is none of an image for
+    several, as a list of signatures: all of it belongs together."""
     wanted = list(platforms)
-    if ALL_PLATFORMS in wanted:
+    if ALL_PLATFORMS in wanted or not any(offered for _, offered in manifest.children):
         return list(dict.fromkeys(child for child, _ in manifest.children))
     chosen: dict[Descriptor, None] = {}
     for platform in map(parse_platform, wanted) if wanted else [own_platform()]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -23,6 +23,7 @@ from supernode import protocol
 
 IMAGE = "registry.test:5000/team/app:1"
 OTHER_PLATFORM = Platform("linux", "riscv64")
+Children = Mapping[str, Platform | None]
 
 
 def blob(name: str, size: int = 100) -> Descriptor:
@@ -48,7 +49,7 @@ class Registry:
     store_fault = "the disk is full"
     is_pulling = False
 
-    def put(self, name: str, *blobs: Descriptor, tag: str = "", children: dict[str, Platform] | None = None) -> Digest:
+    def put(self, name: str, *blobs: Descriptor, tag: str = "", children: Children | None = None) -> Digest:
         found = named(name)
         entries = tuple((named(child), platform) for child, platform in (children or {}).items())
         manifest = Manifest(OCI_INDEX if entries else OCI_MANIFEST, blobs, entries)
@@ -169,6 +170,15 @@ async def test_platforms_are_those_that_were_ordered(world: World, platforms: li
     world.registry.put("index", tag="1", children={"foreign": OTHER_PLATFORM, "own": own_platform()})
     assert (await world.ended(order(platforms=platforms))).state == "done"
     assert len({blob("layer").digest, blob("other").digest} & world.registry.stored) == blobs
+
+
+async def test_an_index_without_platforms_belongs_together(world: World) -> None:
+    """As a list of signatures that was pushed."""
+    for name in ("one", "two"):
+        world.registry.put(name, blob(f"of {name}"))
+    world.registry.put("list", tag="1", children={"one": None, "two": None})
+    progress = await world.ended(order())
+    assert (progress.state, progress.blobs) == ("done", 5)
 
 
 async def test_an_index_may_name_another_one(world: World) -> None:
