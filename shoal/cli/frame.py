@@ -8,9 +8,11 @@ import functools
 import importlib
 import io
 import json
+import signal
 import sys
 from collections import UserDict
 from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
 from typing import Any, NoReturn
 
 import click
@@ -87,6 +89,8 @@ class Program(Group):
         given = list(sys.argv[1:] if args is None else args)
         if isinstance(sys.stdout, io.TextIOWrapper):  # names of nodes and images that the terminal's encoding lacks
             sys.stdout.reconfigure(errors="backslashreplace")
+        if standalone_mode:
+            signal.signal(signal.SIGTERM, _interrupt)
         run = functools.partial(super().main, given, prog_name, complete_var, standalone_mode=False, **extra)
         return _end(run, "--json" in given) if standalone_mode else run()
 
@@ -95,6 +99,13 @@ class Program(Group):
         super().format_epilog(ctx, formatter)
         with formatter.section("Exit codes"):
             formatter.write_dl([(str(code.value), code.meaning) for code in ExitCode])
+
+
+def _interrupt(_: int, frame: FrameType | None) -> None:
+    """SIGTERM ends a command as Ctrl-C does: a preheat is cancelled, and who is process 1 of a container hears of it.
+    Daemons have a handler of their own."""
+    handler = signal.getsignal(signal.SIGINT)
+    (handler if callable(handler) else signal.default_int_handler)(signal.SIGINT, frame)
 
 
 def _end(run: Callable[[], Any], as_json: bool) -> NoReturn:

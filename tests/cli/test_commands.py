@@ -264,7 +264,8 @@ def test_what_forward_proxy_mode_needs_is_imported_only_by_it() -> None:
     assert done.stdout.strip() == "False"
 
 
-def test_a_pull_that_is_interrupted_has_its_own_exit_code(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_pull_that_is_interrupted_has_its_own_exit_code(tmp_path: Path, how: signal.Signals) -> None:
     origin = ScriptedOrigin(rate=MIB / 16)
     origin.push(random_bytes(MIB, "a"))
     with ExitStack() as stack:
@@ -273,6 +274,6 @@ def test_a_pull_that_is_interrupted_has_its_own_exit_code(tmp_path: Path) -> Non
         store = tmp_path / "store"
         pulling = subprocess.Popen([*command, "--store", str(store), "--json"], stdout=subprocess.PIPE)
         wait_until(lambda: bool(origin.requests), "the origin is asked")
-        pulling.send_signal(signal.SIGINT)
+        pulling.send_signal(how)
         told, _ = pulling.communicate(timeout=20)
     assert (pulling.returncode, json.loads(told)["exit_code"]) == (130, 130)

@@ -55,7 +55,10 @@ def judge_configuration(means: Means, now: float) -> list[Finding]:
         text = f"What members know each other by could not be seen: {means.fault}."
         return [Finding("cluster-unseen", "warning", text, "Run `shoal doctor` as root or as the daemon's user.")]
     if means.fault:
-        remedy = "Put the file there, readable for the daemon's user; all nodes of the cluster have the same."
+        remedy = (
+            "Put the file there, readable for the daemon's user: the same secret on all nodes of the cluster, or "
+            "certificates of one authority."
+        )
         return [Finding("cluster-unusable", "error", f"The daemon cannot start: {means.fault}.", remedy)]
     found = [each for certificate in means.certificates for each in _judge_certificate(certificate, now)]
     if means.exposed:
