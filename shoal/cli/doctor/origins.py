@@ -34,6 +34,7 @@ from shoal.units import format_age
 
 _SECONDS = 6.5
 """For one place, credentials included; a registry's answer has 4.5 s."""
+_LOOK_SECONDS = 0.5
 _MAX_PLACES = 64
 _FEW = 0.1
 """The share of an upstream's requests from which on they are few."""
@@ -238,7 +239,7 @@ async def _ask(settings: ProxySettings, place: Place) -> OriginAnswer:
                 try:
                     headers = await client.check(name, ANONYMOUS if credentials is None else credentials)
                 except OriginError as error:
-                    if isinstance(error, Unreachable) and looking is not None and not looking.done():
+                    if isinstance(error, Unreachable) and looking is not None and await _is_waiting(looking):
                         return OriginAnswer(place, "name", "the name server does not answer", signed_in)
                     return OriginAnswer(place, _kind(error, signed_in), str(error), signed_in, _quiet(board, name))
     except CredentialsUnreadable as error:
@@ -251,6 +252,12 @@ async def _ask(settings: ProxySettings, place: Place) -> OriginAnswer:
     if _is_page(headers):
         return OriginAnswer(place, "missing", "a web page comes in the place of its answer", signed_in)
     return OriginAnswer(place, "reached", signed_in=signed_in)
+
+
+async def _is_waiting(looking: asyncio.Task[None]) -> bool:
+    """Whether the name server has not answered; a connection may be refused before an answer has been told of."""
+    await asyncio.wait([looking], timeout=_LOOK_SECONDS)
+    return not looking.done()
 
 
 async def _look_up(url: URL) -> None:
