@@ -27,7 +27,7 @@ _MEANINGS = {
     ExitCode.FAILED: "It could not be done, or what was looked at is not as it should be.",
     ExitCode.UNUSABLE: "The command line or the configuration cannot be used. Nothing was done.",
     ExitCode.NO_DAEMON: "No daemon answers where the configuration says that it is.",
-    ExitCode.INTERRUPTED: "Ctrl-C or SIGTERM ended it. (A daemon that is told to stop ends with 0.)",
+    ExitCode.INTERRUPTED: "Ctrl-C or SIGTERM ended it. (A daemon that is told to stop: 0.)",
 }
 
 
