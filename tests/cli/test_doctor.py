@@ -95,6 +95,12 @@ def test_a_certificate_is_good_for_a_time(now: float, code: str) -> None:
     assert only(judge_configuration(Means(certificates=(certificate,)), now), "/etc/shoal/node.crt") == code
 
 
+def test_an_authority_is_made_anew_with_the_key_that_it_has() -> None:
+    certificate = Certificate("cluster.ca_file", "/etc/shoal/ca.crt", 10.0, 1e9)
+    found = judge_configuration(Means(certificates=(certificate,)), 2e9)
+    assert only(found, "the same key", "/etc/shoal/ca.crt on all nodes") == "certificate-expired"
+
+
 def test_what_members_are_known_by_has_to_be_there() -> None:
     fault = "`cluster.secret_file` '/etc/shoal/secret' cannot be read: No such file or directory"
     assert only(judge_configuration(Means(fault), 0.0), "daemon's user") == "cluster-unusable"

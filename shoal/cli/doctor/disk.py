@@ -81,8 +81,8 @@ def _judge_space(facts: DiskFacts, cache: CacheSettings) -> list[Finding]:
     if facts.files_free == 0:
         text = f"The disk of the store {store} has no room for another file, and pulls pass by without being kept."
         remedy = (
-            "Remove files that nobody needs (`df -i` shows how many there are), or set `peer.store` to a file system "
-            "with more inodes."
+            f"Remove files that nobody needs (`df -i {store}` shows how many there are), or set `peer.store` to a file "
+            "system with more inodes."
         )
         return [Finding("disk-full", "error", text, remedy)]
     if facts.free < _FULL_BYTES:

@@ -56,8 +56,8 @@ def judge_configuration(means: Means, now: float) -> list[Finding]:
         return [Finding("cluster-unseen", "warning", text, "Run `shoal doctor` as root or as the daemon's user.")]
     if means.fault:
         remedy = (
-            "Put the file there, readable for the daemon's user: the same secret on all nodes of the cluster, or "
-            "certificates of one authority."
+            "Put that right, readable for the daemon's user: the same secret on all nodes of the cluster, or certificates "
+            "of one authority, each with the key that belongs to it."
         )
         return [Finding("cluster-unusable", "error", f"The daemon cannot start: {means.fault}.", remedy)]
     found = [each for certificate in means.certificates for each in _judge_certificate(certificate, now)]
@@ -80,6 +80,11 @@ def judge_configuration(means: Means, now: float) -> list[Finding]:
 def _judge_certificate(certificate: Certificate, now: float) -> list[Finding]:
     named = f"{certificate.file} (`{certificate.key}`)"
     remedy = f"Put a new certificate of the cluster's authority at {certificate.file}; daemons read it by themselves."
+    if certificate.key == "cluster.ca_file":
+        remedy = (
+            "Make the authority's own certificate anew with the same key, so that those of nodes stay good, and put it "
+            f"at {certificate.file} on all nodes; daemons read it by themselves."
+        )
     if certificate.begins > now:
         text = f"The certificate {named} is not good before {_date(certificate.begins)}."
         remedy = f"Set this machine's clock, or put a certificate that is good now at {certificate.file}."
