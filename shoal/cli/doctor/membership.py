@@ -56,8 +56,8 @@ def judge_configuration(means: Means, now: float) -> list[Finding]:
         return [Finding("cluster-unseen", "warning", text, "Run `shoal doctor` as root or as the daemon's user.")]
     if means.fault:
         remedy = (
-            "Put that right, readable for the daemon's user: the same secret on all nodes of the cluster, or certificates "
-            "of one authority, each with the key that belongs to it."
+            "Put that right, readable for the daemon's user: the same secret on all nodes of the cluster, or "
+            "certificates of one authority, each with the key that belongs to it."
         )
         return [Finding("cluster-unusable", "error", f"The daemon cannot start: {means.fault}.", remedy)]
     found = [each for certificate in means.certificates for each in _judge_certificate(certificate, now)]
