@@ -6,7 +6,7 @@ they outlive a restart.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -87,20 +87,26 @@ class NodeRun(msgspec.Struct):
     away_since: float = 0.0
     version: int = 0
     """The job's version when something of it changed last."""
+    asked: str = ""
+    """The image that the node was asked for last: no other one is underway."""
+    ended: int = 0
+    """So many of the first tasks are over, as far as was looked. They stay so."""
 
     @property
     def is_over(self) -> bool:
-        return all(task.is_over for task in self.tasks.values())
+        return all(task.is_over for task in reversed(self.tasks.values()))
 
-    def next_due(self, now: float) -> str | None:
-        """The image to be asked for next, where none is underway."""
-        due = None
-        for image, task in self.tasks.items():
-            if task.state in _UNDERWAY:
-                return None
-            if due is None and task.state is TaskState.WAITING and task.due_at <= now:
-                due = image
-        return due
+    def next_due(self, images: Sequence[str], now: float) -> str | None:
+        """The image to be asked for next, where none is underway. `images`: those of the order, as the tasks stand."""
+        if self.asked and self.tasks[self.asked].state in _UNDERWAY:
+            return None
+        while self.ended < len(images) and self.tasks[images[self.ended]].is_over:
+            self.ended += 1
+        for place in range(self.ended, len(images)):
+            task = self.tasks[images[place]]
+            if task.state is TaskState.WAITING and task.due_at <= now:
+                return images[place]
+        return None
 
 
 class JobRecord(msgspec.Struct):
@@ -299,10 +305,11 @@ class Job:
         self._touch(run)
 
     def _ask(self, run: NodeRun, told: list[Tell], now: float) -> None:
-        image = run.next_due(now)
+        order = self.record.order
+        image = run.next_due(order.images, now)
         if image is None:
             return
-        task, order = run.tasks[image], self.record.order
+        run.asked, task = image, run.tasks[image]
         task.state, task.heard_at = TaskState.ASKED, now
         pin = f"{self.record.pin_owner} {image}".strip() if order.pin else ""
         message = protocol.Preheat(self.id, image, order.platforms, pin, order.rate, order.referrers)
