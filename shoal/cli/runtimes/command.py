@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,9 +20,8 @@ from shoal.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from shoal.cli.runtimes.actions import Action
     from shoal.cli.runtimes.mirror import Mirror
-
-_Action = Literal["print", "write", "check", "undo"]
 
 
 def _command(name: str, title: str, files: str) -> click.Command:
@@ -48,21 +47,22 @@ def _command(name: str, title: str, files: str) -> click.Command:
     @upstream_option
     @any_upstream_option
     @json_option
-    @click.option("--write", "action", flag_value="write", help="Write it, and say what to do so that it counts.")
-    @click.option(
-        "--check", "action", flag_value="check", help="Say whether pulls go through this node; exit code 1 if not."
-    )
-    @click.option("--undo", "action", flag_value="undo", help="Put back what was there before.")
+    @click.option("--write", is_flag=True, help="Write it, and say what to do so that it counts.")
+    @click.option("--check", is_flag=True, help="Say whether pulls go through this node; exit code 1 if not.")
+    @click.option("--undo", is_flag=True, help="Put back what was there before.")
     @root_option
     @click.pass_obj
-    def command(invocation: Invocation, as_json: bool, action: _Action | None, root: Path) -> None:
+    def command(invocation: Invocation, as_json: bool, root: Path, write: bool, check: bool, undo: bool) -> None:
         from shoal.cli.runtimes.actions import run
         from shoal.cli.runtimes.catalog import RUNTIMES
         from shoal.cli.runtimes.host import FileUnusable, Host
 
+        if write + check + undo > 1:
+            raise click.UsageError("--write, --check and --undo exclude each other")
+        action: Action = "write" if write else "check" if check else "undo" if undo else "print"
         mirror = _mirror(invocation)
         try:
-            outcome = run(RUNTIMES[name], action or "print", Host(root), mirror)
+            outcome = run(RUNTIMES[name], action, Host(root), mirror)
         except FileUnusable as error:
             raise click.ClickException(str(error)) from None
         if as_json:

@@ -55,6 +55,12 @@ def test_what_cannot_be_done_is_said_and_not_done(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_one_thing_is_done_at_a_time(tmp_path: Path) -> None:
+    refused = shoal("docker", "--root", tmp_path, "--write", "--check")
+    assert (refused.returncode, list(tmp_path.iterdir())) == (2, [])
+    assert "--write, --check and --undo exclude each other" in refused.stderr
+
+
 def test_files_are_printed_and_nothing_is_written(tmp_path: Path) -> None:
     outcome = run(RUNTIMES["containerd"], "print", Host(tmp_path), MIRROR)
     first, second = (
