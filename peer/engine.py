@@ -205,10 +205,9 @@ class Engine:
         """The port on which other peers reach this one."""
         return self.neighbours.port
 
-    @property
-    def figures(self) -> StoreFigures:
-        """How full the store is, as was measured last."""
-        return self._metrics.figures
+    async def measure(self) -> StoreFigures:
+        """How full the store is, now."""
+        return await self._upkeep.measure()
 
     @property
     def blobs(self) -> Mapping[BlobKey, BlobInProgress]:

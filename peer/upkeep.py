@@ -12,6 +12,7 @@ from typing import Protocol
 import structlog
 
 from peer.disk import StoreError
+from peer.figures import StoreFigures
 from peer.metrics import PeerMetrics
 from peer.store import Store
 from peer.workers import Workers
@@ -23,7 +24,8 @@ _LOOK_SECONDS = 5.0
 """How often the limits are looked at, besides each time that a blob has been stored: others fill the disk too."""
 _NOTE_SECONDS = 60.0
 _MEASURE_SECONDS = 10.0
-"""How old the figures are at most that operators are told."""
+"""How old the figures are at most that metrics and reports tell."""
+_PATIENCE_SECONDS = 1.0
 _SCRUB_RATE = float(1 << 20)
 """Bytes/s at which files are hashed again at least: a disk hardly notices."""
 _MAX_NAP_SECONDS = 3600.0
@@ -46,6 +48,9 @@ class Upkeep:
         self._workers = workers
         self._period = period
         self._has_new_period = asyncio.Event()
+        self._wants_figures = asyncio.Event()
+        self._has_figures = asyncio.Event()
+        """Of the measurement that begins next."""
         self._told = told
         self._metrics = metrics
         metrics.scrub_period.set(period)
@@ -55,6 +60,15 @@ class Upkeep:
         self._period = period
         self._metrics.scrub_period.set(period)
         self._has_new_period.set()
+
+    async def measure(self) -> StoreFigures:
+        """Find out how full the store is. Where its disk does not answer, it is as full as it was measured last."""
+        has_figures = self._has_figures
+        self._wants_figures.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await has_figures.wait()
+        return self._metrics.figures
 
     async def run(self) -> None:
         """Do all of it, side by side."""
@@ -97,11 +111,16 @@ class Upkeep:
 
     async def _measure(self) -> None:
         while True:
+            self._wants_figures.clear()
+            has_figures, self._has_figures = self._has_figures, asyncio.Event()
             try:
                 self._metrics.figures = await self._workers.run_long(self._store.figures)
             except StoreError as error:
                 log.warning("store.not_measured", error=str(error))
-            await asyncio.sleep(_MEASURE_SECONDS)
+            has_figures.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_MEASURE_SECONDS):
+                    await self._wants_figures.wait()
 
     async def _scrub(self) -> None:
         """Hash each blob again when its time has come, those that wait longest first."""
@@ -115,7 +134,8 @@ class Upkeep:
                 else:
                     delay = _MAX_NAP_SECONDS
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._has_new_period.wait(), delay)
+                    async with asyncio.timeout(delay):
+                        await self._has_new_period.wait()
                 self._has_new_period.clear()
         finally:
             stopping.set()

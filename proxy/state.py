@@ -46,10 +46,10 @@ class NodeState:
         """These upstreams there are from now on."""
         self._settings = settings
 
-    def shown(self) -> Shown:
+    async def shown(self) -> Shown:
         """The node now. Bytes and requests are counted since it began."""
-        engine, now = self._engine, time.monotonic()
-        figures, tally = engine.figures, engine.tally
+        engine, figures = self._engine, await self._engine.measure()
+        tally, now = engine.tally, time.monotonic()
         trouble = NO_TROUBLE if self._control is None else self._control.trouble
         connected = self._control is not None and self._control.connected
         return {
