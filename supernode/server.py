@@ -267,7 +267,8 @@ class SupernodeServer:
         except (InvalidMessage, ConnectionError) as error:
             await self._refuse(socket, session, address, peer, str(error), _kind_of(error))
         except TimeoutError:
-            await self._refuse(socket, session, address, peer, "no hello in time", "silent")
+            silent = "no hello in time" if peer is None else "it has gone without a word"
+            await self._refuse(socket, session, address, peer, silent, "silent")
         except Exception:  # a fault of ours ends the connection that it came with, and no other one
             log.exception("peer.failed", peer=peer)
             await self._refuse(socket, session, address, peer, "a fault of the supernode", "fault")
@@ -383,6 +384,8 @@ class SupernodeServer:
             if kind is not WSMsgType.BINARY:
                 if kind in _ENDS:
                     return
+                if isinstance(data, TimeoutError):  # no answer to a ping
+                    raise data
                 raise InvalidMessage("a frame that is not binary")
             began = time.thread_time()  # a peer is not to pay for what else the machine does
             message = protocol.from_peer.decode(session.open(memoryview(data)))

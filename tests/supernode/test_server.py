@@ -83,6 +83,19 @@ async def test_a_hostile_peer_is_refused_with_one_log_line(
     assert not [entry for entry in logs if entry["log_level"] == "error"]
 
 
+async def test_a_peer_that_dies_is_not_blamed_for_what_it_said(session: aiohttp.ClientSession) -> None:
+    registry = CollectorRegistry()
+    async with SupernodeServer(SupernodeSettings(port=0, announce_interval=0.1), registry) as server:
+        address = f"http://127.0.0.1:{server.port}{protocol.PATH}"
+        with capture_logs() as logs:
+            async with session.ws_connect(address, autoping=False) as socket:
+                await socket.send_bytes(hello())
+                async for _ in socket:
+                    pass
+    assert [entry["reason"] for entry in logs if entry["event"] == "peer.refused"] == ["it has gone without a word"]
+    assert registry.get_sample_value("shoal_supernode_dropped_connections_total", {"reason": "silent"}) == 1
+
+
 async def test_what_is_wrong_about_one_blob_is_refused_for_it_alone(
     server: SupernodeServer, session: aiohttp.ClientSession
 ) -> None:
