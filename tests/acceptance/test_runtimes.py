@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bench.images import write_image
-from tests.acceptance.configured import IMAGE, RUNTIMES, Configured, ConfiguredContainerd
+from tests.acceptance.configured import IMAGE, RUNTIMES, Configured, ConfiguredContainerd, ConfiguredContainerd2
 from tests.world.nodes import Node
 from tests.world.programs import ProgramFailed
 from tests.world.registries import Registry
@@ -121,3 +121,10 @@ def test_certificates_beside_config_path_that_keep_containerd_from_pulling(
     with pytest.raises(ProgramFailed):
         runtime.pull()
     assert "containerd-mirrors-shadow" in shoal_config(runtime, node, "--check", within=True)[1]
+
+
+def test_the_containerd_that_runs_is_the_one_whose_reading_counts(root: Path, node: Node, stack: ExitStack) -> None:
+    runtime = ConfiguredContainerd2(root, stack)  # beside another one of that name, which knows no version 3
+    assert shoal_config(runtime, node, "--write", within=True) == (0, [])
+    runtime.reload()
+    assert shoal_config(runtime, node, "--check", within=True) == (0, [])

@@ -9,6 +9,7 @@ default.
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 from collections import deque
@@ -21,7 +22,7 @@ from typing import Any
 from shoal.cli.runtimes.edits import NotEditable, block, in_file, without_blocks
 from shoal.cli.runtimes.host import Host
 from shoal.cli.runtimes.mirror import Mirror
-from shoal.cli.runtimes.processes import output
+from shoal.cli.runtimes.processes import option, output, readers
 from shoal.cli.runtimes.tomltext import Table, at, literal, parsed, with_value
 from shoal.toml import KeyPath, dotted
 
@@ -35,6 +36,9 @@ _IMAGES: KeyPath = ("plugins", "io.containerd.cri.v1.images")
 """From version 3 on."""
 _NEW_VERSION = 2
 """Of a file that there was not: containerd 1 and 2 read it."""
+OPTIONS = ("--config", "-c")
+"""By which its file is named where it is another one."""
+_PROGRAM = "containerd"
 _DEFAULT_DOWNLOADS = 3
 _MAX_FILES = 64
 _WILD = re.compile(r"[*?\[]")
@@ -229,8 +233,15 @@ def _matching(host: Host, pattern: PurePosixPath) -> list[PurePosixPath]:
     return [each for each in found if host.exists(each)]
 
 
+def program(host: Host) -> str:
+    """The containerd whose files these are: the one that runs, else the one that is found by its name."""
+    own = (each for each in readers(host, _PROGRAM, CONFIG) if option(each.arguments, *OPTIONS) in {None, str(CONFIG)})
+    paths = (each.executable for each in own)
+    return next((str(path) for path in paths if os.access(path, os.X_OK)), _PROGRAM)
+
+
 def _is_two(host: Host) -> bool | None:
-    words = (output("containerd", "--version") or "").split() if host.is_running else []
+    words = (output(program(host), "--version") or "").split() if host.is_running else []
     if len(words) < 3:
         return None
     return not words[2].removeprefix("v").startswith(("0.", "1."))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from shoal.cli.finding import Finding, Level
-from shoal.cli.runtimes.containerdconfig import CAPABILITIES, CONFIG, ContainerdConfig, dumped, is_own
+from shoal.cli.runtimes.containerdconfig import CAPABILITIES, CONFIG, OPTIONS, ContainerdConfig, dumped, is_own, program
 from shoal.cli.runtimes.edits import NotEditable, in_file
 from shoal.cli.runtimes.host import FileUnusable, Host
 from shoal.cli.runtimes.mirror import Mirror
@@ -172,7 +172,7 @@ def running(host: Host, now: ContainerdConfig, before: ContainerdConfig) -> list
     """Of the containerd that runs, and of what its program makes of the files."""
     found: list[Finding] = []
     for process in readers(host, "containerd", CONFIG):
-        other = option(process.arguments, "--config", "-c")
+        other = option(process.arguments, *OPTIONS)
         if other is not None and other.startswith(_OF_OTHERS):
             continue
         if other not in {None, str(CONFIG)}:
@@ -188,7 +188,7 @@ def running(host: Host, now: ContainerdConfig, before: ContainerdConfig) -> list
 
 def _effective(host: Host, now: ContainerdConfig) -> list[Finding]:
     """Whether containerd's own reading of the files is the same."""
-    text = output("containerd", "--config", str(CONFIG), "config", "dump") if host.is_running else None
+    text = output(program(host), "--config", str(CONFIG), "config", "dump") if host.is_running else None
     if text is None or now.is_legacy or not now.config_path:
         return []
     try:

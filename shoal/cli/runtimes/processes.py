@@ -27,6 +27,11 @@ class Process:
     started: float
     """Seconds since the epoch."""
 
+    @property
+    def executable(self) -> Path:
+        """The file that it runs, wherever that is; others than its owner and root may not run it."""
+        return _PROC / str(self.pid) / "exe"
+
     def is_older_than(self, host: Host, path: PurePosixPath) -> bool:
         """Whether a file was written after it started."""
         try:
