@@ -38,7 +38,7 @@ WORDS: Mapping[Cause, str] = {
     Cause.DISK: "waiting for this node's disk and processor to check and write",
     Cause.VERIFYING: "waiting for the check of the whole blob",
     Cause.NODE: "in this node itself",
-    Cause.BETWEEN: "between the client's requests, as it unpacked what it had",
+    Cause.BETWEEN: "between the client's requests, while it asked for nothing, as when it unpacks",
 }
 """What each cause is called behind "1.2 s of 3.4 s were spent"."""
 
@@ -53,8 +53,7 @@ _SHORT = 0.05
 """Seconds; what took no longer needs no reasons."""
 
 _WHOLE = frozenset({200, 206})
-_WELL = frozenset({304, 401})
-"""Other statuses that are no failure: a client that is to say who it is says so the next time."""
+_UNCHANGED, _UNKNOWN = 304, 401
 _LEAST_SHOWN = 0.0005
 """Seconds; less would be shown as 0."""
 
@@ -71,7 +70,7 @@ def summary(pull: Pull, now: float) -> Shown:
         "began": datetime.fromtimestamp(pull.began, UTC).isoformat(timespec="milliseconds"),
         "seconds": round(_seconds(pull, now), 3),
         "running": pull.timeline.is_open,
-        "failed": sum(_has_failed(request) for request in pull.requests),
+        "failed": len(_failed(pull)),
         "bytes": sum(_given(pull).values()),
         "sources": [dict(zip(("kind", "name", "bytes"), source, strict=True)) for source in _sources(pull)],
         "verdict": verdict(pull, now),
@@ -80,10 +79,11 @@ def summary(pull: Pull, now: float) -> Shown:
 
 def explanation(pull: Pull, now: float) -> Shown:
     """All that is known of a pull; seconds of its requests are from its begin."""
+    failed = _failed(pull)
     return {
         **summary(pull, now),
         "causes": _causes(_by_cause(pull, now)),
-        "requests": [_request(request, pull.timeline.began_at, now) for request in pull.requests],
+        "requests": [_request(each, pull.timeline.began_at, now, failed=each in failed) for each in pull.requests],
         "requests_left_out": pull.left_out,
     }
 
@@ -160,7 +160,7 @@ def _place(kind: str, names: list[str]) -> str:
 
 
 def _failures(pull: Pull) -> str:
-    failed = [request for request in pull.requests if _has_failed(request)]
+    failed = _failed(pull)
     if not failed:
         return ""
     ends = sorted(set(map(_end, failed)))
@@ -185,13 +185,23 @@ def _some(ends: list[str]) -> str:
     return f"{told}; and {len(ends) - _MOST_ENDS} other reasons" if len(ends) > _MOST_ENDS else told
 
 
+def _failed(pull: Pull) -> list[Request]:
+    """The requests that did not end well. Who is asked who he is says so the next time: what he is told last counts."""
+    last = {request.reference: request for request in pull.requests}
+    return [
+        request
+        for request in pull.requests
+        if _has_failed(request) and (request.status != _UNKNOWN or request is last[request.reference])
+    ]
+
+
 def _has_failed(request: Request) -> bool:
     if request.ended_at is None:
         return False
     given = sum(request.account.given.values())
     if request.status in _WHOLE:
         return request.method == hdrs.METH_GET and given < request.size
-    return request.status not in _WELL
+    return request.status != _UNCHANGED
 
 
 def _listed(texts: list[str]) -> str:
@@ -264,7 +274,7 @@ def _causes(seconds: Mapping[Cause, float]) -> list[Shown]:
     ]
 
 
-def _request(request: Request, began_at: float, now: float) -> Shown:
+def _request(request: Request, began_at: float, now: float, *, failed: bool) -> Shown:
     account = request.account
     ended_at = now if request.ended_at is None else request.ended_at
     first = account.first_byte_at
@@ -274,7 +284,7 @@ def _request(request: Request, began_at: float, now: float) -> Shown:
         "reference": request.reference,
         "digest": request.digest,
         "status": request.status,
-        "end": _end(request) if _has_failed(request) else "",
+        "end": _end(request) if failed else "",
         "size": request.size,
         "began_seconds": round(account.began_at - began_at, 3),
         "first_byte_seconds": None if first is None else round(first - account.began_at, 3),

@@ -239,6 +239,17 @@ def test_requests_that_did_not_end_well_are_told(status: int, size: int, failed:
     assert summary(world.all[0], world.now)["failed"] == failed
 
 
+def test_who_is_asked_who_he_is_has_failed_where_that_is_the_last_word() -> None:
+    world = World()
+    for _ in range(2):
+        record, _ = world.begin(LATEST, "manifest")
+        record.end(401, 155, world.now, "docker.io wants to know who asks")
+    (pull,) = world.all
+    assert "1 of 2 requests did not end well (401 Unauthorized: docker.io wants" in verdict(pull, world.now)
+    world.ask(LATEST, LAYER)
+    assert summary(pull, world.now)["failed"] == 0
+
+
 def test_each_cause_has_words() -> None:
     assert set(WORDS) == set(Cause)
 
