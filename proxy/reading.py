@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from peer.origin import OriginDenied, OriginNotFound, OriginUnavailable
+from peer.origin import OriginDenied, OriginError, OriginNotFound, OriginUnavailable
 from proxy.admission import Admission, enforce
 from proxy.identity import Identity
 from proxy.links import parse_links
@@ -50,7 +50,7 @@ class ImageReader:
     this mirror does not stand for or its rules forbid.
 
     The registry is asked as those are who say nothing, so that what they may read is theirs without another question,
-    and as this node where they are refused.
+    and as this node where they are refused; of the same repository as this node at once then.
     """
 
     def __init__(self, namer: Namer, admission: Admission, origin: Origin, manifests: ManifestFrontend) -> None:
@@ -58,8 +58,8 @@ class ImageReader:
         self._admission = admission
         self._origin = origin
         self._manifests = manifests
-        self._open: Recent[Location, None] = Recent(_MAX_LOCATIONS)
-        """Repositories of which something was given to those who say nothing."""
+        self._closed: Recent[Location, bool] = Recent(_MAX_LOCATIONS)
+        """Repositories of which something was given: whether to this node alone."""
 
     def locate(self, reference: Reference) -> Location:
         """The repository of an image that may be pulled here."""
@@ -110,23 +110,28 @@ class ImageReader:
 
     async def _ask(self, location: Location, question: Callable[[Identity], Awaitable[T]]) -> T:
         """The registry's answer to whoever is given one."""
-        public = await self._origin.public(location.registry)
-        refused: OriginDenied | OriginNotFound
-        try:
-            answer = await question(public)
-        except OriginDenied as error:
-            refused = error
-        except OriginNotFound as error:
-            if location in self._open:
-                raise
-            refused = error  # some registries say so to whom they hide a repository
-        else:
-            self._open.put(location, None)
-            return answer
-        node = await self._origin.node(location.registry)
-        if node == public:
-            raise refused
-        return await question(node)
+        asked: list[Identity] = []
+        refused: OriginError | None = None
+        is_closed = self._closed.get(location, False)
+        for as_node in (is_closed, not is_closed):
+            whose = self._origin.node if as_node else self._origin.public
+            identity = await whose(location.registry)
+            if identity in asked:
+                continue
+            asked.append(identity)
+            try:
+                answer = await question(identity)
+            except OriginDenied as error:
+                refused = error
+            except OriginNotFound as error:
+                if self._closed.get(location) is as_node:
+                    raise
+                refused = error  # some registries say so to whom they hide a repository
+            else:
+                self._closed.put(location, as_node)
+                return answer
+        assert refused is not None  # somebody was asked
+        raise refused
 
 
 def _index(content: bytes) -> Manifest:

@@ -76,7 +76,10 @@ async def test_referrers_are_those_of_the_list_and_those_below_tags() -> None:
 @pytest.mark.parametrize("refusal", [OriginDenied("who are you?"), OriginNotFound("hidden")])
 async def test_a_registry_that_refuses_everybody_is_asked_as_the_node(refusal: OriginError) -> None:
     origin = Origin(refusal, NODE, tags={"tags": ["1"]}, tags2={"tags": ["2"]})
-    assert await reader(origin).tags(AT, "*", 3) == ["2", "1"]
+    images = reader(origin)
+    for _ in range(2):
+        assert await images.tags(AT, "*", 3) == ["2", "1"]
+    assert origin.asked == [ANONYMOUS, NODE, NODE, NODE, NODE]
     with pytest.raises(type(refusal)):
         await reader(Origin(refusal, tags={"tags": ["1"]})).tags(AT, "*", 3)
 
