@@ -9,7 +9,6 @@ was hashed is remembered in an index of this node's own, so that a start need no
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 import time
@@ -89,6 +88,8 @@ class ContentStore:
         self._checked: dict[Digest, Stamp] = {}
         self._wrong: dict[Digest, Stamp] = {}
         """Files whose content is not what their name says: not to be hashed again as long as they are the same."""
+        self._faults: dict[Path, str] = {}
+        """Folders that could not be read at the last look, and why: told once, not at each look."""
 
     def open(self) -> None:
         """Read what was checked before; raises `StoreError`. `look` tells what of it is still so."""
@@ -172,14 +173,20 @@ class ContentStore:
         self._index.remove(digests)
 
     def _scan(self) -> Iterator[tuple[Digest, Stamp]]:
+        faults = {}
         for algorithm in ALGORITHMS:
             folder = self.root / "blobs" / algorithm
             try:
                 with os.scandir(folder) as entries:
                     yield from _files(entries, algorithm)
+            except FileNotFoundError:  # there is a folder for an algorithm that some blob is named by
+                if not self.root.exists():
+                    faults[self.root] = "there is no such folder"
             except OSError as error:
-                if error.errno != errno.ENOENT:
-                    log.warning("content.unreadable", folder=str(folder), error=str(error))
+                faults[folder] = str(error)
+        for folder, fault in sorted(faults.items() - self._faults.items()):
+            log.warning("content.unreadable", folder=str(folder), error=fault)
+        self._faults = faults
 
 
 def _files(entries: Iterable[os.DirEntry[str]], algorithm: str) -> Iterator[tuple[Digest, Stamp]]:

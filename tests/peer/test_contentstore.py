@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from peer.contentstore import ContentStore
 from peer.offering import Offering
@@ -156,6 +157,17 @@ async def test_a_folder_that_is_not_there_holds_nothing_until_it_is(
     (tmp_path / "away").rename(root)
     await offering.look()
     assert told == [("offered", KEY)]
+
+
+def test_a_folder_that_is_not_there_is_told_once(content: ContentStore, root: Path, tmp_path: Path) -> None:
+    with capture_logs() as logs:
+        content.look()
+        root.rename(tmp_path / "away")
+        for _ in range(3):
+            content.look()
+        (tmp_path / "away").rename(root)
+        content.look()
+    assert [(each["event"], each["folder"]) for each in logs] == [("content.unreadable", str(root))]
 
 
 async def test_a_file_that_changes_while_it_is_hashed_is_not_offered(content: ContentStore, root: Path) -> None:
