@@ -198,7 +198,9 @@ def _listed(lists: Iterable[str]) -> list[str]:
         try:
             with click.open_file(name, encoding="utf-8-sig") as file:
                 lines += [line.partition("#")[0].strip() for line in file]
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
+            raise click.BadParameter(f"{name}: {error.strerror}", param_hint="--file") from None
+        except UnicodeDecodeError as error:
             raise click.BadParameter(f"{name}: {error}", param_hint="--file") from None
     return [line for line in lines if line]
 
