@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 from peer.errors import DigestMismatch
 from peer.origin import OriginUnavailable
 from proxy.metrics import ProxyMetrics
+from proxy.pulls import CLIENT_LEFT
 from proxy.server import ProxyServer
 from proxy.settings import ProxySettings
 from tests.world.catalogue import open_catalogue
@@ -191,6 +192,22 @@ async def test_a_client_that_takes_no_byte_is_cut(impatient: ProxyServer, engine
         client.send(request(f"/v2/a/blobs/{digest}"))
         async with asyncio.timeout(10):
             await engine.was_left.wait()
+
+
+@pytest.mark.parametrize("stored", [True, False], ids=["stored", "coming"])
+async def test_a_client_that_leaves_in_mid_body_is_known_to_have_left(
+    impatient: ProxyServer, engine: MemoryEngine, stored: bool
+) -> None:
+    digest = engine.store.put(LARGE) if stored else engine.coming(LARGE)
+    with slow_socket(impatient) as client:
+        client.send(request(f"/v2/a/blobs/{digest}"))
+        assert await asyncio.get_running_loop().sock_recv(client, 1024)
+        (pull,) = impatient.pulls
+    (asked,) = pull.requests
+    async with asyncio.timeout(10):
+        while asked.ended_at is None:  # noqa: ASYNC110 - a client is told of nothing
+            await asyncio.sleep(0.005)
+    assert asked.status == CLIENT_LEFT
 
 
 @pytest.mark.parametrize("stored", [True, False], ids=["stored", "coming"])
