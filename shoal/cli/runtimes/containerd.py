@@ -42,7 +42,11 @@ class Containerd(Runtime):
         if config.is_legacy:
             return [self._mirrors(config, mirror), *_stale(host, config, ())]
         wanted = _wanted(host, config, mirror)
-        hosts = [self._hosts(host, folder, upstream, mirror) for folder, upstream in wanted.items()]
+        hosts = [
+            self._hosts(host, folder, upstream, mirror)
+            for folder, upstream in wanted.items()
+            if not (config.is_two and containerdstate.is_server_alone(host, folder, mirror))
+        ]
         return [self._config(config), *hosts, *_stale(host, config, wanted)]
 
     def limits(self, host: Host, mirror: Mirror) -> list[Finding]:

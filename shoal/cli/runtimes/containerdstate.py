@@ -93,6 +93,8 @@ def entries(host: Host, config: ContainerdConfig, mirror: Mirror) -> list[Findin
     for name in host.names(config.folder):
         folder = config.folder / name
         path, content, named = folder / "hosts.toml", _content(host, folder), entry_of(host, folder, mirror)
+        if config.is_two and is_server_alone(host, folder, mirror):
+            found.append(_no_fallback(path, name))
         if named is None:
             continue
         url, entry = named
@@ -106,9 +108,7 @@ def entries(host: Host, config: ContainerdConfig, mirror: Mirror) -> list[Findin
             remedy = f"Remove `override_path` below the mirror in {path}."
             found.append(Finding("containerd-override-path", "error", text, remedy))
         if is_own(str(content.get("server")), mirror, name):
-            text = f"{path} names the mirror as `server` too: when the node is down, nothing of {name} is pulled."
-            remedy = f"Name the registry itself as `server` in {path}."
-            found.append(Finding("containerd-no-fallback", "warning", text, remedy))
+            found.append(_no_fallback(path, name))
         lacking = [str(each) for each in _certificates(folder, content) if not _is_there(host, each)]
         if lacking:
             text = f"{path} names {', '.join(lacking)}, and there is no such file: containerd pulls nothing of {name}."
@@ -116,6 +116,19 @@ def entries(host: Host, config: ContainerdConfig, mirror: Mirror) -> list[Findin
             found.append(Finding("containerd-certificate", "error", text, remedy))
         found += _capabilities(path, name, entry)
     return found
+
+
+def is_server_alone(host: Host, folder: PurePosixPath, mirror: Mirror) -> bool:
+    """Whether a registry's `hosts.toml` names the mirror as the registry itself and no host: containerd 2 asks it then,
+    and containerd 1 passes over the file. Raises `NotEditable`."""
+    content = _content(host, folder)
+    return "host" not in content and is_own(str(content.get("server")), mirror, folder.name)
+
+
+def _no_fallback(path: PurePosixPath, registry: str) -> Finding:
+    text = f"{path} names the mirror as `server`: when the node is down, nothing of {registry} is pulled."
+    remedy = f"Name the registry itself as `server` in {path}, and run `shoal config containerd --write`."
+    return Finding("containerd-no-fallback", "warning", text, remedy)
 
 
 def _capabilities(path: PurePosixPath, name: str, entry: Table) -> list[Finding]:

@@ -269,6 +269,19 @@ PLANTED: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
         {**READ, f"{CERTS}/docker.io/hosts.toml": f'server = "http://127.0.0.1:5080"\n{HOSTS}'},
         {"containerd-no-fallback": "warning"},
     ),
+    "the mirror is the registry alone": (
+        "containerd",
+        {**READ, f"{CERTS}/docker.io/hosts.toml": 'server = "http://127.0.0.1:5080"\n'},
+        {"containerd-hosts": "error"},
+    ),
+    "the mirror is the registry alone to containerd 2": (
+        "containerd",
+        {
+            CONFIG: f'version = 3\n{IMAGES}.registry]\nconfig_path = "{CERTS}"\n',
+            f"{CERTS}/docker.io/hosts.toml": 'server = "http://127.0.0.1:5080"\n',
+        },
+        {"containerd-no-fallback": "warning"},
+    ),
     "capabilities are no list": (
         "containerd",
         {**READ, f"{CERTS}/docker.io/hosts.toml": f'{HOSTS}capabilities = "pull"\n'},
