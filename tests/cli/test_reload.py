@@ -146,4 +146,4 @@ def test_limits_are_changed_live_until_the_configuration_is_read_again(world: Wo
     assert world.limits("download", "none") == {"download": (0.0, "order")}
     world.hang_up("configuration.reloaded")
     wait_until(lambda: world.limits()["download"] == (0.0, "nobody"), "orders are over, the cluster's too")
-    assert world.shoal("limit", "upload", "2").code == 1
+    assert world.shoal("limit", "upload", "2").code == 2
