@@ -138,9 +138,12 @@ def served(totals: Figures) -> int:
 
 
 def hit_ratio(totals: Figures) -> float | None:
-    """The part of what clients were given that did not come from an origin for them; None where there is nothing."""
+    """The part of what clients were given that did not leave an origin for it; None where there is nothing.
+
+    What came from an origin ahead of its client's request is given from the store, and did leave the origin.
+    """
     given = served(totals)
-    return None if not given else 1.0 - totals["served_origin"] / given
+    return None if not given else saved(totals) / given
 
 
 def figures_of(report: Report) -> dict[str, int]:

@@ -104,5 +104,11 @@ def test_sums_are_those_of_all_nodes_whatever_comes_and_goes(events: list[tuple[
 
 def test_the_hit_ratio_is_of_what_clients_were_given() -> None:
     assert hit_ratio(ReportBook(0.0).totals) is None
-    totals = {"served_store": 2, "served_peers": 1, "served_origin": 1}
+    totals = {"served_store": 2, "served_peers": 1, "served_origin": 1, "origin_in": 1}
     assert hit_ratio(totals) == pytest.approx(0.75)
+
+
+def test_what_came_from_an_origin_ahead_of_its_client_is_no_hit() -> None:
+    totals = {"served_store": 9, "served_peers": 0, "served_origin": 1, "origin_in": 10}
+    assert (hit_ratio(totals), saved(totals)) == (0.0, 0)
+    assert hit_ratio(totals | {"origin_in": 20}) == 0.0

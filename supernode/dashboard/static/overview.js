@@ -22,7 +22,7 @@ export const overview = {
       heading("Overview", h("p", { class: "beside" }, `since the supernode began ${age(cluster.uptime_seconds)} ago`)),
       figures(
         figure("Saved from origins", size(cluster.saved_bytes), `of ${size(totals.served)} that clients were given`),
-        figure("Hit ratio", percent(cluster.hit_ratio), "of those bytes did not come from an origin for them"),
+        figure("Hit ratio", percent(cluster.hit_ratio), "of those bytes did not leave an origin"),
         figure("Nodes", count(nodes.connected), versions(nodes)),
         figure("On the way", plural(cluster.downloads, "download"), `${plural(cluster.swarms.active, "swarm")} moving, ${plural(cluster.leases, "lease")}`),
       ),
