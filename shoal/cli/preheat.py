@@ -107,7 +107,8 @@ def preheats(
         if follow or cancel:
             raise click.UsageError("name a preheat by its ID")
         listed = supernode.ask("GET", _PATH)
-        click.echo(json.dumps(listed) if as_json else "\n".join(map(_summary, listed["preheats"])))
+        summaries = "\n".join(map(_summary, listed["preheats"])) or "No preheat is known."
+        click.echo(json.dumps(listed) if as_json else summaries)
         return
     path = f"{_PATH}/{quote(id_, safe='')}"
     if cancel:

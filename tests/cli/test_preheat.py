@@ -115,6 +115,11 @@ def test_an_order_that_cannot_be_ends_otherwise_than_one_that_is_refused(monkeyp
     assert shoal("limit", "upload", "1kB/s")[0] == 2
 
 
+def test_a_list_of_none_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Operated, "ask", lambda *_: {"preheats": []})
+    assert shoal("preheats") == (0, "No preheat is known.\n")
+
+
 def test_ctrl_c_while_it_begins_cancels_it(monkeypatch: pytest.MonkeyPatch) -> None:
     supernode = Supernode(monkeypatch, news("cancelled", "1", "now"), presses=1)
     code, _ = shoal("preheat", IMAGE)
