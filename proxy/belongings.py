@@ -20,6 +20,7 @@ _MAX_REFERRERS, _REFERRER_DEPTH = 64, 2
 """Manifests that refer to an image or to one of these, and how far that goes: a signature of an SBOM of an image."""
 _INDEX_DEPTH = 4
 """Indexes of which each is named by the one before."""
+_MAX_BLOBS = 1 << 16
 
 
 class Unfit(Exception):
@@ -61,12 +62,15 @@ class Belongings:
             raise Unfit(f"more than {_INDEX_DEPTH} indexes stand one below the other")
         self._add(found, manifest)
         for child in _chosen(manifest, platforms):
-            await self._gather(images, location, child.digest, platforms, depth + 1)
+            if child.digest not in self.blobs:  # several indexes may name one
+                await self._gather(images, location, child.digest, platforms, depth + 1)
         return found
 
     def _add(self, found: Descriptor, manifest: Manifest) -> None:
         for blob in (found, *manifest.blobs):
             self.blobs.setdefault(blob.digest, blob)
+        if len(self.blobs) > _MAX_BLOBS:
+            raise Unfit(f"more than {_MAX_BLOBS} blobs belong to it")
 
     async def _add_referrer(self, images: ImageReader, location: Location, reference: Tag | Digest) -> list[Digest]:
         """Returns the manifests that there are under a name, without those that were known already."""

@@ -52,8 +52,6 @@ _KEEPALIVE_SECONDS = 75.0
 _SHORTEST_SHUTDOWN = 0.001
 """Seconds; aiohttp takes 0 for no limit at all."""
 
-"""nginx's status, in metrics and logs alone, for a client that closed its connection before the end."""
-
 _REFUSAL = ErrorAnswer(503, "UNAVAILABLE", "this mirror has as many connections as it may have")
 
 _MISSING = {"manifest": "MANIFEST_UNKNOWN", "blob": "BLOB_UNKNOWN"}

@@ -40,6 +40,8 @@ class Registry:
 
     manifests: dict[str, tuple[Descriptor, Manifest]] = field(default_factory=dict)
     about: dict[Digest, list[Tag | Digest]] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    """Tags and digests of manifests."""
     stored: set[Digest] = field(default_factory=set)
     pins: dict[Digest, tuple[str, ...]] = field(default_factory=dict)
     lacking: set[Digest] = field(default_factory=set)
@@ -63,6 +65,7 @@ class Registry:
         return Location(reference.registry, reference.repository)
 
     async def manifest(self, _: Location, reference: Tag | Digest) -> tuple[Descriptor, Manifest]:
+        self.asked.append(reference)
         if reference not in self.manifests:
             raise OriginNotFound(f"there is no {reference}")
         self.stored.add(self.manifests[reference][0].digest)
@@ -192,6 +195,25 @@ async def test_an_index_may_name_another_one(world: World) -> None:
     world.registry.put("deepest", tag="1", children={"deep 3": own_platform()})
     world.told.clear()
     assert (await world.ended(order())).error == "more than 4 indexes stand one below the other"
+
+
+async def test_what_several_indexes_name_is_read_once(world: World) -> None:
+    """Else whoever has pushed a few small indexes could have nodes ask for ever."""
+    world.registry.put("0 0", blob("layer"))
+    for depth in range(1, 4):
+        for number in range(20):
+            below = range(20) if depth > 1 else (0,)
+            world.registry.put(f"{depth} {number}", children={f"{depth - 1} {each}": None for each in below})
+    world.registry.put("root", tag="1", children={f"3 {number}": None for number in range(20)})
+    assert (await world.ended(order(referrers=False))).state == "done"
+    assert len(world.registry.asked) == 1 + 3 * 20 + 1
+
+
+async def test_an_image_of_endless_blobs_is_refused(world: World) -> None:
+    for number in range(70):
+        world.registry.put(f"{number}", *(blob(f"{number} {each}") for each in range(1000)))
+    world.registry.put("root", tag="1", children={f"{number}": None for number in range(70)})
+    assert (await world.ended(order(referrers=False))).error == "more than 65536 blobs belong to it"
 
 
 async def test_a_platform_that_is_not_there_is_named(world: World) -> None:
