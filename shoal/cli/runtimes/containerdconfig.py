@@ -9,7 +9,6 @@ default.
 
 from __future__ import annotations
 
-import os
 import posixpath
 import re
 from collections import deque
@@ -237,7 +236,7 @@ def program(host: Host) -> str:
     """The containerd whose files these are: the one that runs, else the one that is found by its name."""
     own = (each for each in readers(host, _PROGRAM, CONFIG) if option(each.arguments, *OPTIONS) in {None, str(CONFIG)})
     paths = (each.executable for each in own)
-    return next((str(path) for path in paths if os.access(path, os.X_OK)), _PROGRAM)
+    return next((str(path) for path in paths if path is not None and path.name == _PROGRAM), _PROGRAM)
 
 
 def _is_two(host: Host) -> bool | None:

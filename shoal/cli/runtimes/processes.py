@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,9 +29,16 @@ class Process:
     """Seconds since the epoch."""
 
     @property
-    def executable(self) -> Path:
-        """The file that it runs, wherever that is; others than its owner and root may not run it."""
-        return _PROC / str(self.pid) / "exe"
+    def executable(self) -> Path | None:
+        """The file that it runs, as long as that is this machine's own; None of one that is gone, lies in a container,
+        or where others than root may put files: anybody may call his program as he likes, and root may run this one."""
+        link = _PROC / str(self.pid) / "exe"
+        try:
+            path = link.readlink()
+            is_own = path.samefile(link) and all(map(_is_roots, (path, *path.parents)))
+        except OSError:
+            return None
+        return path if is_own else None
 
     def is_older_than(self, host: Host, path: PurePosixPath) -> bool:
         """Whether a file was written after it started."""
@@ -80,6 +88,12 @@ def _shares(host: Host, process: Process, folder: PurePosixPath) -> bool:
         return theirs.exists() == host.exists(folder)
     except OSError:
         return False
+
+
+def _is_roots(path: Path) -> bool:
+    """Whether a file or a folder is changed by root alone, or its group; raises `OSError`."""
+    status = path.lstat()
+    return status.st_uid == 0 and not status.st_mode & stat.S_IWOTH
 
 
 def _process(folder: Path) -> Process | None:
