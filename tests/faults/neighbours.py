@@ -56,7 +56,7 @@ def leaseholder_reports_false_digests(run: Run) -> None:
     with ExitStack() as stack:
         liar = Liar(content, Says.WRONG_BYTES, leases_at=(UPSTREAM, image.repository))
         liar.start(run.world.supernode.port, stack)
-        run.may_refuse = True
+        run.may_refuse = run.leaves_doubt = True
         run.pull()
         run.wait()
     run.note(f"{liar.leased} pieces reported falsely, {liar.asked} requests to the liar")

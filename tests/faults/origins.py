@@ -22,6 +22,7 @@ def _truncates(run: Run, origin: ScriptedOrigin) -> None:
 
 def _sends_other_bytes(run: Run, origin: ScriptedOrigin) -> None:
     origin.corrupt = set(run.image.sizes)
+    run.leaves_doubt = True
 
 
 def _does_not_have_it(run: Run, origin: ScriptedOrigin) -> None:

@@ -54,6 +54,9 @@ class Run:
         self.pulls: list[Pull] = []
         self.may_refuse = False
         """Whether an error is an answer, besides an image: no source may be good."""
+        self.leaves_doubt = False
+        """Whether good nodes may have given each other wrong pieces, for which they leave each other alone for 10 s and
+        more: the next fault is driven among others."""
         self.clients = list(world.nodes)
         """Nodes from which the image is to be had when the fault is over."""
         self._pool = pool

@@ -96,7 +96,7 @@ class Driver:
             result = run.result
             result.complaints.append(traceback.format_exc())
         kept.runs += 1
-        if result.complaints or kept.runs == _RUNS_OF_A_WORLD:
+        if result.complaints or run.leaves_doubt or kept.runs == _RUNS_OF_A_WORLD:
             ended = self.close_world()
             result.leftovers += len(ended)
             result.complaints += ended
