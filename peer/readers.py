@@ -104,6 +104,11 @@ class Reader:
                 return 0
             await sink.write(content)
             return count
+        try:
+            partial.check()
+        except StoreError as error:
+            self._readers.unreadable(error)
+            return 0
         self._sending = offset
         try:
             with partial.file as fd:

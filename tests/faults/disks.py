@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -126,10 +126,10 @@ def _stored_blob(run: Run, harm: Callable[[Path], None], *, restarts: bool) -> N
     node = run.rng.choice(run.world.nodes)
     member = run.world.members[run.world.nodes.index(node)]
     digest = run.image.largest
-    wait_until(lambda: digest in node.stored(), "it is stored")
+    path = node.folder / "store/blobs/sha256" / Digest(digest).hex
+    wait_until(lambda: path.is_file() and not _has_open(member.pid, path), "it is stored, and nobody reads it")
     if restarts:
         member.end()
-    path = node.folder / "store/blobs/sha256" / Digest(digest).hex
     harm(path)
     if restarts:
         member.start()
@@ -138,6 +138,15 @@ def _stored_blob(run: Run, harm: Callable[[Path], None], *, restarts: bool) -> N
     run.wait_for(lambda: path.is_file() and path.stat().st_size == run.image.sizes[digest])
     if path.is_dir():
         path.rmdir()
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    """Whether a process has a file open."""
+    found = []
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed just now
+            found.append(descriptor.readlink())
+    return path in found
 
 
 for _harm, _name in ((_remove, "removed"), (_cut, "cut"), (_change, "changed"), (_replace_by_a_folder, "a_folder")):

@@ -507,6 +507,27 @@ async def test_a_piece_that_is_void_once_the_whole_is_right_ends_nobody(world: W
     assert client.content == CONTENT
 
 
+async def test_a_file_that_somebody_else_changes_as_it_is_put_in_place_is_given_to_nobody(
+    world: World, store: Store
+) -> None:
+    """Who joins then reads the blob from there, and it is right for whoever looks no more."""
+
+    def refused(error: Exception) -> None:
+        raise DownloadFailed(str(error))
+
+    world.blob.readers.unreadable = refused
+    await land(world, *range(LAYOUT.count))
+    assert await world.blob.hash_on()
+    await world.blob.finish()
+    with store.path(BLOB.digest).open("r+b") as file:
+        file.write(b"evil")
+    client = Held()
+    client.goes_on.set()
+    with pytest.raises(DownloadFailed, match="somebody else changed"):
+        await world.blob.readers.enter(AT).send(client, 0, BLOB.size)
+    assert not client.content
+
+
 async def test_only_those_fail_who_named_the_place_that_refused(world: World) -> None:
     readers = world.blob.readers
     here, there = readers.enter(AT), readers.enter(ELSEWHERE)
