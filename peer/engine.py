@@ -106,7 +106,7 @@ class Engine:
         self.condition = StoreCondition(metrics)
         decisions = MachineSettings(settings.upload_slots, control is not None, settings.origin_wait)
         self.machine = Machine(decisions, holdings, random.Random(), time.monotonic())
-        self.arrivals = Arrivals(lambda peer: self.neighbours.place(peer))
+        self.arrivals = Arrivals(lambda peer: self.neighbours.reachability.words(peer))
         self._runner = runner = Runner(
             self.machine,
             metrics,

@@ -16,11 +16,9 @@ from peer import wire
 from peer.connection import Connection, Intake, Span
 from peer.entrance import Entrance
 from peer.reachability import Reachability, outcome_of
-from shoal.fields import authority
 from shoal.handshake import UNSEALED, NotAMember, Session, Unsealed
 from shoal.membership import Membership
 from shoal.messages import InvalidMessage
-from shoal.recent import Recent
 from shoal.strangers import Complaints, Strangers, group_of
 from supernode.protocol import Outcome, PeerId, parse_peer_id
 
@@ -32,9 +30,6 @@ MAX_STRANGERS, MAX_STRANGERS_OF_ADDRESS = 128, 64
 _SHARE_OF_ADDRESS = 4
 """The part of all neighbours that may come from one address where everybody is taken for a member."""
 MAX_SHUNNED = 4096
-_MAX_PLACES = 4096
-_SHOWN_DIGITS = 8
-"""Of the identity of a peer that has called."""
 
 _GREETING_SECONDS = 5.0
 """From a connection to the hello on it, with all that has to be proved before."""
@@ -143,8 +138,6 @@ class Neighbours:
         self._peers: dict[Connection, PeerId] = {}
         self._addresses: dict[Connection, str] = {}
         """Where neighbours that have called this peer come from."""
-        self._places: Recent[PeerId, str] = Recent(_MAX_PLACES)
-        """Where those are who were connected lately, in words."""
         self._leaving: dict[PeerId, str] = {}
         """Why peers are gone of whom the handler has not been told that yet."""
         self._shunned = Shunned()
@@ -235,11 +228,6 @@ class Neighbours:
     def shuns(self, peer: PeerId) -> bool:
         """Whether this peer has nothing to do with that one for now."""
         return self._shunned.holds(peer, time.monotonic())
-
-    def place(self, peer: PeerId) -> str:
-        """Where a peer is that was connected lately, for people: where it takes connections, or where it has called
-        from and how its identity begins. The identity alone of others."""
-        return self._places.get(peer, peer)
 
     def heard_at(self, peer: PeerId) -> float | None:
         """When bytes of a peer came last, in seconds of the monotonic clock; None where it is not connected."""
@@ -393,14 +381,10 @@ class Neighbours:
             older.close("connected twice")
         self.all[peer] = connection
         self._peers[connection] = peer
-        self.reachability.hosts.put(peer, stranger.address)
+        self.reachability.met(peer, stranger.address, None if dialled is None else stranger.port)
         if dialled is None:
             self._addresses[connection] = group_of(stranger.address)
             self.reachability.came(time.monotonic())
-            if peer not in self._places:
-                self._places.put(peer, f"{stranger.address} ({peer[:_SHOWN_DIGITS]})")
-        else:
-            self._places.put(peer, authority(stranger.address, stranger.port))
         connection.greeted()
         self._tell_gone(peer)  # of an older connection, whose end may not have been told yet
         self._handler.arrived(peer)

@@ -5,15 +5,28 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from shoal.fields import authority
 from shoal.messages import InvalidMessage
 from shoal.recent import Recent
 from supernode.protocol import Outcome, PeerId
 
 _MAX_FAILURES = 256
 """Addresses that could not be called."""
-_MAX_HOSTS = 1024
+_MAX_PLACES = 4096
 """Peers that this one was connected to."""
+_SHOWN_DIGITS = 8
+"""Of the identity of a peer that has called."""
+
+
+class Place(NamedTuple):
+    """Where a peer is."""
+
+    host: str
+    """Of its last connection."""
+    words: str
+    """For people: where it takes connections, or where it has called from and how its identity begins."""
 
 
 @dataclass(slots=True)
@@ -32,7 +45,7 @@ class Reachability:
     def __init__(self) -> None:
         self.failures: Recent[tuple[str, int], Failure] = Recent(_MAX_FAILURES)
         """By host and port."""
-        self.hosts: Recent[PeerId, str] = Recent(_MAX_HOSTS)
+        self.places: Recent[PeerId, Place] = Recent(_MAX_PLACES)
         """Where peers are that this one is or was connected to."""
         self.visitors = 0
         """Calls of other members that came to this peer."""
@@ -40,6 +53,20 @@ class Reachability:
         """When the last of them came."""
         self.turned_away: tuple[str, float] | None = None
         """From which address somebody came last who did not prove to be a member, and when."""
+
+    def met(self, peer: PeerId, host: str, port: int | None) -> None:
+        """A peer is connected; `port`: where it was called, None where it has called."""
+        known = self.places.get(peer)
+        if port is not None:
+            words = authority(host, port)
+        else:
+            words = f"{host} ({peer[:_SHOWN_DIGITS]})" if known is None else known.words
+        self.places.put(peer, Place(host, words))
+
+    def words(self, peer: PeerId) -> str:
+        """Where a peer is, for people; its identity alone where it was not connected lately."""
+        known = self.places.get(peer)
+        return peer if known is None else known.words
 
     def called(self, host: str, port: int, outcome: str, now: float) -> None:
         """This peer has called another one; `outcome` is one of the values of `Outcome`."""

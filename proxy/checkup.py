@@ -132,9 +132,9 @@ class Checkups:
                 for (host, port), failure in ways.failures.items()
             ],
             [
-                SilentNeighbour(ways.hosts[peer], now - silence.since, now - silence.last, silence.times)
+                SilentNeighbour(ways.places[peer].host, now - silence.since, now - silence.last, silence.times)
                 for peer, silence in engine.machine.exchange.requests.silences.items()
-                if peer in ways.hosts
+                if peer in ways.places
             ],
             probe,
             [

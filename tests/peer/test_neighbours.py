@@ -159,9 +159,9 @@ async def test_two_peers_meet_speak_and_part() -> None:
         assert len(here.told) == 2, TOLD_LATER
         await here.until(("arrived", OTHER), ("said", OTHER), ("gone", OTHER))
         await there.until(("arrived", ME), ("gone", ME))
-        assert mine.place(OTHER) == f"127.0.0.1:{theirs.port}"
-        assert theirs.place(ME) == "127.0.0.1 (bbbbbbbb)"
-        assert mine.place(THIRD) == THIRD
+        assert mine.reachability.words(OTHER) == f"127.0.0.1:{theirs.port}"
+        assert theirs.reachability.words(ME) == "127.0.0.1 (bbbbbbbb)"
+        assert mine.reachability.words(THIRD) == THIRD
 
 
 async def test_two_that_dial_each_other_end_with_one_connection() -> None:
