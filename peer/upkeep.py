@@ -65,9 +65,7 @@ class Upkeep:
         """Find out how full the store is. Where its disk does not answer, it is as full as it was measured last."""
         has_figures = self._has_figures
         self._wants_figures.set()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                await has_figures.wait()
+        await _wait(has_figures, _PATIENCE_SECONDS)
         return self._metrics.figures
 
     async def run(self) -> None:
@@ -118,9 +116,7 @@ class Upkeep:
             except StoreError as error:
                 log.warning("store.not_measured", error=str(error))
             has_figures.set()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_MEASURE_SECONDS):
-                    await self._wants_figures.wait()
+            await _wait(self._wants_figures, _MEASURE_SECONDS)
 
     async def _scrub(self) -> None:
         """Hash each blob again when its time has come, those that wait longest first."""
@@ -133,9 +129,7 @@ class Upkeep:
                     delay = await loop.run_in_executor(pool, self._scrub_next, period, stopping)
                 else:
                     delay = _MAX_NAP_SECONDS
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(delay):
-                        await self._has_new_period.wait()
+                await _wait(self._has_new_period, delay)
                 self._has_new_period.clear()
         finally:
             stopping.set()
@@ -177,3 +171,10 @@ def _be_patient() -> None:
     """This thread has the processor when nobody else wants it, unless a sandbox refuses that."""
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LEAST_PRIORITY)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Until something happens, but no longer than that."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
